@@ -1,0 +1,176 @@
+//! What an operator configures: channels, ladders, renditions. And what Rung names: sessions.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::sync::Arc;
+
+use super::modes::LatencyMode;
+
+/// `[a-z0-9][a-z0-9-]{0,62}`, unique on a box.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct ChannelName(Arc<str>);
+
+impl ChannelName {
+    /// # Errors
+    /// A sentence with the grammar.
+    pub fn new(name: &str) -> Result<ChannelName, String> {
+        let ok = (1..=63).contains(&name.len())
+            && !name.starts_with('-')
+            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        if ok {
+            Ok(ChannelName(name.into()))
+        } else {
+            Err(format!(
+                "channel name {name:?}: write 1 to 63 of a-z, 0-9 and '-', not starting with '-' (for example \"news-1\")"
+            ))
+        }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ChannelName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for ChannelName {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        ChannelName::new(&String::deserialize(d)?).map_err(serde::de::Error::custom)
+    }
+}
+
+/// One broadcast: `se_` + ULID; never reused.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(Arc<str>);
+
+impl SessionId {
+    pub fn new(ulid: ulid::Ulid) -> SessionId {
+        SessionId(format!("se_{ulid}").into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChannelKind {
+    /// Decode once, encode a ladder.
+    #[default]
+    Transcode,
+    /// The source untouched, repackaged.
+    Transmux,
+    /// The source as top rendition and a ladder below it.
+    Hybrid,
+}
+
+/// One encode of a ladder, as configured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rendition {
+    /// `1080p`, `720p`, …: also its playlist's name.
+    pub name: String,
+    /// Luma rows; even. Columns follow from the source's display aspect.
+    pub height: u32,
+    /// Cap of the encoder, bits per second.
+    pub bitrate: u64,
+}
+
+/// Ordered outputs of a channel, best first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Ladder(pub Vec<Rendition>);
+
+impl Ladder {
+    /// The default ladder of a source of `height` rows; `fast`: 50 frames/s or more (x 1.5).
+    pub fn default_for(height: u32, fast: bool) -> Ladder {
+        const TABLE: [(u32, u64); 4] = [(1080, 5_000_000), (720, 2_800_000), (480, 1_400_000), (360, 800_000)];
+        let rows: Vec<(u32, u64)> = if height < 480 {
+            vec![(height & !1, 800_000), ((height / 2).max(2) & !1, 400_000)]
+        } else {
+            TABLE.into_iter().filter(|(h, _)| *h <= height).collect()
+        };
+        Ladder(
+            rows.into_iter()
+                .map(|(height, bitrate)| Rendition {
+                    name: format!("{height}p"),
+                    height,
+                    bitrate: if fast { bitrate * 3 / 2 } else { bitrate },
+                })
+                .collect(),
+        )
+    }
+
+    /// Renditions no taller than the source: Rung never upscales. The lowest stays even if it must shrink to the source.
+    #[must_use]
+    pub fn never_upscaled(&self, source_height: u32) -> Ladder {
+        let fits: Vec<Rendition> = self.0.iter().filter(|r| r.height <= source_height).cloned().collect();
+        if fits.is_empty() {
+            let bitrate = self.0.iter().map(|r| r.bitrate).min().unwrap_or(800_000);
+            let height = source_height & !1;
+            return Ladder(vec![Rendition { name: format!("{height}p"), height, bitrate }]);
+        }
+        Ladder(fits)
+    }
+}
+
+/// A configured channel, as the data plane sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Channel {
+    pub name: ChannelName,
+    pub kind: ChannelKind,
+    pub mode: LatencyMode,
+    /// `None`: the default ladder of the source's height.
+    pub ladder: Option<Ladder>,
+    /// PART-HOLD-BACK in milliseconds (`ultra` only); `None`: the mode's.
+    pub hold_back_ms: Option<u32>,
+    pub takeover: Takeover,
+    /// x264 preset of the software backend; `None`: the mode's default (superfast).
+    pub preset: Option<String>,
+}
+
+/// What happens to a publisher that comes while another one holds the same leg.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Takeover {
+    /// The old one gives way once it has been silent for 2 s.
+    #[default]
+    IfSilent,
+    /// The newcomer always wins.
+    Newest,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_grammar() {
+        for good in ["a", "news-1", "0", &"x".repeat(63)] {
+            assert!(ChannelName::new(good).is_ok(), "{good}");
+        }
+        for bad in ["", "-a", "News", "a/b", "ä", "a b", &"x".repeat(64)] {
+            assert!(ChannelName::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_default_ladder_never_upscales() {
+        for height in 16..2200 {
+            for r in Ladder::default_for(height, false).0 {
+                assert!(r.height <= height && r.height % 2 == 0, "{height}: {r:?}");
+            }
+        }
+    }
+}

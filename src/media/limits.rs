@@ -1,0 +1,36 @@
+//! Capacities and time-outs that more than one module uses. What an operator may change is in `control::config`.
+
+use std::time::Duration;
+
+/// Largest PES packet or access unit taken, bytes.
+pub const ACCESS_UNIT_BYTES_MAX: usize = 16 << 20;
+/// Units waiting for a worker, per channel: a longer queue is dropped to the next random access point.
+pub const WORKER_QUEUE_BYTES: usize = 4 << 20;
+pub const WORKER_QUEUE_SPAN: Duration = Duration::from_millis(500);
+/// Units kept since the last random access point for a respawned worker.
+pub const PRIME_SPAN: Duration = Duration::from_secs(20);
+pub const PRIME_BYTES: usize = 16 << 20;
+/// A software worker that reports no progress for this long is replaced.
+pub const WORKER_SILENCE_SOFTWARE: Duration = Duration::from_millis(1_500);
+/// A worker message's largest length, bytes.
+pub const MESSAGE_BYTES_MAX: usize = ACCESS_UNIT_BYTES_MAX + (1 << 16);
+/// Surfaces between scaler and encoder, per rendition.
+pub const ENCODER_INPUT_FRAMES: usize = 4;
+
+/// A publisher without a byte for this long is gone.
+pub const PEER_IDLE: Duration = Duration::from_secs(5);
+/// A leg silent for this long gives way to a newcomer (`takeover = "if-silent"`).
+pub const TAKEOVER_SILENCE: Duration = Duration::from_secs(2);
+/// From accept without any media to the end of the session.
+pub const NO_MEDIA: Duration = Duration::from_secs(15);
+/// From the first media byte to a known program.
+pub const PROBE: Duration = Duration::from_secs(10);
+/// ENDLIST playlists stay this long after the end.
+pub const LINGER: Duration = Duration::from_secs(60);
+
+/// A viewer whose socket takes nothing for this long is closed.
+pub const WRITE_STALL: Duration = Duration::from_secs(10);
+/// HTTP connections at once.
+pub const CONNECTIONS_MAX: usize = 20_000;
+/// Tracks of one program that are looked at.
+pub const TRACKS_MAX: usize = 16;

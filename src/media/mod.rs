@@ -1,0 +1,13 @@
+//! Purpose: the values that stages hand to each other: channels, grids, tracks, units, samples, faults, limits.
+//! Time: instants are `time::Pts`/`Dts` (source) or frame indices N (grid).
+//! Invariants: plain data; no I/O, no clock, no thread.
+//! When it fails: constructors return a sentence that names the field and the fix.
+
+pub mod access_unit;
+pub mod channel;
+pub mod fault;
+pub mod grid;
+pub mod limits;
+pub mod modes;
+pub mod sample;
+pub mod track;

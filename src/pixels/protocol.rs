@@ -1,0 +1,381 @@
+//! Messages between daemon and worker: postcard values, each behind a little-endian u32 length, over a socketpair
+//! that the worker inherits as file descriptor 3. `ch` names the channel within this worker (a GPU worker holds several).
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::media::fault::FaultKind;
+use crate::media::grid::Cadence;
+use crate::media::sample::Stamps;
+use crate::media::track::{AudioConfig, Codec, Colour, Pid, VideoConfig};
+
+/// Changed with every incompatible change: daemon and worker of two versions refuse each other in `hello`.
+pub const VERSION: u32 = 1;
+/// Where a spawned worker finds its end of the socketpair.
+pub const WORKER_FD: i32 = 3;
+
+/// Index of a rendition within `Open::renditions`.
+pub type RenditionIndex = u8;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ToWorker {
+    Hello {
+        version: u32,
+    },
+    /// Answered by `Caps`.
+    Probe,
+    Open {
+        ch: u32,
+        open: Box<Open>,
+    },
+    Unit {
+        ch: u32,
+        unit: Unit,
+    },
+    /// Fill every N not yet shown up to and excluding `to`; never flushes the decoder.
+    Fill {
+        ch: u32,
+        to: i64,
+        with: Fill,
+    },
+    /// Force an IDR at frame `at` beside those of the grid.
+    Idr {
+        ch: u32,
+        at: i64,
+    },
+    Retune {
+        ch: u32,
+        rendition: RenditionIndex,
+        bitrate: u64,
+    },
+    /// Stop encoding a rendition at frame `at` (a grid IDR).
+    Shed {
+        ch: u32,
+        rendition: RenditionIndex,
+        at: i64,
+    },
+    /// Encode it again from the grid IDR `at` on.
+    Resume {
+        ch: u32,
+        rendition: RenditionIndex,
+        at: i64,
+    },
+    /// One JPEG of the picture now.
+    Snap {
+        ch: u32,
+    },
+    /// End of media: drain decoder and encoders, then `Closed`.
+    Close {
+        ch: u32,
+    },
+    /// Make a test picture and tone as `Made` units, in real time, until `Close`.
+    Pattern {
+        ch: u32,
+        pattern: Pattern,
+    },
+}
+
+/// A channel's whole set-up. An encoder's settings follow from it and from nothing else.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Open {
+    /// `None`: an audio-only worker.
+    pub video: Option<OpenVideo>,
+    /// Audio tracks to decode and re-encode to AAC-LC; those passed through never come here.
+    pub audio: Vec<OpenAudio>,
+    /// Governor off: encoders are waited for and nothing is ever shed (benches, files).
+    pub unpaced: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OpenVideo {
+    pub pid: Pid,
+    pub source: VideoConfig,
+    pub cadence: Cadence,
+    /// Frame the first output belongs to; smaller ones are decoded, not shown. For a respawn: the first unpublished part.
+    pub start: i64,
+    pub renditions: Vec<OpenRendition>,
+    pub deinterlace: Deinterlace,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OpenRendition {
+    pub name: String,
+    pub width: u32,
+    pub height: u32,
+    /// Sample aspect of the output.
+    pub sar: (u32, u32),
+    /// Cap and average, bits per second.
+    pub bitrate: u64,
+    pub vbv_ms: u32,
+    pub bframes: u32,
+    pub lookahead: u32,
+    pub preset: String,
+    /// libx264 options in `key=value:key=value` form put last (benches compare at equal settings); normally empty.
+    pub extra: String,
+    /// Sliced threads; a function of height x rate, never of load.
+    pub threads: u32,
+    pub colour: Colour,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OpenAudio {
+    pub pid: Pid,
+    pub codec: Codec,
+    pub config: AudioConfig,
+    /// Output channels (1 or 2) and bits per second; the output rate is 48 kHz.
+    pub channels: u8,
+    pub bitrate: u64,
+    /// First output frame m (1024 samples each) that is wanted.
+    pub start: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Deinterlace {
+    /// 25i -> 25p.
+    Frame,
+    /// 25i -> 50p.
+    Field,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unit {
+    pub pid: Pid,
+    /// Video: frame index N of the picture. Audio: index of the first 48 kHz output sample that it covers.
+    pub at: i64,
+    /// Decode only, show nothing (a respawn's history).
+    pub prime: bool,
+    /// N was already shown by a fill.
+    pub hidden: bool,
+    pub random_access: bool,
+    pub damaged: bool,
+    pub stamps: Stamps,
+    /// As `AccessUnit::data`.
+    pub data: Bytes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fill {
+    Hold,
+    Slate,
+}
+
+/// The demo's test picture: bars, a clock, a machine-readable frame counter, and a tone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pattern {
+    pub width: u32,
+    pub height: u32,
+    pub cadence: Cadence,
+    pub bitrate: u64,
+    pub tone_hz: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum FromWorker {
+    Hello {
+        version: u32,
+        pid: u32,
+    },
+    Caps(Caps),
+    /// The encoders stand: what a player must be told.
+    Opened {
+        ch: u32,
+        renditions: Vec<VideoInit>,
+        audio: Vec<AudioConfig>,
+    },
+    Encoded {
+        ch: u32,
+        frame: Encoded,
+    },
+    /// The answer to `Snap`.
+    Picture {
+        ch: u32,
+        at: i64,
+        jpeg: Bytes,
+    },
+    /// At least every 200 ms while a channel is open.
+    Progress {
+        ch: u32,
+        progress: Progress,
+    },
+    /// An encoder's queue was full: it skips until the next grid IDR at `resumes`.
+    Late {
+        ch: u32,
+        rendition: RenditionIndex,
+        at: i64,
+        resumes: i64,
+    },
+    Fault {
+        ch: u32,
+        kind: FaultKind,
+        at: Option<i64>,
+        detail: String,
+    },
+    /// Everything has been drained.
+    Closed {
+        ch: u32,
+    },
+    /// A pattern's unit, to be muxed to a transport stream.
+    Made {
+        ch: u32,
+        unit: Made,
+    },
+    /// This channel cannot go on; the sentence says why.
+    Failed {
+        ch: u32,
+        what: String,
+    },
+}
+
+/// SPS and PPS as NAL units without start codes; coded size is that of `OpenRendition`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VideoInit {
+    pub sps: Bytes,
+    pub pps: Bytes,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Output {
+    Video(RenditionIndex),
+    /// Index within `Open::audio`.
+    Audio(u8),
+}
+
+/// One encoded frame, in decode order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Encoded {
+    pub output: Output,
+    /// Video: N of the picture (presentation). Audio: m.
+    pub at: i64,
+    pub sync: bool,
+    pub stamps: Stamps,
+    /// As `Sample::data`: length-prefixed NAL units without parameter sets; a raw AAC frame.
+    pub data: Bytes,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Frames out of the decoder; frames held because the source had none; units dropped on one N.
+    pub decoded: u64,
+    pub repeated: u64,
+    pub collided: u64,
+    /// Next N to be shown.
+    pub next: i64,
+    pub encoded: u64,
+    pub shed: u64,
+    /// Host <-> device copies of full pictures.
+    pub copies: u64,
+    /// Process CPU time, microseconds.
+    pub cpu_us: u64,
+    pub rss_bytes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Caps {
+    /// What decodes and encodes here, in a reader's words: "libavcodec 59.37.100, libx264 164".
+    pub backend: String,
+    pub cpus: u32,
+    /// 1080p-equivalent encode speed measured at start: frames per CPU-second of the default preset at 640x360.
+    pub encode_fps_360: u32,
+    pub simd: String,
+    /// One sentence: whether an NVIDIA driver was found, and if not, what that means.
+    pub gpu: String,
+    pub sandbox: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    pub video: bool,
+    /// 90 kHz from the pattern's start.
+    pub pts: i64,
+    pub dts: i64,
+    pub random_access: bool,
+    /// Video: Annex B with parameter sets before each IDR. Audio: an ADTS frame.
+    pub data: Bytes,
+}
+
+/// `message` with its length in front, appended to `out`.
+pub fn encode<T: Serialize>(message: &T, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(&[0; 4]);
+    // Serialising plain data into memory has no way to fail.
+    let grown = postcard::to_extend(message, std::mem::take(out)).expect("plain data serialises into memory");
+    *out = grown;
+    let length = u32::try_from(out.len() - start - 4).expect("messages are bounded by MESSAGE_BYTES_MAX");
+    out[start..start + 4].copy_from_slice(&length.to_le_bytes());
+}
+
+/// Takes whole messages off the front of a byte stream.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    buffer: Vec<u8>,
+    at: usize,
+}
+
+impl Decoder {
+    pub fn push(&mut self, bytes: &[u8]) {
+        if self.at > 0 && self.at >= self.buffer.len() / 2 {
+            self.buffer.drain(..self.at);
+            self.at = 0;
+        }
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next whole message.
+    ///
+    /// # Errors
+    /// The peer speaks another protocol: the connection is of no use any more.
+    pub fn pop<T: for<'de> Deserialize<'de>>(&mut self) -> Result<Option<T>, String> {
+        let rest = &self.buffer[self.at..];
+        let Some((head, body)) = rest.split_first_chunk::<4>() else {
+            return Ok(None);
+        };
+        let length = u32::from_le_bytes(*head) as usize;
+        if length > crate::media::limits::MESSAGE_BYTES_MAX {
+            return Err(format!("a message of {length} bytes: the other end is no rung-worker of this version"));
+        }
+        let Some(body) = body.get(..length) else {
+            return Ok(None);
+        };
+        let message = postcard::from_bytes(body).map_err(|e| format!("unreadable message: {e}"))?;
+        self.at += 4 + length;
+        Ok(Some(message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_survive_any_fragmentation() {
+        let mut wire = Vec::new();
+        let sent: Vec<ToWorker> = (0..50)
+            .map(|n| ToWorker::Unit {
+                ch: 1,
+                unit: Unit {
+                    pid: 256,
+                    at: n,
+                    prime: false,
+                    hidden: n % 2 == 0,
+                    random_access: n == 0,
+                    damaged: false,
+                    stamps: Stamps::default(),
+                    data: Bytes::from(vec![7u8; n as usize * 13]),
+                },
+            })
+            .collect();
+        for message in &sent {
+            encode(message, &mut wire);
+        }
+        for step in [1usize, 3, 7, 1000, wire.len()] {
+            let (mut decoder, mut got) = (Decoder::default(), Vec::new());
+            for chunk in wire.chunks(step) {
+                decoder.push(chunk);
+                while let Some(message) = decoder.pop::<ToWorker>().expect("own wire") {
+                    got.push(message);
+                }
+            }
+            assert_eq!(got, sent);
+        }
+    }
+}
