@@ -7,8 +7,13 @@
 pub mod media;
 pub mod time; // instants and spans as types; the clocks // channels, grids, tracks, units, samples, faults, limits
 
+pub mod sys; // system calls that no crate offers
+
 // data plane: one stage per room, in order
 pub mod package; // samples -> CMAF parts, playlists, windows
 
 // pixels: the worker's protocol and client
 pub mod pixels;
+
+// control plane, to the side
+pub mod control; // configuration

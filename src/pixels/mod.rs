@@ -3,4 +3,5 @@
 //! Invariants: no picture ever crosses; the daemon links no codec.
 //! When it fails: a worker that dies or falls silent is replaced by its owner (`pipeline`), never waited for.
 
+pub mod client;
 pub mod protocol;

@@ -1,0 +1,55 @@
+# Everything that Rung needs, from a bare Debian 12 with Rust: `make demo`, `make test`, `make prove`.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# The one list of packages. BUILD: to compile. RUN: for tests, figures and the demo's player.
+BUILD_PACKAGES := build-essential pkg-config clang libclang-dev libavcodec-dev libavutil-dev libswscale-dev \
+	libswresample-dev
+RUN_PACKAGES := ffmpeg srt-tools chromium fonts-dejavu-core curl
+
+WEB := src/web
+RELEASE := target/release
+
+.PHONY: help setup setup-build setup-run web build demo test prove bench lint doc
+
+help: ## this text
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: setup-build setup-run ## install what building, testing and the demo need (asks nothing; quick the second time)
+
+setup-build:
+	@tools/packages.sh $(BUILD_PACKAGES)
+	@$(MAKE) --no-print-directory web
+
+setup-run:
+	@tools/packages.sh $(RUN_PACKAGES)
+
+web: $(WEB)/vendor/hls.min.js
+
+$(WEB)/vendor/hls.min.js: $(WEB)/package-lock.json
+	@tools/npm.sh ci --no-audit --no-fund
+	@mkdir -p $(WEB)/vendor
+	@cp $(WEB)/node_modules/hls.js/dist/hls.min.js $@
+	@touch $@
+
+build: setup-build ## both programs, optimised, into target/release
+	cargo build --release
+
+demo: build ## a live channel with a test picture; prints the page to open
+	@exec $(RELEASE)/rung demo
+
+test: setup ## the short form of every check (under 20 minutes on two cores)
+	cargo fmt --check
+	cargo clippy --all-targets --workspace -- -D warnings
+	cargo build --workspace
+	cargo test --workspace
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+
+prove: setup ## the long form of every check, and all figures into docs/figures.md
+	cargo build --release --workspace
+	RUNG_LONG=1 cargo test --release --workspace -- --test-threads=1
+	tests/prove/run.sh
+
+bench: setup-build ## per-stage costs beside their peers
+	cargo bench --workspace

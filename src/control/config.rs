@@ -1,0 +1,500 @@
+//! `rung.toml` (+ `rung.d/*.toml` beside it): every key has a default, unknown keys are refused with the nearest known one.
+
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use crate::media::channel::{Channel, ChannelKind, ChannelName, Ladder, Takeover};
+use crate::media::modes::LatencyMode;
+
+/// The whole configuration. `Config::default()` is an empty file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    pub srt: Srt,
+    pub http: Http,
+    pub metrics: Metrics,
+    pub worker: Worker,
+    pub log: Log,
+    pub bootstrap: Bootstrap,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Srt {
+    /// UDP address of the one SRT port.
+    pub listen: SocketAddr,
+    /// File with the passphrase (10 to 79 characters) that every publisher must use; none: unencrypted.
+    pub passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    pub listen: SocketAddr,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    pub listen: SocketAddr,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Worker {
+    /// The `rung-worker` program; none: the one beside `rung`.
+    pub program: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    pub format: LogFormat,
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,rung::ingest=debug`.
+    pub level: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Bootstrap {
+    pub channel: Vec<BootstrapChannel>,
+}
+
+/// One `[[bootstrap.channel]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootstrapChannel {
+    pub name: ChannelName,
+    #[serde(default)]
+    pub kind: ChannelKind,
+    #[serde(default)]
+    pub mode: LatencyMode,
+    #[serde(default)]
+    pub ladder: Option<Ladder>,
+    /// PART-HOLD-BACK in seconds, `ultra` only.
+    #[serde(default)]
+    pub hold_back: Option<Seconds>,
+    #[serde(default)]
+    pub takeover: Takeover,
+    #[serde(default)]
+    pub preset: Option<Preset>,
+    /// File whose first line is the publish key.
+    #[serde(default)]
+    pub key_file: Option<PathBuf>,
+    /// SHA-256 of the publish key, 64 hexadecimal digits.
+    #[serde(default)]
+    pub key_sha256: Option<String>,
+}
+
+/// Seconds with a fraction, kept as milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seconds(pub u32);
+
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let seconds = f64::deserialize(d)?;
+        if (1.2..=60.0).contains(&seconds) {
+            Ok(Seconds((seconds * 1000.0).round() as u32))
+        } else {
+            Err(serde::de::Error::custom(format!("hold_back = {seconds}: write seconds from 1.2 to 60")))
+        }
+    }
+}
+
+/// x264 presets that a live channel may use, fastest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Preset {
+    Ultrafast,
+    Superfast,
+    Veryfast,
+    Faster,
+    Fast,
+    Medium,
+}
+
+impl Preset {
+    pub fn name(self) -> &'static str {
+        match self {
+            Preset::Ultrafast => "ultrafast",
+            Preset::Superfast => "superfast",
+            Preset::Veryfast => "veryfast",
+            Preset::Faster => "faster",
+            Preset::Fast => "fast",
+            Preset::Medium => "medium",
+        }
+    }
+}
+
+impl Default for Srt {
+    fn default() -> Self {
+        Srt { listen: SocketAddr::from(([0u16; 8], 9000)), passphrase_file: None }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Http { listen: SocketAddr::from(([0u16; 8], 8080)) }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics { listen: SocketAddr::from(([127, 0, 0, 1], 9464)) }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Log { format: LogFormat::Text, level: "info".into() }
+    }
+}
+
+/// A configuration that cannot be used: where, and what to write instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    pub file: PathBuf,
+    /// 1-based; `None` where the trouble is no place in the file.
+    pub line: Option<usize>,
+    pub what: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        write!(f, ": {}", self.what)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// A channel that may be published to: its data-plane facts and the hash of its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Configured {
+    pub channel: Channel,
+    pub key_sha256: [u8; 32],
+}
+
+/// A configuration that was read, checked and resolved: every file it names has been read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    pub config: Config,
+    pub channels: Vec<Configured>,
+    pub srt_passphrase: Option<String>,
+}
+
+impl Loaded {
+    /// Reads `path` and the `rung.d/*.toml` beside it (in name order; later files win, channels add up).
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with file and line.
+    pub fn read(path: &Path) -> Result<Loaded, ConfigError> {
+        let mut files = vec![path.to_path_buf()];
+        files.extend(drop_ins(path)?);
+        let mut merged = toml::Table::new();
+        for file in &files {
+            let text = std::fs::read_to_string(file).map_err(|e| error(file, None, format!("cannot be read: {e}")))?;
+            // Each file alone is a valid configuration, so that an error names its own line.
+            let _: Config = parse(file, &text)?;
+            let table: toml::Table = parse(file, &text)?;
+            merge(&mut merged, table);
+        }
+        let config: Config = Config::deserialize(merged)
+            .map_err(|e| error(path, None, format!("with rung.d: {}", explain(e.message()))))?;
+        resolve(config, path)
+    }
+
+    /// What an empty file means.
+    pub fn empty() -> Loaded {
+        Loaded { config: Config::default(), channels: Vec::new(), srt_passphrase: None }
+    }
+}
+
+fn drop_ins(path: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+    let folder = path.with_file_name("rung.d");
+    let entries = match std::fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(error(&folder, None, format!("cannot be listed: {e}"))),
+    };
+    let mut files: Vec<PathBuf> =
+        entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.extension().is_some_and(|x| x == "toml")).collect();
+    files.sort();
+    Ok(files)
+}
+
+fn parse<T: for<'de> Deserialize<'de>>(file: &Path, text: &str) -> Result<T, ConfigError> {
+    toml::from_str(text).map_err(|e| {
+        let line = e.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+        error(file, line, explain(e.message()))
+    })
+}
+
+/// serde's words, with the nearest known name added to "unknown field/variant".
+fn explain(message: &str) -> String {
+    let mut names = message.split('`').skip(1).step_by(2);
+    let unknown = message.starts_with("unknown field") || message.starts_with("unknown variant");
+    let (Some(found), true) = (names.next(), unknown) else { return message.to_owned() };
+    let kind = if message.starts_with("unknown field") { "key" } else { "value" };
+    let known: Vec<&str> = names.collect();
+    let near = known
+        .iter()
+        .map(|name| (strsim::damerau_levenshtein(name, found), *name))
+        .filter(|(distance, name)| *distance <= 1 + name.len() / 3)
+        .min();
+    let list = known.join(", ");
+    match near {
+        Some((_, name)) => format!("unknown {kind} `{found}`: did you mean `{name}`? (known here: {list})"),
+        None if known.is_empty() => format!("unknown {kind} `{found}`"),
+        None => format!("unknown {kind} `{found}`: known here are {list}"),
+    }
+}
+
+fn merge(into: &mut toml::Table, from: toml::Table) {
+    for (key, value) in from {
+        match (into.get_mut(&key), value) {
+            (Some(toml::Value::Table(a)), toml::Value::Table(b)) => merge(a, b),
+            (Some(toml::Value::Array(a)), toml::Value::Array(b)) => a.extend(b),
+            (_, value) => {
+                into.insert(key, value);
+            }
+        }
+    }
+}
+
+fn resolve(config: Config, path: &Path) -> Result<Loaded, ConfigError> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let srt_passphrase = match &config.srt.passphrase_file {
+        None => None,
+        Some(file) => {
+            let passphrase = first_line(path, &folder.join(file), "srt.passphrase_file")?;
+            if !(10..=79).contains(&passphrase.len()) {
+                let what = format!(
+                    "srt.passphrase_file: the passphrase has {} characters; SRT wants 10 to 79",
+                    passphrase.len()
+                );
+                return Err(error(path, None, what));
+            }
+            Some(passphrase)
+        }
+    };
+    let mut channels: Vec<Configured> = Vec::new();
+    for entry in &config.bootstrap.channel {
+        let configured = resolve_channel(entry, path, folder)?;
+        if channels.iter().any(|c| c.channel.name == entry.name) {
+            return Err(error(path, None, format!("channel \"{}\" is there twice: names are unique", entry.name)));
+        }
+        channels.push(configured);
+    }
+    Ok(Loaded { config, channels, srt_passphrase })
+}
+
+fn resolve_channel(entry: &BootstrapChannel, path: &Path, folder: &Path) -> Result<Configured, ConfigError> {
+    let wrong = |what: String| error(path, None, format!("channel \"{}\": {what}", entry.name));
+    let key_sha256 = match (&entry.key_file, &entry.key_sha256) {
+        (Some(_), Some(_)) => return Err(wrong("give key_file or key_sha256, not both".into())),
+        (None, None) => {
+            return Err(wrong(
+                "needs a publish key: key_file = \"news.key\" (26 characters a-z 0-9) or \
+                              key_sha256 = \"<sha256sum of the key>\""
+                    .into(),
+            ));
+        }
+        (Some(file), None) => {
+            let key = first_line(path, &folder.join(file), &format!("channel \"{}\": key_file", entry.name))?;
+            if !is_publish_key(&key) {
+                return Err(wrong(format!(
+                    "key_file {} holds {} characters; a publish key is 26 of a-z and 0-9",
+                    file.display(),
+                    key.len()
+                )));
+            }
+            hash_key(&key)
+        }
+        (None, Some(hex)) => unhex(hex)
+            .ok_or_else(|| wrong("key_sha256 wants 64 hexadecimal digits, as sha256sum prints them".into()))?,
+    };
+    if entry.kind == ChannelKind::Transmux && entry.ladder.is_some() {
+        return Err(wrong("kind = \"transmux\" encodes nothing: remove the ladder, or write kind = \"hybrid\"".into()));
+    }
+    if let Some(ladder) = &entry.ladder {
+        check_ladder(ladder).map_err(wrong)?;
+    }
+    if entry.hold_back.is_some() && entry.mode != LatencyMode::Ultra {
+        return Err(wrong(format!("hold_back is for mode = \"ultra\"; {} has a fixed one", entry.mode.name())));
+    }
+    let channel = Channel {
+        name: entry.name.clone(),
+        kind: entry.kind,
+        mode: entry.mode,
+        ladder: entry.ladder.clone(),
+        hold_back_ms: entry.hold_back.map(|s| s.0),
+        takeover: entry.takeover,
+        preset: entry.preset.map(|p| p.name().to_owned()),
+    };
+    Ok(Configured { channel, key_sha256 })
+}
+
+fn check_ladder(ladder: &Ladder) -> Result<(), String> {
+    if ladder.0.is_empty() || ladder.0.len() > 8 {
+        return Err(format!("a ladder has 1 to 8 renditions, not {}", ladder.0.len()));
+    }
+    for (i, r) in ladder.0.iter().enumerate() {
+        let name_ok = ChannelName::new(&r.name).is_ok() && r.name != "source" && r.name != "index";
+        if !name_ok || r.name.starts_with("a-") {
+            return Err(format!("rendition name {:?}: write something like \"720p\"", r.name));
+        }
+        if ladder.0[..i].iter().any(|other| other.name == r.name) {
+            return Err(format!("rendition \"{}\" is there twice", r.name));
+        }
+        if r.height < 16 || r.height > 4320 || r.height % 2 == 1 {
+            return Err(format!(
+                "rendition \"{}\": height = {}: write an even number from 16 to 4320",
+                r.name, r.height
+            ));
+        }
+        if !(50_000..=100_000_000).contains(&r.bitrate) {
+            return Err(format!(
+                "rendition \"{}\": bitrate = {}: write bits per second, 50000 to 100000000",
+                r.name, r.bitrate
+            ));
+        }
+        if i > 0 && r.height > ladder.0[i - 1].height {
+            return Err(format!("rendition \"{}\" is taller than the one above it: write the best first", r.name));
+        }
+    }
+    Ok(())
+}
+
+/// SHA-256 of a publish key: the only form that is kept.
+pub fn hash_key(key: &str) -> [u8; 32] {
+    Sha256::digest(key.as_bytes()).into()
+}
+
+/// 26 characters of a-z and 0-9.
+pub fn is_publish_key(key: &str) -> bool {
+    key.len() == 26 && key.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+}
+
+fn unhex(text: &str) -> Option<[u8; 32]> {
+    let digits = text.as_bytes();
+    if digits.len() != 64 {
+        return None;
+    }
+    let mut out = [0u8; 32];
+    for (byte, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
+        let nibble = |d: u8| char::from(d).to_digit(16);
+        *byte = u8::try_from(nibble(pair[0])? * 16 + nibble(pair[1])?).ok()?;
+    }
+    Some(out)
+}
+
+fn first_line(config: &Path, file: &Path, what: &str) -> Result<String, ConfigError> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|e| error(config, None, format!("{what}: {} cannot be read: {e}", file.display())))?;
+    Ok(text.lines().next().unwrap_or("").trim().to_owned())
+}
+
+fn error(file: &Path, line: Option<usize>, what: String) -> ConfigError {
+    ConfigError { file: file.to_path_buf(), line, what }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Loaded, ConfigError> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("rung.toml");
+        std::fs::write(&file, text).expect("writable");
+        std::fs::write(folder.path().join("news.key"), "abcdefghijklmnopqrstuvwx12\n").expect("writable");
+        Loaded::read(&file)
+    }
+
+    fn refusal(text: &str) -> String {
+        let e = read(text).expect_err("must be refused");
+        format!("{}: {}", e.line.map_or("-".into(), |l| l.to_string()), e.what)
+    }
+
+    #[test]
+    fn an_empty_file_is_the_default() {
+        assert_eq!(read("").expect("valid"), Loaded::empty());
+    }
+
+    #[test]
+    fn the_annotated_example_in_the_repository_is_valid() {
+        let text = include_str!("../../rung.toml");
+        let _: Config = toml::from_str(text).expect("rung.toml as shipped");
+        // Every commented-out key must be valid too.
+        let all: String = text
+            .lines()
+            .map(|l| l.strip_prefix("# ").filter(|l| l.contains(" = ") || l.starts_with('[')).unwrap_or(l))
+            .collect::<Vec<_>>()
+            .join("\n");
+        let everything: Config = toml::from_str(&all).expect("rung.toml with every key switched on");
+        assert!(!everything.bootstrap.channel.is_empty());
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_with_line_and_suggestion() {
+        let what = refusal("[http]\nlisten = \"127.0.0.1:1\"\n\n[srt]\nlisen = \"127.0.0.1:1\"\n");
+        assert!(what.starts_with("5: unknown key `lisen`: did you mean `listen`?"), "{what}");
+        let what = refusal("[[bootstrap.channel]]\nname = \"a\"\nmode = \"ultraa\"\n");
+        assert!(what.contains("did you mean `ultra`"), "{what}");
+    }
+
+    #[test]
+    fn wrong_values_say_what_to_write() {
+        for (text, part) in [
+            ("[[bootstrap.channel]]\nname = \"News\"\nkey_file = \"news.key\"", "2: channel name \"News\": write"),
+            ("[[bootstrap.channel]]\nname = \"a\"", "needs a publish key"),
+            ("[[bootstrap.channel]]\nname = \"a\"\nkey_sha256 = \"12\"", "64 hexadecimal digits"),
+            ("[[bootstrap.channel]]\nname = \"a\"\nkey_file = \"none.key\"", "cannot be read"),
+            ("[[bootstrap.channel]]\nname = \"a\"\nkey_file = \"news.key\"\nhold_back = 0.5", "from 1.2 to 60"),
+            ("[srt]\nlisten = \"nowhere\"", "2: "),
+            ("[srt", "1: "),
+            (
+                "[[bootstrap.channel]]\nname = \"a\"\nkey_file = \"news.key\"\n[[bootstrap.channel]]\nname = \"a\"\nkey_file = \"news.key\"",
+                "twice",
+            ),
+            (
+                "[[bootstrap.channel]]\nname = \"a\"\nkey_file = \"news.key\"\nladder = [{ name = \"odd\", height = 361, bitrate = 800000 }]",
+                "even number",
+            ),
+        ] {
+            let what = refusal(text);
+            assert!(what.contains(part), "{text}\n-> {what}");
+        }
+    }
+
+    #[test]
+    fn drop_ins_override_and_channels_add_up() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("rung.toml");
+        let key = hash_key("abcdefghijklmnopqrstuvwx12").iter().map(|b| format!("{b:02x}")).collect::<String>();
+        std::fs::write(&file, format!("[[bootstrap.channel]]\nname = \"a\"\nkey_sha256 = \"{key}\""))
+            .expect("writable");
+        std::fs::create_dir(folder.path().join("rung.d")).expect("writable");
+        let more =
+            format!("[http]\nlisten = \"127.0.0.1:81\"\n[[bootstrap.channel]]\nname = \"b\"\nkey_sha256 = \"{key}\"");
+        std::fs::write(folder.path().join("rung.d/10.toml"), more).expect("writable");
+        let loaded = Loaded::read(&file).expect("valid");
+        assert_eq!(loaded.config.http.listen.port(), 81);
+        assert_eq!(loaded.channels.len(), 2);
+        assert_eq!(loaded.channels[0].key_sha256, hash_key("abcdefghijklmnopqrstuvwx12"));
+    }
+}

@@ -1,0 +1,198 @@
+//! Spawns, feeds and watches one `rung-worker`. Non-blocking: the owner polls `fd()` and calls `run`.
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::protocol::{self, FromWorker, ToWorker, VERSION};
+use crate::time::Mono;
+
+/// Bytes that may wait for the worker's socket before `send` refuses.
+const OUTGOING_BYTES_MAX: usize = crate::media::limits::PRIME_BYTES + crate::media::limits::WORKER_QUEUE_BYTES;
+
+/// One worker process, from spawn to reaping.
+pub struct Worker {
+    child: Child,
+    socket: UnixStream,
+    incoming: protocol::Decoder,
+    outgoing: VecDeque<u8>,
+    arrived: VecDeque<FromWorker>,
+    heard: Mono,
+    end: Option<String>,
+    scratch: Vec<u8>,
+}
+
+/// What happens when `send` finds the worker's queue full: nothing was queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+impl Worker {
+    /// Starts `program` with its end of a socketpair as descriptor 3 and says hello.
+    ///
+    /// # Errors
+    /// A sentence that names the program and what to do.
+    pub fn spawn(program: &Path, now: Mono) -> Result<Worker, String> {
+        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
+            .map_err(|e| format!("no socketpair for a worker: {e}"))?;
+        let child = spawn_with(program, theirs).map_err(|e| {
+            format!("{} cannot be started: {e}; install it beside rung or set worker.program", program.display())
+        })?;
+        let socket = UnixStream::from(ours);
+        socket.set_nonblocking(true).map_err(|e| format!("worker socket: {e}"))?;
+        let mut worker = Worker {
+            child,
+            socket,
+            incoming: protocol::Decoder::default(),
+            outgoing: VecDeque::new(),
+            arrived: VecDeque::new(),
+            heard: now,
+            end: None,
+            scratch: vec![0; 256 << 10],
+        };
+        // An empty queue takes a hello.
+        worker.send(&ToWorker::Hello { version: VERSION }).expect("the queue is empty");
+        Ok(worker)
+    }
+
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// The owner must also poll for writability.
+    pub fn wants_write(&self) -> bool {
+        !self.outgoing.is_empty() && self.end.is_none()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Bytes that the worker has not taken yet.
+    pub fn backlog(&self) -> usize {
+        self.outgoing.len()
+    }
+
+    /// Queues a message and writes what the socket takes.
+    ///
+    /// # Errors
+    /// `Full` if the worker is so far behind that the message was not queued.
+    pub fn send(&mut self, message: &ToWorker) -> Result<(), Full> {
+        if self.outgoing.len() > OUTGOING_BYTES_MAX {
+            return Err(Full);
+        }
+        let mut bytes = std::mem::take(&mut self.scratch);
+        bytes.clear();
+        protocol::encode(message, &mut bytes);
+        self.outgoing.extend(&bytes);
+        self.scratch = bytes;
+        self.flush();
+        Ok(())
+    }
+
+    /// Moves bytes both ways without blocking.
+    pub fn run(&mut self, now: Mono) {
+        self.flush();
+        self.scratch.resize(256 << 10, 0);
+        while self.end.is_none() {
+            match self.socket.read(&mut self.scratch) {
+                Ok(0) => self.ended("closed its socket".into()),
+                Ok(n) => {
+                    self.heard = now;
+                    self.incoming.push(&self.scratch[..n]);
+                    self.take_messages();
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => self.ended(format!("socket: {e}")),
+            }
+        }
+    }
+
+    /// The next message that arrived.
+    pub fn poll(&mut self) -> Option<FromWorker> {
+        self.arrived.pop_front()
+    }
+
+    /// Why it is gone, once it is and its last message has been taken.
+    pub fn end(&self) -> Option<&str> {
+        if self.arrived.is_empty() { self.end.as_deref() } else { None }
+    }
+
+    /// How long it has said nothing at all.
+    pub fn silence(&self, now: Mono) -> Duration {
+        now - self.heard
+    }
+
+    fn take_messages(&mut self) {
+        loop {
+            match self.incoming.pop() {
+                Ok(Some(FromWorker::Hello { version, .. })) if version != VERSION => {
+                    return self.ended(format!(
+                        "speaks protocol {version}, this daemon {VERSION}: install both from one build"
+                    ));
+                }
+                Ok(Some(message)) => self.arrived.push_back(message),
+                Ok(None) => return,
+                Err(e) => return self.ended(e),
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        while self.end.is_none() && !self.outgoing.is_empty() {
+            let (front, _) = self.outgoing.as_slices();
+            match self.socket.write(front) {
+                Ok(n) => {
+                    self.outgoing.drain(..n);
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => self.ended(format!("socket: {e}")),
+            }
+        }
+    }
+
+    fn ended(&mut self, why: String) {
+        if self.end.is_none() {
+            let status = match self.child.try_wait() {
+                Ok(Some(status)) => format!("worker {} {why} ({status})", self.child.id()),
+                _ => format!("worker {} {why}", self.child.id()),
+            };
+            self.end = Some(status);
+        }
+    }
+}
+
+impl Drop for Worker {
+    /// Killed and reaped: a worker holds nothing that needs a farewell.
+    fn drop(&mut self) {
+        // Both fail only if the process is already gone.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// The worker that belongs to this program: `rung-worker` beside it.
+pub fn beside_this_program() -> PathBuf {
+    let own = std::env::current_exe().unwrap_or_default();
+    let beside = own.with_file_name("rung-worker");
+    // Test binaries lie one folder deeper (target/debug/deps).
+    if !beside.exists() && own.parent().is_some_and(|d| d.ends_with("deps")) {
+        return own.parent().and_then(Path::parent).unwrap_or(Path::new("")).join("rung-worker");
+    }
+    beside
+}
+
+fn spawn_with(program: &Path, theirs: OwnedFd) -> io::Result<Child> {
+    let mut command = Command::new(program);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).env("MALLOC_ARENA_MAX", "2");
+    crate::sys::inherit_as(&mut command, theirs.as_raw_fd(), protocol::WORKER_FD);
+    let child = command.spawn()?;
+    drop(theirs);
+    Ok(child)
+}
