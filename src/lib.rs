@@ -15,5 +15,11 @@ pub mod package; // samples -> CMAF parts, playlists, windows
 // pixels: the worker's protocol and client
 pub mod pixels;
 
+// joins
+pub mod pipeline; // one channel end to end; governor
+
 // control plane, to the side
 pub mod control; // configuration
+
+// faces
+pub mod cli; // the terminal

@@ -1,1 +1,5 @@
-fn main() {}
+//! The `rung` program: argv to `cli`, and its exit code.
+
+fn main() -> std::process::ExitCode {
+    rung::cli::main()
+}

@@ -323,7 +323,8 @@ fn spec_tags_are_known() {
                 let Some(end) = line[at..].find(']') else { continue };
                 let inside = &line[at + 1..at + end];
                 let Some((tag, clause)) = inside.split_once(' ') else { continue };
-                let looks_like_a_tag = tag.len() >= 2 && tag.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
+                let looks_like_a_tag =
+                    tag.len() >= 2 && tag.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
                 let numbered = clause.starts_with(|c: char| c.is_ascii_digit());
                 if looks_like_a_tag && numbered && !TAGS.contains(&tag) {
                     wrong.push(format!("{file}: unknown spec tag [{inside}]: add its edition to lib.rs"));

@@ -1,0 +1,43 @@
+//! `rung config check`.
+
+use clap::Subcommand;
+use std::path::PathBuf;
+
+use super::{Failure, print};
+use crate::control::config::Loaded;
+
+#[derive(Subcommand)]
+pub(crate) enum Config {
+    /// Read a configuration as `rung serve` would and say what it means, or what is wrong and where
+    Check {
+        #[arg(default_value = "rung.toml")]
+        file: PathBuf,
+    },
+}
+
+impl Config {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        let Config::Check { file } = self;
+        let loaded = Loaded::read(&file).map_err(|e| Failure::usage(e.to_string()))?;
+        let c = &loaded.config;
+        let crypto = if loaded.srt_passphrase.is_some() { "encrypted" } else { "not encrypted" };
+        print(&format!("{} is valid", file.display()));
+        print(&format!("  srt      {} ({crypto})", c.srt.listen));
+        print(&format!("  http     {}", c.http.listen));
+        print(&format!("  metrics  {}", c.metrics.listen));
+        for configured in &loaded.channels {
+            let channel = &configured.channel;
+            let ladder = match (&channel.ladder, channel.kind) {
+                (_, crate::media::channel::ChannelKind::Transmux) => "source only".to_owned(),
+                (None, _) => "default ladder".to_owned(),
+                (Some(l), _) => l.0.iter().map(|r| r.name.as_str()).collect::<Vec<_>>().join(" "),
+            };
+            let kind = format!("{:?}", channel.kind).to_lowercase();
+            print(&format!("  channel  {}: {kind}, {}, {ladder}", channel.name, channel.mode.name()));
+        }
+        if loaded.channels.is_empty() {
+            print("  no channel: add a [[bootstrap.channel]] to publish to");
+        }
+        Ok(())
+    }
+}

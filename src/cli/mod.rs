@@ -1,0 +1,72 @@
+//! Purpose: the faces at the terminal, and the only place that prints.
+//! When it fails: one sentence to stderr that says what to do, and an exit code: 2 for a wrong command line or
+//! configuration, 1 for anything else.
+
+mod config;
+mod probe;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Live feeds in over SRT, Low-Latency HLS out.
+#[derive(Parser)]
+#[command(name = "rung", version, about, long_about = LONG, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const LONG: &str = "Rung takes live contribution feeds over SRT, makes each into a ladder of renditions and serves \
+them as Low-Latency HLS from memory.\n\nTry `rung demo` first: it starts a channel with a test picture and prints \
+the page to open.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Work with the configuration file
+    #[command(subcommand)]
+    Config(config::Config),
+    /// Print what this machine can decode, scale and encode
+    Probe(probe::Probe),
+}
+
+/// What a command ends with when it does not succeed.
+pub(crate) struct Failure {
+    what: String,
+    code: u8,
+}
+
+impl Failure {
+    /// The command line or the configuration must be changed.
+    pub(crate) fn usage(what: impl Into<String>) -> Failure {
+        Failure { what: what.into(), code: 2 }
+    }
+
+    /// It was tried and did not work.
+    pub(crate) fn failed(what: impl Into<String>) -> Failure {
+        Failure { what: what.into(), code: 1 }
+    }
+}
+
+/// Runs the command line.
+#[expect(clippy::print_stderr, reason = "the face at the terminal")]
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Config(command) => command.run(),
+        Command::Probe(command) => command.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("rung: {}", failure.what);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// Prints lines; a reader that went away (`| head`) is no error.
+pub(crate) fn print(text: &str) {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    // A closed pipe ends the output, not the program.
+    drop(out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()));
+}

@@ -1,0 +1,189 @@
+//! What to shed when a machine cannot carry its ladder, and when to take it back. Sans-IO: facts in, acts out.
+//!
+//! The worker itself skips a rendition whose queue is full until the next grid IDR and says so (`late`). Twice within
+//! ten seconds, and the rendition stays out until this governor resumes it. A ladder that lags as a whole loses its
+//! costliest rendition. The lowest rendition is never shed. Resuming is a trial: it fails, the next one waits longer.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::pixels::protocol::RenditionIndex;
+use crate::time::Mono;
+
+const LATE_WINDOW: Duration = Duration::from_secs(10);
+const LATE_TIMES: usize = 2;
+/// The ladder as a whole is behind its source by more than this: the costliest rendition goes.
+const LAG_MAX: Duration = Duration::from_millis(600);
+/// Between two sheds for lag: the first one must have time to help.
+const SETTLE: Duration = Duration::from_secs(2);
+/// Calm for this long before a trial; doubled with each failed trial.
+const CALM_MIN: Duration = Duration::from_secs(8);
+const CALM_MAX: Duration = Duration::from_secs(300);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    Shed(RenditionIndex),
+    Resume(RenditionIndex),
+}
+
+#[derive(Debug)]
+struct Rendition {
+    late: VecDeque<Mono>,
+    shed: bool,
+    resumed: Option<Mono>,
+    calm_needed: Duration,
+}
+
+/// One channel's governor. Renditions are indexed as in the ladder: best first, the last is the lowest.
+#[derive(Debug)]
+pub struct Governor {
+    renditions: Vec<Rendition>,
+    troubled: Mono,
+    last_shed: Option<Mono>,
+    acts: VecDeque<Act>,
+}
+
+impl Governor {
+    pub fn new(renditions: usize, now: Mono) -> Governor {
+        let one = || Rendition { late: VecDeque::new(), shed: false, resumed: None, calm_needed: CALM_MIN };
+        Governor {
+            renditions: (0..renditions).map(|_| one()).collect(),
+            troubled: now,
+            last_shed: None,
+            acts: VecDeque::new(),
+        }
+    }
+
+    /// The worker skipped part of `rendition` because its queue was full.
+    pub fn late(&mut self, now: Mono, rendition: RenditionIndex) {
+        self.troubled = now;
+        let Some(r) = self.renditions.get_mut(usize::from(rendition)) else { return };
+        r.late.push_back(now);
+        while r.late.front().is_some_and(|at| now - *at > LATE_WINDOW) {
+            r.late.pop_front();
+        }
+        if r.late.len() >= LATE_TIMES {
+            self.shed(now, usize::from(rendition));
+        }
+    }
+
+    /// How far the ladder's lowest rendition is behind what was sent to the worker, beyond the encoder's own delay.
+    pub fn lag(&mut self, now: Mono, lag: Duration) {
+        if lag > LAG_MAX {
+            self.troubled = now;
+            let settled = self.last_shed.is_none_or(|at| now - at > SETTLE);
+            if let (true, Some(top)) = (settled, self.renditions.iter().position(|r| !r.shed)) {
+                self.shed(now, top);
+            }
+        } else if lag > LAG_MAX / 2 {
+            self.troubled = now;
+        }
+        self.try_resume(now);
+    }
+
+    /// What to tell the worker.
+    pub fn poll(&mut self) -> Option<Act> {
+        self.acts.pop_front()
+    }
+
+    pub fn is_shed(&self, rendition: usize) -> bool {
+        self.renditions.get(rendition).is_some_and(|r| r.shed)
+    }
+
+    fn shed(&mut self, now: Mono, index: usize) {
+        let lowest = index + 1 == self.renditions.len();
+        let r = &mut self.renditions[index];
+        if lowest || r.shed {
+            return;
+        }
+        r.shed = true;
+        r.late.clear();
+        let failed_trial = r.resumed.is_some_and(|at| now - at < 2 * LATE_WINDOW);
+        r.calm_needed = if failed_trial { (r.calm_needed * 2).min(CALM_MAX) } else { CALM_MIN };
+        self.last_shed = Some(now);
+        self.acts.push_back(Act::Shed(u8::try_from(index).unwrap_or(u8::MAX)));
+    }
+
+    /// The cheapest shed rendition comes back first, one per calm.
+    fn try_resume(&mut self, now: Mono) {
+        let Some(index) = self.renditions.iter().rposition(|r| r.shed) else { return };
+        let calm = now - self.troubled;
+        let r = &mut self.renditions[index];
+        if calm < r.calm_needed {
+            return;
+        }
+        r.shed = false;
+        r.resumed = Some(now);
+        self.troubled = now;
+        self.acts.push_back(Act::Resume(u8::try_from(index).unwrap_or(u8::MAX)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: f64) -> Mono {
+        Mono(1_000_000_000) + Duration::from_secs_f64(seconds)
+    }
+
+    fn acts(g: &mut Governor) -> Vec<Act> {
+        std::iter::from_fn(|| g.poll()).collect()
+    }
+
+    #[test]
+    fn one_late_gop_is_forgiven_two_within_ten_seconds_are_not() {
+        let mut g = Governor::new(3, at(0.0));
+        g.late(at(1.0), 0);
+        g.late(at(12.0), 0);
+        assert_eq!(acts(&mut g), []);
+        g.late(at(14.0), 0);
+        assert_eq!(acts(&mut g), [Act::Shed(0)]);
+    }
+
+    #[test]
+    fn lag_sheds_from_the_top_one_at_a_time_and_never_the_lowest() {
+        let mut g = Governor::new(3, at(0.0));
+        let mut all = Vec::new();
+        for tenth in 0..200 {
+            g.lag(at(f64::from(tenth) / 10.0), Duration::from_secs(1));
+            all.extend(acts(&mut g));
+        }
+        assert_eq!(all, [Act::Shed(0), Act::Shed(1)]);
+        g.late(at(30.0), 2);
+        g.late(at(30.1), 2);
+        assert_eq!(acts(&mut g), [], "the lowest stays");
+    }
+
+    #[test]
+    fn renditions_come_back_when_it_is_calm_and_failed_trials_wait_longer() {
+        let mut g = Governor::new(2, at(0.0));
+        g.late(at(1.0), 0);
+        g.late(at(2.0), 0);
+        assert_eq!(acts(&mut g), [Act::Shed(0)]);
+        let mut back = Vec::new();
+        let (mut t, mut shed) = (2.0, true);
+        while back.len() < 3 {
+            t += 0.2;
+            g.lag(at(t), Duration::ZERO);
+            for act in acts(&mut g) {
+                match act {
+                    Act::Resume(0) => {
+                        back.push(t);
+                        shed = false;
+                    }
+                    Act::Shed(0) => shed = true,
+                    other => panic!("{other:?}"),
+                }
+            }
+            if !shed {
+                g.late(at(t + 0.05), 0);
+                g.late(at(t + 0.1), 0);
+            }
+            assert!(t < 200.0, "it must come back");
+        }
+        let waits: Vec<f64> = back.windows(2).map(|w| w[1] - w[0]).collect();
+        assert!((7.9..9.0).contains(&(back[0] - 2.0)), "{back:?}");
+        assert!(waits[0] > 15.0 && waits[1] > 31.0, "{waits:?}");
+    }
+}
