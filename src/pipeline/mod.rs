@@ -5,3 +5,4 @@
 
 pub mod governor;
 pub mod history;
+pub mod placement;

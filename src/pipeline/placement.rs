@@ -1,0 +1,159 @@
+//! Which outputs a channel gets from a source, and with which encoder settings: a pure function, printed by `rung probe`.
+
+use crate::media::channel::{Channel, ChannelKind, Ladder};
+use crate::media::grid::Cadence;
+use crate::media::track::VideoConfig;
+use crate::pixels::protocol::{Deinterlace, OpenRendition, OpenVideo};
+
+/// Aspect ratios closer than this are called equal: 854x480 is 16:9.
+const ASPECT_SLACK: f64 = 0.005;
+
+/// The ladder of `channel` for `source`, never upscaled. Empty for a transmux channel.
+pub fn ladder(channel: &Channel, source: &VideoConfig, cadence: Cadence) -> Ladder {
+    let fast = cadence.rate.hz() > 31.0;
+    let mut ladder = match (&channel.kind, &channel.ladder) {
+        (ChannelKind::Transmux, _) => return Ladder::default(),
+        (_, Some(configured)) => configured.never_upscaled(source.height),
+        (_, None) => Ladder::default_for(source.height, fast),
+    };
+    // The source itself is the top rendition of a hybrid: its own height is not encoded again.
+    if channel.kind == ChannelKind::Hybrid && ladder.0.len() > 1 {
+        ladder.0.retain(|r| r.height < source.height);
+    }
+    ladder
+}
+
+/// Everything a worker needs to make the ladder; `start`: the first frame it is to show.
+pub fn open_video(
+    channel: &Channel,
+    pid: u16,
+    source: &VideoConfig,
+    cadence: Cadence,
+    ladder: &Ladder,
+    start: i64,
+) -> OpenVideo {
+    let mode = channel.mode.params();
+    let preset = channel.preset.clone().unwrap_or_else(|| "superfast".to_owned());
+    let renditions = ladder
+        .0
+        .iter()
+        .map(|r| {
+            let (width, sar) = geometry(source, r.height);
+            let pixels_per_second = f64::from(r.height) * f64::from(r.height) * cadence.rate.hz();
+            OpenRendition {
+                name: r.name.clone(),
+                width,
+                height: r.height,
+                sar,
+                bitrate: r.bitrate,
+                vbv_ms: mode.vbv_ms,
+                bframes: mode.bframes,
+                lookahead: mode.lookahead,
+                preset: preset.clone(),
+                extra: String::new(),
+                threads: if pixels_per_second > 720.0 * 720.0 * 30.5 { 2 } else { 1 },
+                colour: source.colour,
+            }
+        })
+        .collect();
+    OpenVideo { pid, source: source.clone(), cadence, start, renditions, deinterlace: Deinterlace::Frame }
+}
+
+/// Columns and sample aspect of a rendition `height` rows high. Square samples where that widens nothing; else the
+/// source's columns in proportion, with the sample aspect that keeps the picture's shape.
+fn geometry(source: &VideoConfig, height: u32) -> (u32, (u32, u32)) {
+    let (sw, sh) = (f64::from(source.width), f64::from(source.height.max(1)));
+    let sar = if source.sar.0 == 0 || source.sar.1 == 0 { (1, 1) } else { source.sar };
+    let display_aspect = sw * f64::from(sar.0) / f64::from(sar.1) / sh;
+    let even = |x: f64| ((x / 2.0).round() as u32).max(1) * 2;
+    let width = even(display_aspect * f64::from(height)).min(source.width & !1).max(2);
+    let aspect_of_square = f64::from(width) / f64::from(height);
+    if (aspect_of_square / display_aspect - 1.0).abs() <= ASPECT_SLACK {
+        return (width, (1, 1));
+    }
+    let n = u64::from(source.width) * u64::from(sar.0) * u64::from(height);
+    let d = u64::from(source.height) * u64::from(sar.1) * u64::from(width);
+    (width, reduce(n, d))
+}
+
+/// The fraction in lowest terms, rounded to 16 bits a side, as a VUI carries it [AVC E.2.1].
+fn reduce(n: u64, d: u64) -> (u32, u32) {
+    let (mut a, mut b) = (n.max(1), d.max(1));
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    let (mut n, mut d) = (n.max(1) / a, d.max(1) / a);
+    while n > 0xffff || d > 0xffff {
+        n = (n / 2).max(1);
+        d = (d / 2).max(1);
+    }
+    (u32::try_from(n).unwrap_or(1), u32::try_from(d).unwrap_or(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::channel::{ChannelName, Takeover};
+    use crate::media::modes::LatencyMode;
+    use crate::media::track::{Codec, Colour};
+    use bytes::Bytes;
+
+    fn source(width: u32, height: u32, sar: (u32, u32)) -> VideoConfig {
+        VideoConfig {
+            codec: Codec::H264,
+            width,
+            height,
+            sar,
+            rate: None,
+            interlaced: false,
+            colour: Colour::default(),
+            profile: [100, 0, 40],
+            bit_depth: 8,
+            chroma_format: 1,
+            reorder: None,
+            sps: Bytes::new(),
+            pps: vec![],
+        }
+    }
+
+    fn channel(kind: ChannelKind) -> Channel {
+        Channel {
+            name: ChannelName::new("c").unwrap(),
+            kind,
+            mode: LatencyMode::Ultra,
+            ladder: None,
+            hold_back_ms: None,
+            takeover: Takeover::IfSilent,
+            preset: None,
+        }
+    }
+
+    fn outputs(kind: ChannelKind, s: &VideoConfig, hz: f64) -> Vec<(String, u32, (u32, u32), u32)> {
+        let cadence = Cadence::for_rate(hz, LatencyMode::Ultra);
+        let channel = channel(kind);
+        let ladder = ladder(&channel, s, cadence);
+        let open = open_video(&channel, 1, s, cadence, &ladder, 0);
+        open.renditions.into_iter().map(|r| (r.name, r.width, r.sar, r.threads)).collect()
+    }
+
+    #[test]
+    fn square_sources_keep_square_samples() {
+        let got = outputs(ChannelKind::Transcode, &source(1920, 1080, (1, 1)), 30.0);
+        let want = [("1080p", 1920, 2), ("720p", 1280, 1), ("480p", 854, 1), ("360p", 640, 1)];
+        assert_eq!(got, want.map(|(n, w, t)| (n.to_owned(), w, (1, 1), t)));
+    }
+
+    #[test]
+    fn anamorphic_sources_are_never_widened_and_keep_their_shape() {
+        let got = outputs(ChannelKind::Transcode, &source(720, 576, (64, 45)), 25.0);
+        assert_eq!(got[0], ("480p".to_owned(), 720, (32, 27), 1));
+        assert_eq!(got[1], ("360p".to_owned(), 640, (1, 1), 1));
+    }
+
+    #[test]
+    fn a_hybrid_does_not_encode_the_source_height_again() {
+        let got = outputs(ChannelKind::Hybrid, &source(1280, 720, (1, 1)), 50.0);
+        assert_eq!(got.iter().map(|r| r.0.as_str()).collect::<Vec<_>>(), ["480p", "360p"]);
+        assert!(outputs(ChannelKind::Transmux, &source(1280, 720, (1, 1)), 50.0).is_empty());
+    }
+}
