@@ -1,0 +1,239 @@
+//! The real daemon as a process of its own, its publishers, and a small HTTP client.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+/// The publish key of every channel in tests.
+pub const KEY: &str = "abcdefghijklmnopqrstuvwx12";
+
+pub struct Daemon {
+    child: Child,
+    pub http: SocketAddr,
+    pub srt: SocketAddr,
+    pub metrics: SocketAddr,
+    folder: tempfile::TempDir,
+}
+
+impl Daemon {
+    /// `rung serve` with free ports and `channels` (TOML of `[[bootstrap.channel]]` tables without keys).
+    pub fn start(channels: &str) -> Daemon {
+        Daemon::start_with("", channels, &[])
+    }
+
+    pub fn start_with(more: &str, channels: &str, env: &[(&str, &str)]) -> Daemon {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        std::fs::write(folder.path().join("test.key"), KEY).expect("writable");
+        let channels = channels.replace("[[bootstrap.channel]]", "[[bootstrap.channel]]\nkey_file = \"test.key\"");
+        let srt = if more.contains("[srt]") { "" } else { "[srt]\nlisten = \"127.0.0.1:0\"\n" };
+        let config = format!(
+            "{srt}{more}\n[http]\nlisten = \"127.0.0.1:0\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n{channels}"
+        );
+        let file = folder.path().join("rung.toml");
+        std::fs::write(&file, config).expect("writable");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rung"));
+        command.args(["serve", "--config"]).arg(&file).stdout(Stdio::piped()).stdin(Stdio::null());
+        command.envs(env.iter().copied());
+        if std::env::var_os("RUNG_TEST_LOGS").is_none() {
+            command.stderr(std::fs::File::create(folder.path().join("log")).expect("writable"));
+        }
+        let mut child = command.spawn().expect("rung starts");
+        let lines = read_until_ready(&mut child);
+        let address = |what: &str| -> SocketAddr {
+            let line = lines.iter().find(|l| l.trim_start().starts_with(what));
+            let line = line.unwrap_or_else(|| panic!("no {what} line in {lines:?}"));
+            line.split_whitespace().find_map(|w| w.parse().ok()).unwrap_or_else(|| panic!("no address in {line:?}"))
+        };
+        Daemon { http: address("http"), srt: address("srt"), metrics: address("metrics"), child, folder }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.http)
+    }
+
+    /// What it logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// The SRT URL that `channel` is published to.
+    pub fn publish_url(&self, channel: &str) -> String {
+        format!("srt://{}?streamid={channel}/{KEY}", self.srt)
+    }
+
+    pub fn get(&self, path: &str) -> Response {
+        get(self.http, path, &[])
+    }
+
+    /// A metric's value by its whole series name, e.g. `rung_faults_total{channel="a",kind="continuity"}`.
+    pub fn metric(&self, series: &str) -> f64 {
+        let text = String::from_utf8(get(self.metrics, "/metrics", &[]).body).expect("metrics are text");
+        let line = text.lines().find(|l| l.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')));
+        line.and_then(|l| l.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0)
+    }
+
+    /// Its workers' process ids.
+    pub fn workers(&self) -> Vec<u32> {
+        let tasks = format!("/proc/{0}/task", self.pid());
+        let mut found = Vec::new();
+        for task in std::fs::read_dir(tasks).into_iter().flatten().flatten() {
+            let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            found.extend(children.split_whitespace().filter_map(|p| p.parse::<u32>().ok()));
+        }
+        found
+    }
+
+    /// Asks until `path` answers 200.
+    pub fn wait_for(&self, path: &str, limit: Duration) -> Response {
+        wait(limit, &format!("200 for {path}"), || Some(self.get(path)).filter(|r| r.status == 200))
+    }
+
+    /// SIGTERM, and its exit within 10 s.
+    pub fn stop(&mut self) -> std::process::ExitStatus {
+        signal(self.pid(), "TERM");
+        wait(Duration::from_secs(10), "the daemon's exit", || self.child.try_wait().expect("own child"))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the daemon's log ---\n{}", self.log());
+        }
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn read_until_ready(child: &mut Child) -> Vec<String> {
+    let stdout = child.stdout.take().expect("piped");
+    let (send, receive) = mpsc::sync_channel(64);
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            if send.send(line).is_err() {
+                // Nobody listens any more: keep draining so that the daemon never blocks on its output.
+            }
+        }
+    });
+    let mut lines = Vec::new();
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        match receive.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            Ok(line) if line == "ready" => return lines,
+            Ok(line) => lines.push(line),
+            Err(_) => panic!("the daemon did not become ready; it said {lines:?}"),
+        }
+    }
+}
+
+/// Polls `probe` until it gives a value.
+pub fn wait<T>(limit: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + limit;
+    loop {
+        if let Some(value) = probe() {
+            return value;
+        }
+        assert!(Instant::now() < end, "waited {limit:?} for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+pub fn signal(pid: u32, name: &str) {
+    let status = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status().expect("kill");
+    assert!(status.success(), "kill -{name} {pid}");
+}
+
+/// A child that is killed when the test is over.
+pub struct Running(pub Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Real ffmpeg, publishing a file in real time.
+pub fn ffmpeg_publish(file: &Path, url: &str, more: &[&str]) -> Running {
+    let mut command = Command::new("ffmpeg");
+    command.args(["-v", "error", "-re"]).args(more).arg("-i").arg(file);
+    command.args(["-c", "copy", "-f", "mpegts", url]).stdin(Stdio::null());
+    Running(command.spawn().expect("ffmpeg is installed"))
+}
+
+/// A clip made once by real ffmpeg and kept beside the build: `args` between the inputs and the output name.
+pub fn clip(name: &str, args: &[&str]) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("clips");
+    std::fs::create_dir_all(&folder).expect("writable target folder");
+    let file = folder.join(name);
+    if file.exists() {
+        return file;
+    }
+    let part = folder.join(format!("{}.{name}", std::process::id()));
+    let status = Command::new("ffmpeg").args(["-v", "error", "-y"]).args(args).arg(&part).status();
+    assert!(status.expect("ffmpeg is installed").success(), "ffmpeg {args:?}");
+    std::fs::rename(&part, &file).expect("same folder");
+    file
+}
+
+pub struct Response {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
+    }
+}
+
+/// One HTTP/1.1 request on a connection of its own.
+pub fn get(to: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Response {
+    let mut stream = TcpStream::connect(to).expect("the daemon listens");
+    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("settable");
+    let mut request = format!("GET {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n");
+    for (name, value) in headers {
+        request.push_str(&format!("{name}: {value}\r\n"));
+    }
+    request.push_str("\r\n");
+    stream.write_all(request.as_bytes()).expect("written");
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).expect("answered");
+    let split = all.windows(4).position(|w| w == b"\r\n\r\n").expect("a head");
+    let head = String::from_utf8_lossy(&all[..split]).into_owned();
+    let mut lines = head.lines();
+    let status = lines.next().and_then(|l| l.split(' ').nth(1)?.parse().ok()).expect("a status line");
+    let headers: Vec<(String, String)> =
+        lines.filter_map(|l| l.split_once(": ")).map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
+    let mut body = all[split + 4..].to_vec();
+    let chunked = headers.iter().any(|(n, v)| n.eq_ignore_ascii_case("transfer-encoding") && v == "chunked");
+    if chunked {
+        body = unchunk(&body);
+    }
+    Response { status, headers, body }
+}
+
+fn unchunk(mut bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    while let Some(end) = bytes.windows(2).position(|w| w == b"\r\n") {
+        let size = usize::from_str_radix(String::from_utf8_lossy(&bytes[..end]).trim(), 16).expect("a chunk size");
+        if size == 0 {
+            break;
+        }
+        out.extend_from_slice(&bytes[end + 2..end + 2 + size]);
+        bytes = &bytes[end + 4 + size..];
+    }
+    out
+}
