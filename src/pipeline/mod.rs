@@ -6,3 +6,4 @@
 pub mod governor;
 pub mod history;
 pub mod placement;
+pub mod workers;

@@ -1,0 +1,344 @@
+//! One channel's worker over its lives: opened, fed, watched, replaced. Non-blocking; what its owner must know comes
+//! out of `poll`.
+
+use std::collections::VecDeque;
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::governor::{Act, Governor};
+use super::history::History;
+use crate::media::fault::FaultKind;
+use crate::media::limits::{WORKER_QUEUE_BYTES, WORKER_SILENCE_SOFTWARE};
+use crate::media::track::AudioConfig;
+use crate::pixels::client::Worker;
+use crate::pixels::protocol::{Encoded, FromWorker, Open, Progress, RenditionIndex, ToWorker, Unit, VideoInit};
+use crate::time::Mono;
+
+/// The channel's number within its worker: a software worker has one.
+const CH: u32 = 0;
+/// Units went in and nothing was decoded for this long: the worker hangs, whatever it says.
+const STUCK: Duration = Duration::from_secs(3);
+/// First wait before a failed worker is tried again; doubled up to `RETRY_MAX`.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// What the owner must know.
+#[derive(Debug)]
+pub enum Event {
+    Opened {
+        video: Vec<VideoInit>,
+        audio: Vec<AudioConfig>,
+    },
+    Encoded(Encoded),
+    /// A rendition skips to its IDR at `resumes`.
+    Late {
+        rendition: RenditionIndex,
+        resumes: i64,
+    },
+    /// The governor took a rendition off from frame `at` on.
+    Shed {
+        rendition: RenditionIndex,
+        at: i64,
+    },
+    Resumed {
+        rendition: RenditionIndex,
+        at: i64,
+    },
+    /// The worker is gone; a successor is wanted (`respawn`).
+    Lost {
+        why: &'static str,
+        detail: String,
+    },
+    Progress(Progress),
+    Fault {
+        kind: FaultKind,
+        at: Option<i64>,
+        detail: String,
+    },
+    /// Units were skipped because the worker is too far behind.
+    Overrun {
+        at: i64,
+    },
+    /// Everything it had is out.
+    Closed,
+}
+
+/// The worker slot of one session.
+pub struct Workers {
+    program: PathBuf,
+    worker: Option<Worker>,
+    open: Option<Open>,
+    history: History,
+    governor: Governor,
+    grid_gop: i64,
+    sent: i64,
+    progress: Progress,
+    moved: Mono,
+    fed: Mono,
+    overrun: bool,
+    retry: Option<(Mono, Duration)>,
+    encoder_delay: i64,
+    rate_hz: f64,
+    events: VecDeque<Event>,
+}
+
+impl Workers {
+    pub fn new(program: PathBuf, now: Mono) -> Workers {
+        Workers {
+            program,
+            worker: None,
+            open: None,
+            history: History::default(),
+            governor: Governor::new(0, now),
+            grid_gop: 1,
+            sent: -1,
+            progress: Progress::default(),
+            moved: now,
+            fed: now,
+            overrun: false,
+            retry: None,
+            encoder_delay: 0,
+            rate_hz: 25.0,
+            events: VecDeque::new(),
+        }
+    }
+
+    /// Starts a process ahead of need, so that the first unit finds it warm.
+    pub fn warm(&mut self, now: Mono) {
+        if self.worker.is_none() {
+            self.spawn(now);
+        }
+    }
+
+    /// Tells the worker what to make.
+    pub fn open(&mut self, now: Mono, open: Open) {
+        let video = open.video.as_ref();
+        self.governor = Governor::new(video.map_or(0, |v| v.renditions.len()), now);
+        self.grid_gop = video.map_or(1, |v| i64::from(v.cadence.gop));
+        self.rate_hz = video.map_or(25.0, |v| v.cadence.rate.hz());
+        let delay = |r: &crate::pixels::protocol::OpenRendition| r.lookahead + r.bframes + 2;
+        self.encoder_delay = video.map_or(0, |v| i64::from(v.renditions.iter().map(delay).max().unwrap_or(0)));
+        self.open = Some(open);
+        self.warm(now);
+        self.send_open(now);
+    }
+
+    /// A successor for a lost worker, from frame `start` on; `idrs`: where renditions that are ahead begin.
+    pub fn respawn(&mut self, now: Mono, start: i64, idrs: &[i64]) {
+        let Some(open) = self.open.as_mut() else { return };
+        if let Some(video) = open.video.as_mut() {
+            video.start = start;
+        }
+        self.spawn(now);
+        self.send_open(now);
+        let Some(worker) = self.worker.as_mut() else { return };
+        for at in idrs {
+            // Refused only behind a full queue; the frames then begin at the next grid IDR.
+            worker.send(&ToWorker::Idr { ch: CH, at: *at }).ok();
+        }
+        for unit in self.history.replay(start) {
+            if worker.send(&ToWorker::Unit { ch: CH, unit }).is_err() {
+                break;
+            }
+        }
+        let shed: Vec<RenditionIndex> =
+            (0..u8::MAX).take(self.renditions()).filter(|r| self.governor.is_shed(usize::from(*r))).collect();
+        for rendition in shed {
+            self.tell(&ToWorker::Shed { ch: CH, rendition, at: start });
+        }
+    }
+
+    pub fn video_unit(&mut self, now: Mono, unit: Unit) {
+        self.history.push_video(&unit);
+        let at = unit.at;
+        let Some(worker) = self.worker.as_mut() else {
+            self.sent = self.sent.max(at);
+            return;
+        };
+        if self.overrun && unit.random_access && worker.backlog() < WORKER_QUEUE_BYTES / 4 {
+            self.overrun = false;
+        }
+        if !self.overrun && worker.backlog() > WORKER_QUEUE_BYTES && !self.is_unpaced() {
+            self.overrun = true;
+            self.events.push_back(Event::Overrun { at });
+        }
+        self.sent = self.sent.max(at);
+        if self.overrun {
+            return;
+        }
+        self.fed = now;
+        self.tell(&ToWorker::Unit { ch: CH, unit });
+    }
+
+    pub fn audio_unit(&mut self, unit: Unit) {
+        self.history.push_audio(&unit);
+        self.tell(&ToWorker::Unit { ch: CH, unit });
+    }
+
+    /// Frames before `frame` are published: a successor need not make them again.
+    pub fn published(&mut self, frame: i64) {
+        self.history.trim(frame);
+    }
+
+    /// End of media: `Closed` follows once everything is out.
+    pub fn close(&mut self) {
+        if self.worker.is_none() {
+            self.events.push_back(Event::Closed);
+        }
+        self.tell(&ToWorker::Close { ch: CH });
+    }
+
+    /// Moves messages, watches the clock.
+    pub fn run(&mut self, now: Mono) {
+        let Some(worker) = self.worker.as_mut() else { return };
+        worker.run(now);
+        while let Some(message) = self.worker.as_mut().and_then(Worker::poll) {
+            self.take(now, message);
+        }
+        self.watch(now);
+        while let Some(act) = self.governor.poll() {
+            self.act(act);
+        }
+    }
+
+    pub fn poll(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When a successor may be tried; the owner then calls `respawn`.
+    pub fn retry_due(&self, now: Mono) -> bool {
+        self.worker.is_none() && self.open.is_some() && self.retry.is_some_and(|(at, _)| now >= at)
+    }
+
+    pub fn fd(&self) -> Option<(BorrowedFd<'_>, bool)> {
+        self.worker.as_ref().map(|w| (w.fd(), w.wants_write()))
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.worker.is_some()
+    }
+
+    pub fn is_shed(&self, rendition: usize) -> bool {
+        self.governor.is_shed(rendition)
+    }
+
+    pub fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    fn renditions(&self) -> usize {
+        self.open.as_ref().and_then(|o| o.video.as_ref()).map_or(0, |v| v.renditions.len())
+    }
+
+    fn is_unpaced(&self) -> bool {
+        self.open.as_ref().is_some_and(|o| o.unpaced)
+    }
+
+    fn spawn(&mut self, now: Mono) {
+        self.progress = Progress::default();
+        self.moved = now;
+        self.fed = now;
+        match Worker::spawn(&self.program, now) {
+            Ok(worker) => self.worker = Some(worker),
+            Err(detail) => self.lose(now, "spawn", detail),
+        }
+    }
+
+    fn send_open(&mut self, now: Mono) {
+        let Some(open) = self.open.clone() else { return };
+        self.fed = now;
+        self.tell(&ToWorker::Open { ch: CH, open: Box::new(open) });
+    }
+
+    fn tell(&mut self, message: &ToWorker) {
+        if let Some(worker) = self.worker.as_mut()
+            && worker.send(message).is_err()
+        {
+            self.overrun = true;
+        }
+    }
+
+    fn take(&mut self, now: Mono, message: FromWorker) {
+        match message {
+            FromWorker::Opened { renditions, audio, .. } => {
+                self.retry = None;
+                self.moved = now;
+                self.events.push_back(Event::Opened { video: renditions, audio });
+            }
+            FromWorker::Encoded { frame, .. } => self.events.push_back(Event::Encoded(frame)),
+            FromWorker::Progress { progress, .. } => {
+                if progress.decoded != self.progress.decoded || progress.encoded != self.progress.encoded {
+                    self.moved = now;
+                }
+                self.progress = progress;
+                if self.renditions() > 0 && progress.encoded > 0 && !self.is_unpaced() {
+                    self.govern(now);
+                }
+                self.events.push_back(Event::Progress(progress));
+            }
+            FromWorker::Late { rendition, resumes, .. } => {
+                if !self.is_unpaced() {
+                    self.governor.late(now, rendition);
+                }
+                self.events.push_back(Event::Late { rendition, resumes });
+            }
+            FromWorker::Fault { kind, at, detail, .. } => self.events.push_back(Event::Fault { kind, at, detail }),
+            FromWorker::Failed { what, .. } => self.lose(now, "failed", what),
+            FromWorker::Closed { .. } => self.events.push_back(Event::Closed),
+            FromWorker::Hello { .. } | FromWorker::Caps(_) | FromWorker::Picture { .. } | FromWorker::Made { .. } => {}
+        }
+    }
+
+    /// Lag: frames sent and not shown yet, beyond what decoder order accounts for.
+    fn govern(&mut self, now: Mono) {
+        let frames = (self.sent - self.progress.next - 4).max(0);
+        let lag = Duration::from_secs_f64(frames as f64 / self.rate_hz);
+        self.governor.lag(now, lag);
+    }
+
+    fn act(&mut self, act: Act) {
+        let next_grid = (self.sent.max(0) / self.grid_gop + 1) * self.grid_gop;
+        match act {
+            Act::Shed(rendition) => {
+                self.tell(&ToWorker::Shed { ch: CH, rendition, at: next_grid });
+                self.events.push_back(Event::Shed { rendition, at: next_grid });
+            }
+            Act::Resume(rendition) => {
+                self.tell(&ToWorker::Resume { ch: CH, rendition, at: next_grid });
+                self.events.push_back(Event::Resumed { rendition, at: next_grid });
+            }
+        }
+    }
+
+    fn watch(&mut self, now: Mono) {
+        let Some(worker) = self.worker.as_ref() else { return };
+        if let Some(end) = worker.end() {
+            let detail = end.to_owned();
+            return self.lose(now, "died", detail);
+        }
+        if self.open.is_none() {
+            return;
+        }
+        let silence = worker.silence(now);
+        if silence > WORKER_SILENCE_SOFTWARE {
+            let detail = format!("worker {} said nothing for {:.1} s", worker.pid(), silence.as_secs_f64());
+            return self.lose(now, "silent", detail);
+        }
+        let hungry = self.fed > self.moved && self.sent > self.progress.next + self.encoder_delay;
+        if hungry && now - self.moved > STUCK {
+            let detail =
+                format!("worker {} decoded nothing for {:.1} s", worker.pid(), (now - self.moved).as_secs_f64());
+            self.lose(now, "stuck", detail);
+        }
+    }
+
+    fn lose(&mut self, now: Mono, why: &'static str, detail: String) {
+        self.worker = None;
+        // The first successor comes at once; one that fails before it has opened waits.
+        let wait = self.retry.map_or(Duration::ZERO, |(_, wait)| (wait * 2).clamp(RETRY_MIN, RETRY_MAX));
+        self.retry = Some((now + wait, wait));
+        self.overrun = false;
+        self.events.push_back(Event::Lost { why, detail });
+    }
+}
