@@ -5,6 +5,7 @@
 
 // ground: values, no I/O
 pub mod media;
+pub mod telemetry; // metric names, log lines, redaction
 pub mod time; // instants and spans as types; the clocks // channels, grids, tracks, units, samples, faults, limits
 
 // data plane: one stage per room, in order
