@@ -10,6 +10,7 @@ pub mod time; // instants and spans as types; the clocks // channels, grids, tra
 
 // data plane: one stage per room, in order
 pub mod package; // samples -> CMAF parts, playlists, windows
+pub mod serve; // playlists, media and injected routes over HTTP
 
 // pixels: the worker's protocol and client
 pub mod pixels;

@@ -2,7 +2,7 @@
 //!
 //! Labels come from bounded sets. A channel label beyond [`CHANNELS_MAX`] becomes `_other`. Counters and histograms
 //! are the exporter's; gauges live here as plain atomics and are handed over at each scrape, so that setting one is a
-//! store and those of a forgotten channel fade out by the exporter's idle time-out while the others stay.
+//! store, and those of a forgotten channel fade out by the exporter's idle time-out while the others stay.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -161,7 +161,7 @@ impl Counter {
     }
 }
 
-/// A histogram's handle. Lives as long as a session: the exporter forgets a histogram that rested for ten minutes.
+/// A histogram's handle: keep it where things are observed per frame or request.
 #[derive(Clone)]
 pub struct Histogram(metrics::Histogram);
 
@@ -220,10 +220,7 @@ pub fn histogram(metric: Metric, labels: &[Label<'_>]) -> Histogram {
 
 pub fn gauge_handle(metric: Metric, labels: &[Label<'_>]) -> Gauge {
     assert!(metric.kind() == Kind::Gauge, "{} is no gauge", metric.name());
-    let key = GaugeKey {
-        metric,
-        labels: labels.iter().map(|l| (check(metric, l), l.value())).collect(),
-    };
+    let key = GaugeKey { metric, labels: labels.iter().map(|l| (check(metric, l), l.value())).collect() };
     if let Some(gauge) = GAUGES.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
         return gauge.clone();
     }
@@ -314,7 +311,10 @@ mod tests {
             assert!(name.starts_with("rung_"), "{name}");
             assert_eq!(metric.kind() == Kind::Counter, name.ends_with("_total"), "{name}: _total is for counters");
             assert!(!name.contains("_ms") && !name.contains("milli"), "{name}: base units only");
-            assert!(metric.help().len() > 10 && !metric.help().ends_with('.'), "{name} needs a help text without a full stop");
+            assert!(
+                metric.help().len() > 10 && !metric.help().ends_with('.'),
+                "{name} needs a help text without a full stop"
+            );
             for banned in ["session", "viewer", "url", "ip", "peer"] {
                 assert!(!metric.labels().contains(&banned), "{name}: {banned} is unbounded");
             }

@@ -28,7 +28,8 @@ pub struct Config {
     pub filter: String,
 }
 
-/// Gauges and histograms of a channel that is gone stay this long in the scrape.
+/// Gauges of a channel that is gone stay this long in the scrape. Histograms stay for good, like counters: their
+/// handles are kept, and a handle whose histogram the exporter dropped would count into nothing.
 const FADE: Duration = Duration::from_secs(600);
 
 /// Keeps logs and metrics going until it is dropped.
@@ -75,8 +76,7 @@ pub fn start(config: &Config) -> Result<Telemetry, String> {
 /// # Errors
 /// A sentence: a registry is already installed.
 pub fn exporter() -> Result<Exporter, String> {
-    let mut builder =
-        PrometheusBuilder::new().idle_timeout(MetricKindMask::GAUGE | MetricKindMask::HISTOGRAM, Some(FADE));
+    let mut builder = PrometheusBuilder::new().idle_timeout(MetricKindMask::GAUGE, Some(FADE));
     for metric in Metric::ALL {
         if let Kind::Histogram(bounds) = metric.kind() {
             builder = builder
