@@ -5,12 +5,14 @@
 
 // ground: values, no I/O
 pub mod media;
+pub mod telemetry; // metric names, log lines, redaction
 pub mod time; // instants and spans as types; the clocks // channels, grids, tracks, units, samples, faults, limits
 
 pub mod sys; // system calls that no crate offers
 
 // data plane: one stage per room, in order
 pub mod package; // samples -> CMAF parts, playlists, windows
+pub mod serve; // playlists, media and injected routes over HTTP
 
 // pixels: the worker's protocol and client
 pub mod pixels;
