@@ -7,7 +7,10 @@
 pub mod media;
 pub mod time; // instants and spans as types; the clocks // channels, grids, tracks, units, samples, faults, limits
 
+pub mod sys; // the few system calls no crate offers
+
 // data plane: one stage per room, in order
+pub mod ingest; // SRT connections -> transport-stream bytes
 pub mod package; // samples -> CMAF parts, playlists, windows
 
 // pixels: the worker's protocol and client
