@@ -4,21 +4,21 @@
 //! 14496-12 (2020), AVC = ITU-T H.264 (2019), SRT = draft-sharabayko-srt-01, AAC = ISO/IEC 14496-3 (2009).
 
 // ground: values, no I/O
-pub mod media;
+pub mod time; // instants and spans as types; the clocks
 pub mod telemetry; // metric names, log lines, redaction
-pub mod time; // instants and spans as types; the clocks // channels, grids, tracks, units, samples, faults, limits
-
+pub mod media; // channels, grids, tracks, units, samples, faults, limits
 pub mod sys; // system calls that no crate offers
 
 // data plane: one stage per room, in order
+pub mod ingest; // SRT connections -> transport-stream bytes
 pub mod package; // samples -> CMAF parts, playlists, windows
-pub mod serve; // playlists, media and injected routes over HTTP
+pub mod serve; // playlists and media over HTTP
 
-// pixels: the worker's protocol and client
-pub mod pixels;
+// pixels
+pub mod pixels; // the worker's protocol and client
 
 // joins
-pub mod pipeline; // one channel end to end; governor
+pub mod pipeline; // one channel end to end; governor; respawn
 
 // control plane, to the side
 pub mod control; // configuration

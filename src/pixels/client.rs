@@ -191,7 +191,7 @@ pub fn beside_this_program() -> PathBuf {
 fn spawn_with(program: &Path, theirs: OwnedFd) -> io::Result<Child> {
     let mut command = Command::new(program);
     command.stdin(Stdio::null()).stdout(Stdio::null()).env("MALLOC_ARENA_MAX", "2");
-    crate::sys::inherit_as(&mut command, theirs.as_raw_fd(), protocol::WORKER_FD);
+    crate::sys::process::inherit_as(&mut command, theirs.as_raw_fd(), protocol::WORKER_FD);
     let child = command.spawn()?;
     drop(theirs);
     Ok(child)

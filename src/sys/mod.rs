@@ -1,28 +1,8 @@
-//! Purpose: the few system calls that no crate offers safely.
-//! Invariants: the only room of the daemon's data plane that may use `unsafe`; each block names who keeps its promise.
+//! Purpose: the few system calls that no crate offers in the shape needed. The only room of the daemon's data plane
+//! with `unsafe`.
+//! Time: none. Invariants: every block names what it relies on; callers see safe functions only.
+//! When it fails: `io::Error` of the call.
+#![expect(unsafe_code, reason = "system calls without a safe wrapper; every block has its SAFETY sentence")]
 
-use std::os::fd::RawFd;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
-
-/// Lets the spawned program find our descriptor `from` as its descriptor `to`, open across exec, and nobody else's.
-///
-/// `from` must stay open until `spawn` has returned.
-#[expect(unsafe_code, reason = "pre_exec runs between fork and exec; dup2 is async-signal-safe")]
-pub fn inherit_as(command: &mut Command, from: RawFd, to: RawFd) {
-    let dup = move || {
-        if from == to {
-            // dup2 onto itself would leave close-on-exec set.
-            // SAFETY: fcntl on a descriptor that the caller of `inherit_as` keeps open until after spawn.
-            let done = unsafe { libc::fcntl(from, libc::F_SETFD, 0) };
-            return if done < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) };
-        }
-        // SAFETY: dup2 takes two integers; `from` is kept open by the caller, `to` is replaced in the child only.
-        let done = unsafe { libc::dup2(from, to) };
-        if done < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
-    };
-    // SAFETY: the closure makes async-signal-safe calls only and allocates nothing (last_os_error reads errno).
-    unsafe {
-        command.pre_exec(dup);
-    }
-}
+pub mod mmsg;
+pub mod process;

@@ -1,0 +1,23 @@
+//! Purpose: SRT in and out, live mode. `Port` receives all publishers of one UDP port; `Publish` is one of ours.
+//! The only room that names `sapflow_srt`.
+//! Time: `Mono` outside; the crate wants `Instant`, which `socket::Epoch` converts (both are CLOCK_MONOTONIC).
+//! Invariants: no thread, no wait, no lock inside; the owner polls. Nothing is ever back-pressured.
+//! Spec: [SRT 3], [SRT 4.3], [SRT 4.5], [SRT 6].
+//! When it fails: a refused caller gets a code (`Refusal`), a bad datagram is a counter (`PortCounters`).
+//!
+//! Not there, refused with a sentence: AES-192, packet filter (FEC), groups (bonding), stream mode, rendezvous,
+//! handshake version 4 (libsrt before 1.3), pulling.
+
+mod crypto;
+mod listener;
+mod port;
+mod sniff;
+mod socket;
+mod stats;
+mod streamid;
+
+pub use crypto::Passphrase;
+pub use listener::{Closing, Connected, Event, PortCounters};
+pub use port::{Port, PortConfig};
+pub use socket::BindError;
+pub use stats::PublisherStats;

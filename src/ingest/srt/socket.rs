@@ -1,0 +1,236 @@
+//! The UDP socket below SRT: batches in, batches out, and the crate's clock.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
+use rustix::net::addr::SocketAddrArg;
+use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
+use socket2::{Domain, Protocol, Type};
+
+use crate::sys::mmsg::{BATCH, RecvBatch};
+use crate::time::{Mono, SystemClock};
+
+/// A datagram to send and where to.
+pub(super) type Outgoing = (SocketAddr, Vec<u8>);
+
+pub(super) struct Socket {
+    socket: UdpSocket,
+    /// Bytes that the kernel queues for us.
+    pub(super) receive_buffer: usize,
+    /// Datagrams that the kernel did not take from us.
+    pub(super) send_drops: u64,
+    /// ICMP told us that nobody listens there.
+    pub(super) refused: u64,
+}
+
+impl Socket {
+    /// A listening socket. The any-address of IPv6 takes IPv4 too.
+    pub(super) fn bind(address: SocketAddr, receive_buffer: usize) -> Result<Socket, BindError> {
+        let open = |address: SocketAddr| -> io::Result<UdpSocket> {
+            let socket = socket2::Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+            if address.is_ipv6() {
+                socket.set_only_v6(!address.ip().is_unspecified())?;
+            }
+            socket.set_nonblocking(true)?;
+            socket.bind(&address.into())?;
+            Ok(socket.into())
+        };
+        let socket = match open(address) {
+            // A kernel without IPv6.
+            Err(e) if e.raw_os_error() == Some(libc::EAFNOSUPPORT) && address.ip().is_unspecified() => {
+                open((Ipv4Addr::UNSPECIFIED, address.port()).into())
+            }
+            result => result,
+        };
+        let socket = socket.map_err(|source| BindError { address, source })?;
+        Ok(Socket::tuned(socket, receive_buffer))
+    }
+
+    /// A socket that talks to one peer only.
+    pub(super) fn connect(peer: SocketAddr, receive_buffer: usize) -> io::Result<Socket> {
+        let socket = socket2::Socket::new(Domain::for_address(peer), Type::DGRAM, Some(Protocol::UDP))?;
+        socket.set_nonblocking(true)?;
+        socket.connect(&peer.into())?;
+        Ok(Socket::tuned(socket.into(), receive_buffer))
+    }
+
+    fn tuned(socket: UdpSocket, receive_buffer: usize) -> Socket {
+        // Past rmem_max needs CAP_NET_ADMIN; without it the kernel clamps the plain request. Either way
+        // `receive_buffer` says what we got, and `drops` comes as zero on kernels without SO_RXQ_OVFL.
+        if setsockopt(&socket, sockopt::RcvBufForce, &receive_buffer).is_err() {
+            setsockopt(&socket, sockopt::RcvBuf, &receive_buffer).ok();
+        }
+        setsockopt(&socket, sockopt::RxqOvfl, &1).ok();
+        // The kernel doubles the figure for its own bookkeeping.
+        let receive_buffer = getsockopt(&socket, sockopt::RcvBuf).unwrap_or(0) / 2;
+        Socket { socket, receive_buffer, send_drops: 0, refused: 0 }
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// How many datagrams are in `batch` now. An error of a UDP socket is an ICMP report about an earlier datagram:
+    /// it was taken off the socket with this call, so the next one goes on.
+    pub(super) fn recv(&mut self, batch: &mut RecvBatch) -> usize {
+        for _ in 0..2 {
+            match batch.recv(self.socket.as_fd()) {
+                Ok(count) => return count,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => self.refused += 1,
+                Err(_) => {}
+            }
+        }
+        0
+    }
+
+    /// Sends all of `outgoing`, in order, and empties it. What the kernel does not take is counted and gone: every
+    /// SRT control packet is repeated by its timer, and data is asked for again.
+    pub(super) fn send(&mut self, outgoing: &mut Vec<Outgoing>) {
+        let mut rest = outgoing.as_slice();
+        while !rest.is_empty() {
+            match send_batch(self.socket.as_fd(), &rest[..rest.len().min(BATCH)]) {
+                Ok(sent) if sent > 0 => rest = &rest[sent..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.send_drops += rest.len() as u64;
+                    break;
+                }
+                // The first datagram of the rest is the one that failed.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => self.skip_refused(&mut rest),
+                _ => {
+                    self.send_drops += 1;
+                    rest = &rest[1..];
+                }
+            }
+        }
+        outgoing.clear();
+    }
+
+    fn skip_refused(&mut self, rest: &mut &[Outgoing]) {
+        self.refused += 1;
+        self.send_drops += 1;
+        *rest = &rest[1..];
+    }
+}
+
+fn send_batch(socket: BorrowedFd<'_>, batch: &[Outgoing]) -> io::Result<usize> {
+    let addresses: Vec<_> = batch.iter().map(|(peer, _)| peer.as_any()).collect();
+    let parts: Vec<_> = batch.iter().map(|(_, bytes)| [IoSlice::new(bytes)]).collect();
+    let mut space: [[MaybeUninit<u8>; 0]; BATCH] = [[]; BATCH];
+    let mut controls: Vec<_> = space.iter_mut().map(|space| SendAncillaryBuffer::new(space)).collect();
+    let mut messages: Vec<_> = addresses
+        .iter()
+        .zip(&parts)
+        .zip(&mut controls)
+        .map(|((address, part), control)| MMsgHdr::new_with_addr(address, part, control))
+        .collect();
+    Ok(sendmmsg(socket, &mut messages, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
+}
+
+/// Why a port could not be opened; prints one sentence.
+#[derive(Debug)]
+pub struct BindError {
+    pub address: SocketAddr,
+    pub source: io::Error,
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (port, ip) = (self.address.port(), self.address.ip());
+        match self.source.kind() {
+            io::ErrorKind::AddrInUse => write!(
+                f,
+                "port {port}/udp is in use: another program listens for SRT there (find it with `ss -lunp sport = :{port}`) or choose another port"
+            ),
+            io::ErrorKind::PermissionDenied => {
+                write!(f, "port {port}/udp may not be opened: ports below 1024 need CAP_NET_BIND_SERVICE")
+            }
+            io::ErrorKind::AddrNotAvailable => {
+                write!(f, "port {port}/udp: no interface of this box has the address {ip}")
+            }
+            _ => write!(f, "port {port}/udp on {ip} cannot be opened: {}", self.source),
+        }
+    }
+}
+
+impl std::error::Error for BindError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+#[expect(clippy::disallowed_types, reason = "the crate takes Instant: the border of its clock and ours")]
+type Instant = std::time::Instant;
+
+/// One moment on both clocks; both are CLOCK_MONOTONIC and run alike.
+#[derive(Clone, Copy)]
+pub(super) struct Epoch {
+    instant: Instant,
+    mono: Mono,
+}
+
+impl Epoch {
+    pub(super) fn now() -> Epoch {
+        Epoch { instant: Instant::now(), mono: SystemClock::mono() }
+    }
+
+    /// The moment itself.
+    pub(super) fn origin(&self) -> Instant {
+        self.instant
+    }
+
+    pub(super) fn instant(&self, at: Mono) -> Instant {
+        self.instant + (at - self.mono)
+    }
+
+    pub(super) fn mono(&self, at: Instant) -> Mono {
+        self.mono + at.saturating_duration_since(self.instant)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_in_use_is_a_sentence_that_names_it() {
+        let first = Socket::bind("127.0.0.1:0".parse().unwrap(), 1 << 20).unwrap();
+        let taken = first.local_addr().unwrap();
+        let error = Socket::bind(taken, 1 << 20).err().expect("the port is taken").to_string();
+        assert!(error.starts_with(&format!("port {}/udp is in use: ", taken.port())), "{error}");
+        let error = Socket::bind("192.0.2.1:0".parse().unwrap(), 1).err().expect("not ours").to_string();
+        assert!(error.contains("no interface of this box has the address 192.0.2.1"), "{error}");
+    }
+
+    #[test]
+    fn the_any_address_of_ipv6_takes_both_families() {
+        let mut port = Socket::bind("[::]:0".parse().unwrap(), 1 << 20).unwrap();
+        let number = port.local_addr().unwrap().port();
+        let mut batch = RecvBatch::default();
+        for to in ["127.0.0.1", "[::1]"] {
+            let mut from = Socket::connect(format!("{to}:{number}").parse().unwrap(), 1 << 16).unwrap();
+            from.send(&mut vec![(format!("{to}:{number}").parse().unwrap(), vec![1; 20]); 100]);
+            assert_eq!(from.send_drops, 0);
+            let mut seen = 0;
+            while seen < 100 {
+                let count = port.recv(&mut batch);
+                assert!(count > 0, "loopback delivers at once: {seen}");
+                seen += count;
+            }
+        }
+    }
+
+    #[test]
+    fn both_clocks_name_the_same_moment() {
+        let epoch = Epoch::now();
+        let at = SystemClock::mono() + std::time::Duration::from_millis(1500);
+        assert_eq!(epoch.mono(epoch.instant(at)), at);
+    }
+}
