@@ -103,29 +103,44 @@ pub enum Ends {
 impl Grid {
     /// The place of ladder frame `n` (decode-order index; closed GOPs make both orders cut alike). `n >= 0`.
     pub fn place_frame(&self, n: i64) -> Place {
-        let (f, p) = (i64::from(self.cadence.segment), i64::from(self.cadence.part));
-        let ends = if (n + 1).rem_euclid(f) == 0 {
-            Ends::Segment
-        } else if (n + 1).rem_euclid(p) == 0 {
-            Ends::Part
-        } else {
-            Ends::Nothing
-        };
-        Place { msn: self.msn_of(n), part: u32::try_from(n.rem_euclid(f) / p).unwrap_or(0), ends }
+        self.place(n, n + 1)
     }
 
     /// The place of audio frame `m` (1024 samples each at `rate`, same origin): the part in which it *starts*.
     pub fn place_audio(&self, m: i64, rate: u32) -> Place {
-        let (here, next) = (self.frame_at_audio(m, rate), self.frame_at_audio(m + 1, rate));
-        let (f, p) = (i64::from(self.cadence.segment), i64::from(self.cadence.part));
+        self.place(self.frame_at_audio(m, rate), self.frame_at_audio(m + 1, rate))
+    }
+
+    /// The place of what starts in frame `here`, when the next of its track starts in frame `next`.
+    fn place(&self, here: i64, next: i64) -> Place {
+        let (f, start) = (i64::from(self.cadence.segment), self.part_start(here));
         let ends = if here.div_euclid(f) != next.div_euclid(f) {
             Ends::Segment
-        } else if here.div_euclid(p) != next.div_euclid(p) {
+        } else if start != self.part_start(next) {
             Ends::Part
         } else {
             Ends::Nothing
         };
-        Place { msn: self.msn_of(here), part: u32::try_from(here.rem_euclid(f) / p).unwrap_or(0), ends }
+        let part = here.rem_euclid(f) / i64::from(self.cadence.part);
+        Place { msn: self.msn_of(here), part: u32::try_from(part).unwrap_or(0), ends }
+    }
+
+    /// First frame of the part that holds frame `n`. Only a segment's last part may be shorter than P.
+    pub fn part_start(&self, n: i64) -> i64 {
+        let (f, p) = (i64::from(self.cadence.segment), i64::from(self.cadence.part));
+        n.div_euclid(f) * f + n.rem_euclid(f) / p * p
+    }
+
+    /// First frame of the part behind the one that holds frame `n`.
+    pub fn part_end(&self, n: i64) -> i64 {
+        let f = i64::from(self.cadence.segment);
+        (self.part_start(n) + i64::from(self.cadence.part)).min((n.div_euclid(f) + 1) * f)
+    }
+
+    /// First frame of the segment that holds frame `n`.
+    pub fn segment_start(&self, n: i64) -> i64 {
+        let f = i64::from(self.cadence.segment);
+        n.div_euclid(f) * f
     }
 
     /// The video frame interval in which audio frame `m` starts.
@@ -271,6 +286,16 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn parts_of_a_segment_that_is_no_multiple_of_them_end_with_it() {
+        let cadence = Cadence { rate: FrameRate::new(25_000, 1_000), segment: 48, gop: 48, part: 10 };
+        let grid = Grid { cadence, msn0: 100 };
+        let place = |n| grid.place_frame(n);
+        assert_eq!(place(47), Place { msn: 100, part: 4, ends: Ends::Segment });
+        assert_eq!(place(48), Place { msn: 101, part: 0, ends: Ends::Nothing });
+        assert_eq!((grid.part_start(47), grid.part_end(47), grid.part_start(48), grid.part_end(48)), (40, 48, 48, 58));
     }
 
     #[test]

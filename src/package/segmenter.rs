@@ -177,6 +177,11 @@ impl Segmenter {
         }
     }
 
+    /// Forgets the samples of the open part: whoever produced them is gone, and a successor makes the part anew.
+    pub fn abandon(&mut self) {
+        self.open = None;
+    }
+
     /// The next segment has another init section, or a timeline of its own, or both. The open segment ends here, short.
     pub fn discontinuity(&mut self, now: Mono, init: Option<InitSection>, line: Option<PdtLine>) {
         if self.ended {

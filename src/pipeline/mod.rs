@@ -5,5 +5,6 @@
 
 pub mod governor;
 pub mod history;
+pub mod outputs;
 pub mod placement;
 pub mod workers;

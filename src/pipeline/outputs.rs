@@ -1,0 +1,289 @@
+//! One rendition's way from encoded frames to its segmenter: decode order, holes, late encoders, successors.
+
+use bytes::Bytes;
+
+use crate::media::grid::{Grid, Place};
+use crate::media::sample::{Sample, Stamps};
+use crate::package::segmenter::{PartPublished, Segmenter};
+use crate::pixels::protocol::Encoded;
+use crate::time::Mono;
+
+/// What the encoder of a rendition is doing, as far as its output tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flow {
+    Running,
+    /// A successor or a late encoder begins with an IDR at this frame or later; frames before it are dropped.
+    Awaiting {
+        idr: i64,
+    },
+    /// Off until told otherwise: parts become GAP as the ladder's edge passes them.
+    Shed,
+    /// As `Shed`, but an IDR at this frame ends it.
+    Returning {
+        idr: i64,
+    },
+}
+
+/// One ladder rendition.
+pub struct LadderTrack {
+    segmenter: Segmenter,
+    grid: Grid,
+    /// Decode-order index of the next frame: all before it are published or in the open part.
+    next: i64,
+    flow: Flow,
+    /// Shed from this frame on; frames before it still come.
+    shed_from: Option<i64>,
+}
+
+impl LadderTrack {
+    pub fn new(segmenter: Segmenter, grid: Grid, first: i64) -> LadderTrack {
+        LadderTrack { segmenter, grid, next: first, flow: Flow::Awaiting { idr: first }, shed_from: None }
+    }
+
+    pub fn segmenter(&mut self) -> &mut Segmenter {
+        &mut self.segmenter
+    }
+
+    pub fn poll(&mut self) -> Option<PartPublished> {
+        self.segmenter.poll()
+    }
+
+    /// First frame of the part that is not published yet.
+    pub fn part_start(&self) -> i64 {
+        self.grid.part_start(self.next)
+    }
+
+    /// First frame of the segment that is not complete yet.
+    pub fn segment_start(&self) -> i64 {
+        self.grid.segment_start(self.next)
+    }
+
+    /// Frames before this one are published or in the open part.
+    pub fn edge(&self) -> i64 {
+        self.next
+    }
+
+    pub fn is_flowing(&self) -> bool {
+        matches!(self.flow, Flow::Running | Flow::Awaiting { .. })
+    }
+
+    /// An encoded frame, in decode order.
+    pub fn push(&mut self, now: Mono, frame: &Encoded) {
+        if self.shed_from.is_some_and(|from| frame.at >= from) {
+            return self.shed_now();
+        }
+        match self.flow {
+            Flow::Running => {}
+            Flow::Shed => return,
+            Flow::Awaiting { idr } | Flow::Returning { idr } => {
+                if !frame.sync || frame.at < idr {
+                    return;
+                }
+                self.flow = Flow::Running;
+            }
+        }
+        if frame.sync && frame.at > self.next {
+            // The encoder skipped: what lies between was made by nobody.
+            self.segmenter.abandon();
+            self.gap_to(now, frame.at);
+        }
+        let d = if frame.sync { frame.at } else { self.next };
+        if d < self.next {
+            return;
+        }
+        let den = i64::from(self.grid.cadence.frame_ticks());
+        let sample = Sample {
+            dts: d * den,
+            duration: self.grid.cadence.frame_ticks(),
+            cto: i32::try_from((frame.at - d) * den).unwrap_or(0),
+            sync: frame.sync,
+            data: frame.data.clone(),
+            stamps: frame.stamps,
+        };
+        self.segmenter.push(now, sample, self.grid.place_frame(d));
+        self.next = d + 1;
+    }
+
+    /// The encoder's queue was full; it goes on with an IDR at `resumes`. The part under way is lost.
+    pub fn late(&mut self, resumes: i64) {
+        if matches!(self.flow, Flow::Running | Flow::Awaiting { .. }) && self.shed_from.is_none() {
+            self.segmenter.abandon();
+            self.next = self.part_start();
+            self.flow = Flow::Returning { idr: resumes };
+        }
+    }
+
+    /// The governor takes it off from frame `from` on.
+    pub fn shed(&mut self, from: i64) {
+        match self.flow {
+            Flow::Running | Flow::Awaiting { .. } => self.shed_from = Some(from),
+            Flow::Returning { .. } => self.shed_now(),
+            Flow::Shed => {}
+        }
+        self.segmenter.output().set_shed(true);
+    }
+
+    /// It comes back with an IDR at `idr`.
+    pub fn resume(&mut self, idr: i64) {
+        self.shed_from = None;
+        self.flow = Flow::Returning { idr };
+    }
+
+    /// A successor of the worker will make the open part again, from frame `idr` on. Shed renditions stay as they are.
+    pub fn restart(&mut self, idr: i64) {
+        if self.is_flowing() {
+            self.segmenter.abandon();
+            self.next = idr;
+            self.flow = Flow::Awaiting { idr };
+        } else if let Flow::Returning { idr: old } = self.flow {
+            self.flow = Flow::Returning { idr: old.max(idr) };
+        }
+    }
+
+    /// The ladder's edge has reached frame `edge`: what this rendition will never have becomes GAP up to there.
+    pub fn follow(&mut self, now: Mono, edge: i64) {
+        if let Some(from) = self.shed_from
+            && edge >= self.grid.part_end(from)
+        {
+            self.shed_now();
+        }
+        let upto = match self.flow {
+            Flow::Running | Flow::Awaiting { .. } => return,
+            Flow::Shed => edge,
+            Flow::Returning { idr } => edge.min(idr),
+        };
+        let upto = self.grid.part_start(upto);
+        if upto > self.next {
+            self.gap_to(now, upto);
+        }
+    }
+
+    /// It produces again: back into the multivariant playlist.
+    pub fn unmark_shed(&mut self) {
+        if self.flow == Flow::Running && self.shed_from.is_none() && self.segmenter.output().is_shed() {
+            self.segmenter.output().set_shed(false);
+        }
+    }
+
+    /// Nobody produces anything: GAP up to the part that holds `frame`, the next IDR is awaited from there on.
+    pub fn give_up_to(&mut self, now: Mono, frame: i64) {
+        let upto = self.grid.part_start(frame);
+        if upto > self.next {
+            self.segmenter.abandon();
+            self.gap_to(now, upto);
+            if self.is_flowing() {
+                self.flow = Flow::Awaiting { idr: upto };
+            }
+        }
+    }
+
+    pub fn end(&mut self, now: Mono) {
+        self.segmenter.end(now);
+    }
+
+    fn shed_now(&mut self) {
+        self.segmenter.abandon();
+        self.next = self.part_start();
+        self.shed_from = None;
+        self.flow = Flow::Shed;
+    }
+
+    fn gap_to(&mut self, now: Mono, frame: i64) {
+        let place = self.grid.place_frame(frame);
+        self.segmenter.gap(now, (place.msn, place.part));
+        self.next = frame;
+    }
+}
+
+/// One audio rendition on the 1024-sample grid. Its frames wait until the picture beside them is published, so that
+/// no player sees one playlist's edge run ahead of the other's; never longer than `AUDIO_WAIT`.
+pub struct AudioTrack {
+    segmenter: Segmenter,
+    grid: Grid,
+    rate: u32,
+    waiting: std::collections::VecDeque<AudioFrame>,
+    next: i64,
+}
+
+struct AudioFrame {
+    m: i64,
+    data: Bytes,
+    stamps: Stamps,
+    came: Mono,
+}
+
+/// Audio that waited this long for its picture is published without it.
+const AUDIO_WAIT: std::time::Duration = std::time::Duration::from_millis(2_500);
+
+impl AudioTrack {
+    pub fn new(segmenter: Segmenter, grid: Grid, rate: u32) -> AudioTrack {
+        AudioTrack { segmenter, grid, rate, waiting: std::collections::VecDeque::new(), next: 0 }
+    }
+
+    pub fn segmenter(&mut self) -> &mut Segmenter {
+        &mut self.segmenter
+    }
+
+    pub fn poll(&mut self) -> Option<PartPublished> {
+        self.segmenter.poll()
+    }
+
+    /// Frame `m` of the grid. Frames before the session's first, and repeated ones, are dropped.
+    pub fn push(&mut self, now: Mono, m: i64, data: Bytes, stamps: Stamps) {
+        if m < self.next {
+            return;
+        }
+        self.next = m + 1;
+        self.waiting.push_back(AudioFrame { m, data, stamps, came: now });
+    }
+
+    /// Publishes what may be: `video_edge` is the frame up to which the picture is published (`None`: no picture).
+    pub fn release(&mut self, now: Mono, video_edge: Option<i64>) {
+        while let Some(frame) = self.waiting.front() {
+            let place = self.grid.place_audio(frame.m, self.rate);
+            let due = video_edge.is_none_or(|edge| self.part_end(frame.m) <= edge);
+            let patient = now - frame.came < AUDIO_WAIT;
+            if !due && patient {
+                return;
+            }
+            let Some(frame) = self.waiting.pop_front() else { return };
+            self.publish(now, frame, place);
+        }
+    }
+
+    pub fn deadline(&self) -> Option<Mono> {
+        self.waiting.front().map(|f| f.came + AUDIO_WAIT)
+    }
+
+    /// Nothing more comes for frames before video frame `n`: GAP.
+    pub fn give_up_to(&mut self, now: Mono, n: i64) {
+        if self.waiting.is_empty() {
+            let upto = self.grid.part_start(n);
+            let m = self.grid.audio_at_frame(upto, self.rate);
+            if m > self.next {
+                let place = self.grid.place_audio(m, self.rate);
+                self.segmenter.gap(now, (place.msn, place.part));
+                self.next = m;
+            }
+        }
+    }
+
+    pub fn end(&mut self, now: Mono) {
+        while let Some(frame) = self.waiting.pop_front() {
+            let place = self.grid.place_audio(frame.m, self.rate);
+            self.publish(now, frame, place);
+        }
+        self.segmenter.end(now);
+    }
+
+    /// The first video frame after the part that holds audio frame `m`.
+    fn part_end(&self, m: i64) -> i64 {
+        self.grid.part_end(self.grid.frame_at_audio(m, self.rate))
+    }
+
+    fn publish(&mut self, now: Mono, frame: AudioFrame, place: Place) {
+        let sample =
+            Sample { dts: frame.m * 1024, duration: 1024, cto: 0, sync: true, data: frame.data, stamps: frame.stamps };
+        self.segmenter.push(now, sample, place);
+    }
+}
