@@ -14,3 +14,6 @@ pub mod serve; // playlists, media and injected routes over HTTP
 
 // pixels: the worker's protocol and client
 pub mod pixels;
+
+// faces
+pub mod web; // start page, watch page, status
