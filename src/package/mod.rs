@@ -4,5 +4,10 @@
 //! Spec: [HLS 4.4], [HLS 6.2], [BMFF 8.8].
 //! When it fails: what cannot be had is listed as GAP; numbers are never skipped.
 
+pub mod fmp4;
 pub mod origin;
+pub mod part;
+pub mod playlist;
+mod retained;
+pub mod segmenter;
 pub mod window;

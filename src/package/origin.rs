@@ -1,11 +1,13 @@
 //! The register of what can be asked for: channels, their sessions, their renditions.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use super::window::{Playlist, RenditionOutput};
+use super::playlist::multivariant;
+use super::window::{Board, Playlist, RenditionOutput};
 use crate::media::channel::{ChannelName, SessionId};
 use crate::media::modes::LatencyMode;
+use crate::time::Mono;
 
 /// Everything that is served, by channel. One per process.
 #[derive(Debug, Default)]
@@ -57,11 +59,15 @@ pub struct SessionOutput {
     pub id: SessionId,
     pub mode: LatencyMode,
     renditions: RwLock<Vec<Arc<RenditionOutput>>>,
+    /// The last parts of all renditions, for rendition reports.
+    board: Arc<Board>,
+    multivariant: Mutex<Option<Arc<Playlist>>>,
 }
 
 impl SessionOutput {
     pub fn new(id: SessionId, mode: LatencyMode) -> Self {
-        Self { id, mode, renditions: RwLock::new(Vec::new()) }
+        let (renditions, board) = (RwLock::default(), Arc::default());
+        Self { id, mode, renditions, board, multivariant: Mutex::new(None) }
     }
 
     pub fn renditions(&self) -> Vec<Arc<RenditionOutput>> {
@@ -72,12 +78,36 @@ impl SessionOutput {
         self.renditions().into_iter().find(|r| r.name() == name)
     }
 
+    /// Add all renditions before the first part is published: reports name every other rendition.
     pub fn add(&self, rendition: Arc<RenditionOutput>) {
+        rendition.join(&self.board);
         self.renditions.write().unwrap_or_else(PoisonError::into_inner).push(rendition);
     }
 
-    /// The multivariant playlist; `None` until every rendition has something to play.
+    /// The multivariant playlist; `None` until every rendition (shed ones aside) has something to play: its first part
+    /// where the mode has parts, else its first segment.
     pub fn multivariant(&self) -> Option<Arc<Playlist>> {
-        unimplemented!("package: multivariant playlist")
+        let text = multivariant::render(&self.renditions())?;
+        let mut held = self.multivariant.lock().unwrap_or_else(PoisonError::into_inner);
+        match held.as_ref() {
+            Some(playlist) if playlist.plain == text.as_bytes() => Some(playlist.clone()),
+            _ => Some(held.insert(Arc::new(Playlist::of(text.into()))).clone()),
+        }
+    }
+
+    /// Every rendition has said that nothing more comes.
+    pub fn ended(&self) -> bool {
+        let renditions = self.renditions();
+        !renditions.is_empty() && renditions.iter().all(|r| r.facts().ended)
+    }
+
+    /// Media bytes held by all renditions.
+    pub fn bytes_held(&self) -> usize {
+        self.renditions().iter().map(|r| r.facts().bytes_held).sum()
+    }
+
+    /// When any rendition last published a part.
+    pub fn last_part_at(&self) -> Option<Mono> {
+        self.renditions().iter().filter_map(|r| r.facts().last_part_at).max()
     }
 }
