@@ -24,4 +24,5 @@ pub mod pipeline; // one channel end to end; governor; respawn
 pub mod control; // configuration
 
 // faces
+pub mod web; // start page, watch page, status, embedded
 pub mod cli; // the terminal

@@ -1,0 +1,83 @@
+// The list of channels: what each is doing, refreshed every two seconds.
+
+const WORDS = {
+  idle: 'Off air', init: 'Starting', processing: 'Starting', live: 'Live', reconnecting: 'Reconnecting',
+  ended: 'Ended', error: 'Fault',
+};
+const list = document.getElementById('channels');
+const cards = new Map();
+
+function element(tag, properties = {}, children = []) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+function makeCard(name) {
+  const parts = {
+    state: element('span', { className: 'state' }),
+    say: element('p', { className: 'say' }),
+    rungs: element('ul', { className: 'rungs' }),
+    mode: element('span'),
+  };
+  const link = element('a', { href: `/watch/${name}`, textContent: name });
+  const playlist = element('a', { className: 'link', href: `/live/${name}/index.m3u8`, textContent: 'Playlist' });
+  parts.root = element('li', { className: 'card' }, [
+    element('div', { className: 'head' }, [element('h2', {}, [link]), parts.state]),
+    parts.say,
+    parts.rungs,
+    element('div', { className: 'foot' }, [element('a', { className: 'link', href: `/watch/${name}`, textContent: 'Watch' }), playlist, parts.mode]),
+  ]);
+  return parts;
+}
+
+function span(ms) {
+  const minutes = Math.floor(ms / 60000);
+  if (minutes < 1) return `${Math.max(0, Math.floor(ms / 1000))} s`;
+  return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, '0')} min`;
+}
+
+function show(status) {
+  const seen = new Set();
+  for (const channel of status.channels) {
+    seen.add(channel.name);
+    if (!cards.has(channel.name)) {
+      const card = makeCard(channel.name);
+      cards.set(channel.name, card);
+      list.append(card.root);
+    }
+    const card = cards.get(channel.name);
+    card.state.dataset.state = channel.state;
+    card.state.textContent = WORDS[channel.state] ?? channel.state;
+    const on = channel.state === 'live' && channel.since_ms;
+    card.say.textContent = channel.detail || (on ? `On air for ${span(status.now_ms - channel.since_ms)}` : 'Waiting for a publisher');
+    const labels = channel.renditions.map((r) => (r.state === 'shed' ? `${r.name} paused` : r.name));
+    if (card.labels !== labels.join()) {
+      card.labels = labels.join();
+      card.rungs.replaceChildren(...channel.renditions.map((r, n) => {
+        const chip = element('li', { textContent: labels[n] });
+        chip.dataset.state = r.state;
+        return chip;
+      }));
+    }
+    card.mode.textContent = `${channel.mode} latency`;
+  }
+  for (const [name, card] of cards) {
+    if (!seen.has(name)) { card.root.remove(); cards.delete(name); }
+  }
+  const live = status.channels.filter((c) => c.state === 'live' || c.state === 'reconnecting').length;
+  document.getElementById('summary').textContent = status.channels.length ? `${live} of ${status.channels.length} on air` : '';
+  document.getElementById('empty').hidden = status.channels.length > 0;
+  document.getElementById('version').textContent = `Rung ${status.version}`;
+}
+
+async function refresh() {
+  try {
+    const answer = await fetch('/status.json', { cache: 'no-store' });
+    show(await answer.json());
+  } catch {
+    document.getElementById('summary').textContent = 'The server does not answer';
+  }
+  setTimeout(refresh, 2000);
+}
+refresh();
