@@ -8,16 +8,25 @@
 //! Not there, refused with a sentence: AES-192, packet filter (FEC), groups (bonding), stream mode, rendezvous,
 //! handshake version 4 (libsrt before 1.3), pulling.
 
+mod caller;
+mod clip;
 mod crypto;
+mod feeder;
 mod listener;
 mod port;
+mod push;
 mod sniff;
 mod socket;
 mod stats;
 mod streamid;
+mod url;
 
+pub use caller::{PAYLOAD, Publish, PublishEnd, PublishEvent, PublishStats};
 pub use crypto::Passphrase;
+pub use feeder::{Feed, FeedStats, Feeder, Knobs, Pause};
 pub use listener::{Closing, Connected, Event, PortCounters};
 pub use port::{Port, PortConfig};
+pub use push::{Progress, PushError, PushOptions, StreamProgress, push};
 pub use socket::BindError;
 pub use stats::PublisherStats;
+pub use url::SrtUrl;
