@@ -95,6 +95,11 @@ impl SessionOutput {
         }
     }
 
+    /// ENDLIST everywhere, for a session whose segmenters are gone.
+    pub fn end(&self) {
+        self.renditions().iter().for_each(|r| r.end());
+    }
+
     /// Every rendition has said that nothing more comes.
     pub fn ended(&self) -> bool {
         let renditions = self.renditions();

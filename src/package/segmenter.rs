@@ -60,6 +60,7 @@ pub struct Counts {
 #[derive(Debug)]
 pub struct Segmenter {
     output: Arc<RenditionOutput>,
+    init: InitSection,
     grid: Grid,
     cut: Cut,
     timescale: u32,
@@ -92,9 +93,10 @@ impl Segmenter {
     /// `init`'s timescale is that of all samples.
     pub fn new(output: Arc<RenditionOutput>, init: InitSection, cut: Cut, grid: Grid, line: PdtLine) -> Segmenter {
         let timescale = init.timescale;
-        output.set_init(init);
+        output.set_init(init.clone());
         Segmenter {
             output,
+            init,
             grid,
             cut,
             timescale,
@@ -110,6 +112,15 @@ impl Segmenter {
 
     pub fn output(&self) -> &Arc<RenditionOutput> {
         &self.output
+    }
+
+    pub fn timescale(&self) -> u32 {
+        self.timescale
+    }
+
+    /// The init section of the newest segment.
+    pub fn init(&self) -> &InitSection {
+        &self.init
     }
 
     pub fn counts(&self) -> Counts {
@@ -194,6 +205,7 @@ impl Segmenter {
         }
         if let Some(init) = init {
             self.timescale = init.timescale;
+            self.init = init.clone();
             self.output.set_init(init);
         }
         self.discontinuity = self.next.is_some();

@@ -19,6 +19,7 @@ use super::retained::{Listing, Retained};
 use crate::media::channel::SessionId;
 use crate::media::grid::{Cadence, FrameRate};
 use crate::media::modes::LatencyMode;
+use crate::media::track::TrackConfig;
 use crate::time::{Mono, Wall};
 
 /// LL-HLS delivery directives [HLS 6.2.5].
@@ -416,6 +417,14 @@ impl RenditionOutput {
             playable: state.retained.playable(self.spec.targets.parts),
             ended: state.ended,
             shed: self.is_shed(),
+        }
+    }
+
+    /// Columns and rows as shown, of a video rendition whose init section is known.
+    pub fn size(&self) -> Option<(u32, u32)> {
+        match &self.lock().retained.newest_init()?.track {
+            TrackConfig::Video(video) => Some(super::fmp4::init::display_size(video)),
+            TrackConfig::Audio(_) => None,
         }
     }
 

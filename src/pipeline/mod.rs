@@ -1,10 +1,16 @@
 //! Purpose: joins the stages: which publisher feeds which channel, what a worker is told, who is shed, what is published.
 //! Time: everything runs to completion on a shard thread with one `now` per wake-up.
 //! Invariants: nothing queues without a bound; a channel's trouble stays that channel's.
-//! When it fails: a worker is respawned under the same init section; a panic ends its channel, not the shard.
+//! When it fails: a worker is respawned under the same init section; a panic ends its channel's session, not the shard.
 
-pub mod governor;
-pub mod history;
-pub mod outputs;
-pub mod placement;
-pub mod workers;
+pub mod shard; // the thread: port, channels, workers
+pub mod channel; // one channel over its sessions
+pub mod session; // one broadcast: demux -> timeline -> stage
+pub mod stage; // its renditions
+pub mod outputs; // one rendition: decode order, holes, late encoders
+pub mod workers; // its worker over its lives
+pub mod history; // what a worker's successor must decode
+pub mod governor; // what to shed when late
+pub mod placement; // which outputs, with which settings
+pub mod events; // log lines and metrics
+pub mod status; // what is told about it

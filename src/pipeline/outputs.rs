@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 
-use crate::media::grid::{Grid, Place};
+use crate::media::grid::{Grid, PdtLine, Place};
 use crate::media::sample::{Sample, Stamps};
+use crate::package::fmp4::init::InitSection;
 use crate::package::segmenter::{PartPublished, Segmenter};
 use crate::pixels::protocol::Encoded;
 use crate::time::Mono;
@@ -33,11 +34,13 @@ pub struct LadderTrack {
     flow: Flow,
     /// Shed from this frame on; frames before it still come.
     shed_from: Option<i64>,
+    /// From this segment on another timeline holds (a source rendition beside it broke).
+    breaks: Option<(u64, Option<PdtLine>)>,
 }
 
 impl LadderTrack {
     pub fn new(segmenter: Segmenter, grid: Grid, first: i64) -> LadderTrack {
-        LadderTrack { segmenter, grid, next: first, flow: Flow::Awaiting { idr: first }, shed_from: None }
+        LadderTrack { segmenter, grid, next: first, flow: Flow::Awaiting { idr: first }, shed_from: None, breaks: None }
     }
 
     pub fn segmenter(&mut self) -> &mut Segmenter {
@@ -46,6 +49,11 @@ impl LadderTrack {
 
     pub fn poll(&mut self) -> Option<PartPublished> {
         self.segmenter.poll()
+    }
+
+    /// The init section that holds now.
+    pub fn init(&self) -> &InitSection {
+        self.segmenter.init()
     }
 
     /// First frame of the part that is not published yet.
@@ -100,8 +108,27 @@ impl LadderTrack {
             data: frame.data.clone(),
             stamps: frame.stamps,
         };
-        self.segmenter.push(now, sample, self.grid.place_frame(d));
+        let place = self.grid.place_frame(d);
+        if let Some((_, line)) = self.breaks.take_if(|(msn, _)| place.msn >= *msn) {
+            self.segmenter.discontinuity(now, None, line);
+        }
+        self.segmenter.push(now, sample, place);
         self.next = d + 1;
+    }
+
+    /// Segment `msn` begins behind a DISCONTINUITY: what one rendition needs, all get.
+    pub fn break_at(&mut self, msn: u64, line: Option<PdtLine>) {
+        self.breaks = Some((msn, line));
+    }
+
+    /// A worker with other parameter sets took over: another init section from the next segment on.
+    pub fn reinit(&mut self, now: Mono, init: InitSection) {
+        self.segmenter.discontinuity(now, Some(init), None);
+        let next = self.grid.segment_start(self.next);
+        if next < self.next {
+            self.next = next + i64::from(self.grid.cadence.segment);
+            self.flow = Flow::Awaiting { idr: self.next };
+        }
     }
 
     /// The encoder's queue was full; it goes on with an IDR at `resumes`. The part under way is lost.
@@ -133,7 +160,7 @@ impl LadderTrack {
     pub fn restart(&mut self, idr: i64) {
         if self.is_flowing() {
             self.segmenter.abandon();
-            self.next = idr;
+            self.next = self.part_start();
             self.flow = Flow::Awaiting { idr };
         } else if let Flow::Returning { idr: old } = self.flow {
             self.flow = Flow::Returning { idr: old.max(idr) };
@@ -207,6 +234,7 @@ pub struct AudioTrack {
 
 struct AudioFrame {
     m: i64,
+    place: Place,
     data: Bytes,
     stamps: Stamps,
     came: Mono,
@@ -228,27 +256,44 @@ impl AudioTrack {
         self.segmenter.poll()
     }
 
-    /// Frame `m` of the grid. Frames before the session's first, and repeated ones, are dropped.
+    /// Frame `m`, placed by the grid. Frames before the session's first, and repeated ones, are dropped.
     pub fn push(&mut self, now: Mono, m: i64, data: Bytes, stamps: Stamps) {
+        self.push_placed(now, m, self.grid.place_audio(m, self.rate), data, stamps);
+    }
+
+    /// Frame `m`, placed by the source's cuts.
+    pub fn push_placed(&mut self, now: Mono, m: i64, place: Place, data: Bytes, stamps: Stamps) {
         if m < self.next {
             return;
         }
         self.next = m + 1;
-        self.waiting.push_back(AudioFrame { m, data, stamps, came: now });
+        self.waiting.push_back(AudioFrame { m, place, data, stamps, came: now });
+    }
+
+    /// First frame that did not come yet.
+    pub fn edge(&self) -> i64 {
+        self.next
     }
 
     /// Publishes what may be: `video_edge` is the frame up to which the picture is published (`None`: no picture).
     pub fn release(&mut self, now: Mono, video_edge: Option<i64>) {
         while let Some(frame) = self.waiting.front() {
-            let place = self.grid.place_audio(frame.m, self.rate);
             let due = video_edge.is_none_or(|edge| self.part_end(frame.m) <= edge);
             let patient = now - frame.came < AUDIO_WAIT;
             if !due && patient {
                 return;
             }
             let Some(frame) = self.waiting.pop_front() else { return };
-            self.publish(now, frame, place);
+            self.publish(now, frame);
         }
+    }
+
+    /// The source's timeline broke: what waits belongs before it.
+    pub fn break_at(&mut self, now: Mono, line: Option<PdtLine>) {
+        while let Some(frame) = self.waiting.pop_front() {
+            self.publish(now, frame);
+        }
+        self.segmenter.discontinuity(now, None, line);
     }
 
     pub fn deadline(&self) -> Option<Mono> {
@@ -270,8 +315,7 @@ impl AudioTrack {
 
     pub fn end(&mut self, now: Mono) {
         while let Some(frame) = self.waiting.pop_front() {
-            let place = self.grid.place_audio(frame.m, self.rate);
-            self.publish(now, frame, place);
+            self.publish(now, frame);
         }
         self.segmenter.end(now);
     }
@@ -281,9 +325,9 @@ impl AudioTrack {
         self.grid.part_end(self.grid.frame_at_audio(m, self.rate))
     }
 
-    fn publish(&mut self, now: Mono, frame: AudioFrame, place: Place) {
+    fn publish(&mut self, now: Mono, frame: AudioFrame) {
         let sample =
             Sample { dts: frame.m * 1024, duration: 1024, cto: 0, sync: true, data: frame.data, stamps: frame.stamps };
-        self.segmenter.push(now, sample, place);
+        self.segmenter.push(now, sample, frame.place);
     }
 }

@@ -16,7 +16,7 @@ use super::channel::ChannelRun;
 use super::events;
 use super::status::ChannelStatus;
 use crate::ingest::source::PublisherId;
-use crate::ingest::srt::{Closing, Event, Port};
+use crate::ingest::srt::{Closing, Event, Port, PortCounters};
 use crate::media::channel::Channel;
 use crate::package::origin::Origin;
 use crate::time::{Clock, Mono, Now, SystemClock};
@@ -63,7 +63,9 @@ impl Shard {
         let now = SystemClock.now();
         let setup = Arc::new(setup);
         let channels = channels.into_iter().map(|c| ChannelRun::new(c, Arc::clone(&setup), now)).collect();
-        let mut run = Run { port, channels, owners: BTreeMap::new(), shared: Arc::clone(&shared), kept: now.mono };
+        let counters = port.counters();
+        let owners = BTreeMap::new();
+        let mut run = Run { port, channels, owners, shared: Arc::clone(&shared), kept: now.mono, counters };
         run.publish_status(now);
         let thread = std::thread::Builder::new().name("shard-0".into()).spawn(move || run.run())?;
         Ok(Shard { shared, thread: Some(thread) })
@@ -118,6 +120,7 @@ struct Run {
     owners: BTreeMap<PublisherId, usize>,
     shared: Arc<Shared>,
     kept: Mono,
+    counters: PortCounters,
 }
 
 impl Run {
@@ -224,7 +227,9 @@ impl Run {
     }
 
     fn publish_status(&mut self, now: Now) {
-        events::port(&self.port.counters());
+        let counters = self.port.counters();
+        events::port(&counters, &self.counters);
+        self.counters = counters;
         for channel in &mut self.channels {
             for (publisher, leg) in channel.publishers() {
                 if let Some(stats) = self.port.stats(now.mono, publisher) {

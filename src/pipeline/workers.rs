@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::governor::{Act, Governor};
 use super::history::History;
+use super::stage::RestartPlan;
 use crate::media::fault::FaultKind;
 use crate::media::limits::{WORKER_QUEUE_BYTES, WORKER_SILENCE_SOFTWARE};
 use crate::media::track::AudioConfig;
@@ -124,16 +125,20 @@ impl Workers {
         self.send_open(now);
     }
 
-    /// A successor for a lost worker, from frame `start` on; `idrs`: where renditions that are ahead begin.
-    pub fn respawn(&mut self, now: Mono, start: i64, idrs: &[i64]) {
+    /// A successor for a lost worker.
+    pub fn respawn(&mut self, now: Mono, plan: &RestartPlan) {
         let Some(open) = self.open.as_mut() else { return };
+        let start = plan.start;
         if let Some(video) = open.video.as_mut() {
             video.start = start;
+        }
+        for (audio, first) in open.audio.iter_mut().zip(&plan.audio) {
+            audio.start = *first;
         }
         self.spawn(now);
         self.send_open(now);
         let Some(worker) = self.worker.as_mut() else { return };
-        for at in idrs {
+        for at in &plan.idrs {
             // Refused only behind a full queue; the frames then begin at the next grid IDR.
             worker.send(&ToWorker::Idr { ch: CH, at: *at }).ok();
         }

@@ -65,6 +65,7 @@ metrics_table! {
     IngestRtt = "rung_ingest_rtt_seconds", Kind::Gauge, ["channel", "leg"], "Round-trip time of the contribution link";
     IngestPtsJumps = "rung_ingest_pts_jumps_total", Kind::Counter, ["channel"], "Jumps of source time that began a new run";
     IngestRefusals = "rung_ingest_refusals_total", Kind::Counter, ["reason"], "Publishers refused";
+    IngestRejectedDatagrams = "rung_ingest_rejected_datagrams_total", Kind::Counter, ["kind"], "Datagrams of the SRT port that belong to no publisher or were dropped, by why";
     IngestOverruns = "rung_ingest_overruns_total", Kind::Counter, ["channel", "stage"], "Times that a bounded queue on the way in was full and units were skipped";
     Faults = "rung_faults_total", Kind::Counter, ["channel", "kind"], "Faults found in the input, by kind";
     TimelinePdtError = "rung_timeline_pdt_error_seconds", Kind::Gauge, ["channel"], "PROGRAM-DATE-TIME of the newest frame minus its arrival";

@@ -1,0 +1,213 @@
+//! What happens on the data plane, as log lines and metrics: each event in one place.
+
+use std::fmt::Display;
+
+use super::status::State;
+use crate::ingest::source::Leg;
+use crate::ingest::srt::{Closing, Connected, PortCounters, PublisherStats};
+use crate::media::channel::{ChannelName, SessionId};
+use crate::media::fault::{Fault, FaultKind};
+use crate::pixels::protocol::Progress;
+use crate::telemetry::names::{Label, Metric, count, gauge};
+use crate::telemetry::report::{Level, Place, log};
+
+/// The channel (and session) that events are about.
+#[derive(Clone, Debug)]
+pub struct Scene {
+    pub channel: ChannelName,
+    pub session: Option<SessionId>,
+}
+
+impl Scene {
+    fn place(&self) -> Place<'_> {
+        let session = self.session.as_ref().map_or("", SessionId::as_str);
+        Place { channel: self.channel.as_str(), session, rendition: "" }
+    }
+
+    fn label(&self) -> Label<'_> {
+        Label::Channel(self.channel.as_str())
+    }
+
+    pub fn connected(&self, c: &Connected) {
+        gauge(Metric::IngestLegUp, &[self.label(), leg(c.leg)], 1.0);
+        let crypto = if c.key_bits == 0 { "in clear".to_owned() } else { format!("AES-{}", c.key_bits) };
+        let version = c.peer_version.as_deref().unwrap_or("unknown version");
+        let latency = c.latency.as_millis();
+        let what = format!("publisher on leg {}, latency {latency} ms, {crypto}, libsrt {version}", c.leg);
+        log(Level::Info, "publisher_connected", &self.place(), what);
+    }
+
+    pub fn disconnected(&self, on: Leg, why: Closing, stats: &PublisherStats) {
+        gauge(Metric::IngestLegUp, &[self.label(), leg(on)], 0.0);
+        let what = format!(
+            "leg {on}: {why}; {} packets, {} lost, {} retransmitted, {} dropped",
+            stats.received, stats.lost, stats.retransmitted, stats.dropped
+        );
+        log(Level::Info, "publisher_closed", &self.place(), what);
+    }
+
+    pub fn state(&self, from: Option<State>, to: State, reason: &'static str, detail: impl Display) {
+        let (from, to_name) = (from.map_or("none", State::name), to.name());
+        count(Metric::SessionTransitions, &[Label::From(from), Label::To(to_name), Label::Reason(reason)], 1);
+        for state in State::ALL {
+            let on = if state == to && state != State::Ended { 1.0 } else { 0.0 };
+            gauge(Metric::SessionState, &[self.label(), Label::State(state.name())], on);
+        }
+        let level = if to == State::Error { Level::Error } else { Level::Info };
+        log(level, "session_state", &self.place(), format!("{from} -> {to_name} ({reason}) {detail}"));
+    }
+
+    pub fn fault(&self, fault: &Fault) {
+        count(Metric::Faults, &[self.label(), Label::Kind(fault.kind.label())], 1);
+        if fault.kind == FaultKind::TimeJump {
+            count(Metric::IngestPtsJumps, &[self.label()], 1);
+        }
+        log(Level::Warn, code_of(fault.kind), &self.place(), fault);
+    }
+
+    pub fn worker_fault(&self, kind: FaultKind, at: Option<i64>, detail: &str) {
+        count(Metric::Faults, &[self.label(), Label::Kind(kind.label())], 1);
+        let at = at.map_or(String::new(), |n| format!(" at frame {n}"));
+        log(Level::Warn, code_of(kind), &self.place(), format!("{detail}{at}"));
+    }
+
+    pub fn worker_lost(&self, why: &'static str, detail: &str) {
+        gauge(Metric::WorkerUp, &[self.label()], 0.0);
+        count(Metric::WorkerRespawns, &[self.label(), Label::Reason(why)], 1);
+        log(Level::Warn, "worker_lost", &self.place(), detail);
+    }
+
+    pub fn worker_opened(&self, respawns: u64, detail: impl Display) {
+        gauge(Metric::WorkerUp, &[self.label()], 1.0);
+        let code = if respawns > 0 { "worker_back" } else { "worker_opened" };
+        log(Level::Info, code, &self.place(), detail);
+    }
+
+    pub fn shed(&self, rendition: &str, at: i64) {
+        gauge(Metric::RenditionShed, &[self.label(), Label::Rendition(rendition)], 1.0);
+        count(Metric::RenditionSheds, &[self.label(), Label::Rendition(rendition)], 1);
+        let place = Place { rendition, ..self.place() };
+        log(Level::Warn, "rendition_shed", &place, format!("this machine cannot carry it: off from frame {at}"));
+    }
+
+    pub fn resumed(&self, rendition: &str, at: i64) {
+        gauge(Metric::RenditionShed, &[self.label(), Label::Rendition(rendition)], 0.0);
+        let place = Place { rendition, ..self.place() };
+        log(Level::Info, "rendition_resumed", &place, format!("there is room again: back from frame {at}"));
+    }
+
+    pub fn late(&self, rendition: &str, resumes: i64) {
+        let place = Place { rendition, ..self.place() };
+        log(Level::Warn, "rendition_late", &place, format!("its encoder is too slow: skips to frame {resumes}"));
+    }
+
+    pub fn overrun(&self, at: i64) {
+        count(Metric::IngestOverruns, &[self.label(), Label::Stage("worker")], 1);
+        let what =
+            format!("the worker is too far behind: units skipped from frame {at} to the next random access point");
+        log(Level::Warn, "overrun", &self.place(), what);
+    }
+
+    pub fn pdt_error(&self, seconds: f64) {
+        gauge(Metric::TimelinePdtError, &[self.label()], seconds);
+    }
+
+    /// The difference of two reports of one worker.
+    pub fn progress(&self, before: &Progress, after: &Progress) {
+        let grown = |a: u64, b: u64| b.saturating_sub(a);
+        count(Metric::DecodeFrames, &[self.label()], grown(before.decoded, after.decoded));
+        count(Metric::FramesRepeated, &[self.label()], grown(before.repeated, after.repeated));
+        let dropped = grown(before.collided, after.collided);
+        count(Metric::FramesDropped, &[self.label(), Label::Stage("decode")], dropped);
+        count(Metric::FramesDropped, &[self.label(), Label::Stage("encode")], grown(before.shed, after.shed));
+        count(Metric::PictureCopies, &[self.label()], grown(before.copies, after.copies));
+        gauge(Metric::WorkerCpu, &[self.label()], after.cpu_us as f64 / 1e6);
+        gauge(Metric::WorkerMemory, &[self.label()], after.rss_bytes as f64);
+    }
+
+    /// Counters of a publisher since its connection began; the difference goes into the metrics.
+    pub fn statistics(&self, on: Leg, before: &PublisherStats, after: &PublisherStats) {
+        let labels = [self.label(), leg(on)];
+        let grown = |a: u64, b: u64| b.saturating_sub(a);
+        count(Metric::IngestBytes, &labels, grown(before.received_bytes, after.received_bytes));
+        let lost = |kind: &'static str, n: u64| {
+            count(Metric::IngestLostPackets, &[self.label(), leg(on), Label::Kind(kind)], n);
+        };
+        lost("detected", grown(before.lost, after.lost));
+        lost(
+            "recovered",
+            grown(before.lost - before.dropped.min(before.lost), after.lost - after.dropped.min(after.lost)),
+        );
+        lost("dropped", grown(before.dropped, after.dropped));
+        if let Some(rtt) = after.rtt {
+            gauge(Metric::IngestRtt, &labels, rtt.as_secs_f64());
+        }
+    }
+
+    pub fn panicked(&self, what: &str) {
+        log(Level::Error, "channel_panicked", &self.place(), format!("a broken invariant ended the session: {what}"));
+    }
+
+    pub fn note(&self, level: Level, code: &'static str, what: impl Display) {
+        log(level, code, &self.place(), what);
+    }
+}
+
+pub fn refused(channel: Option<&ChannelName>, code: u16, why: &str) {
+    count(Metric::IngestRefusals, &[Label::Reason(reason_of(code))], 1);
+    let place = Place::channel(channel.map_or("", ChannelName::as_str));
+    log(Level::Warn, "publisher_refused", &place, format!("{code}: {why}"));
+}
+
+pub fn overflow(channel: &ChannelName) {
+    count(Metric::IngestOverruns, &[Label::Channel(channel.as_str()), Label::Stage("srt")], 1);
+    log(
+        Level::Warn,
+        "ingest_overflow",
+        &Place::channel(channel.as_str()),
+        "payloads dropped: the shard did not keep up",
+    );
+}
+
+/// Counters of the whole port; the kernel's drops deserve a line.
+pub fn port(counters: &PortCounters, before: &PortCounters) {
+    let dropped = counters.kernel_drops.saturating_sub(before.kernel_drops);
+    let kinds = [
+        ("malformed", counters.malformed.saturating_sub(before.malformed)),
+        ("stray", counters.stray.saturating_sub(before.stray)),
+        ("bad_cookie", counters.bad_cookie.saturating_sub(before.bad_cookie)),
+        ("rate_limited", counters.rate_limited.saturating_sub(before.rate_limited)),
+        ("kernel_drop", dropped),
+    ];
+    for (kind, n) in kinds {
+        count(Metric::IngestRejectedDatagrams, &[Label::Kind(kind)], n);
+    }
+    if dropped > 0 {
+        let what = format!("{dropped} datagrams dropped by the kernel: raise net.core.rmem_max or give CAP_NET_ADMIN");
+        log(Level::Warn, "kernel_drops", &Place::default(), what);
+    }
+}
+
+fn leg(leg: Leg) -> Label<'static> {
+    Label::Leg(match leg {
+        Leg::A => "a",
+        Leg::B => "b",
+    })
+}
+
+fn reason_of(code: u16) -> &'static str {
+    match code {
+        1401 => "denied",
+        1403 => "stopped",
+        1409 => "busy",
+        1415 => "unsupported",
+        1429 => "too_many_tries",
+        1503 => "no_capacity",
+        10 | 11 => "passphrase",
+        _ => "protocol",
+    }
+}
+
+fn code_of(kind: FaultKind) -> &'static str {
+    kind.label()
+}

@@ -1,0 +1,605 @@
+//! A session's renditions: made when the grid stands, fed by the timeline and the worker, kept in step with each other.
+
+use std::sync::Arc;
+
+use super::outputs::{AudioTrack, LadderTrack};
+use super::placement;
+use crate::bitstream::h264;
+use crate::media::channel::{Channel, ChannelKind, ChannelName, Ladder, SessionId};
+use crate::media::grid::{Ends, Grid, PdtLine};
+use crate::media::limits;
+use crate::media::sample::{Sample, Stamps};
+use crate::media::track::{AudioConfig, Codec, Pid, TrackConfig, VideoConfig};
+use crate::package::fmp4::init::InitSection;
+use crate::package::origin::SessionOutput;
+use crate::package::segmenter::{Cut, PartPublished, Segmenter};
+use crate::package::window::{Kind, RETAINED_BYTES_MAX, RenditionOutput, RenditionSpec, Targets, audio_name};
+use crate::pixels::protocol::{Encoded, Open, OpenAudio, OpenRendition, OpenVideo, Output, RenditionIndex, VideoInit};
+use crate::telemetry::names::{Label, Metric, count, gauge, observe};
+use crate::time::{Mono, Now};
+use crate::timeline::{Out, Ready, SourceSample};
+
+/// The timescale of source renditions.
+const SOURCE_TIMESCALE: u32 = 90_000;
+/// Re-encoded audio: AAC-LC 48 kHz stereo.
+const AUDIO_BITRATE: u64 = 128_000;
+/// BANDWIDTH of a source rendition until it has been measured, bits per second.
+const SOURCE_BANDWIDTH: u64 = 6_000_000;
+
+/// How a session's lost worker is succeeded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RestartPlan {
+    /// First frame to show.
+    pub start: i64,
+    /// Renditions that are ahead begin with an IDR here.
+    pub idrs: Vec<i64>,
+    /// First audio frame wanted, by re-encoded track.
+    pub audio: Vec<i64>,
+}
+
+/// An audio track's way out.
+enum Audio {
+    Passed {
+        pid: Pid,
+        out: AudioTrack,
+        config: AudioConfig,
+    },
+    /// Its rendition is made when the worker says what it encodes to.
+    Encoded {
+        pid: Pid,
+        config: AudioConfig,
+        name: String,
+        kind: Kind,
+        out: Option<AudioTrack>,
+    },
+    /// Without headers by now: not part of the session.
+    Absent,
+}
+
+/// One session's renditions.
+pub struct Stage {
+    channel: ChannelName,
+    session: SessionId,
+    grid: Grid,
+    line: PdtLine,
+    targets: Targets,
+    output: Arc<SessionOutput>,
+    video: Option<OpenVideo>,
+    ladder: Vec<LadderTrack>,
+    source: Option<Source>,
+    audio: Vec<Audio>,
+    independent: bool,
+    /// Largest N that the source has shown.
+    seen: i64,
+    /// Part durations published so far, seconds, by rendition in `SessionOutput` order.
+    published: Vec<f64>,
+    last_part: Option<PartPublished>,
+    unpaced: bool,
+}
+
+struct Source {
+    pid: Pid,
+    segmenter: Segmenter,
+    config: VideoConfig,
+    /// Headers that hold from the next DISCONTINUITY on.
+    next_config: Option<VideoConfig>,
+}
+
+impl Stage {
+    pub fn new(channel: &Channel, session: &SessionId, ready: &Ready, line: PdtLine) -> Stage {
+        let grid = ready.grid;
+        let source = ready.source.is_some();
+        let targets = if source {
+            Targets::source(channel.mode, grid.cadence, ready.target_duration, channel.hold_back_ms)
+        } else {
+            Targets::ladder(channel.mode, grid.cadence, channel.hold_back_ms)
+        };
+        let video = ready.video.as_ref().and_then(|(pid, config)| {
+            let ladder = placement::ladder(channel, config, grid.cadence);
+            let some = ladder != Ladder::default();
+            some.then(|| placement::open_video(channel, *pid, config, grid.cadence, &ladder, 0))
+        });
+        let mut stage = Stage {
+            channel: channel.name.clone(),
+            session: session.clone(),
+            grid,
+            line,
+            targets,
+            output: Arc::new(SessionOutput::new(session.clone(), channel.mode)),
+            video,
+            ladder: Vec::new(),
+            source: None,
+            audio: Vec::new(),
+            independent: ready.source.is_none_or(|plan| plan.independent),
+            seen: -1,
+            published: Vec::new(),
+            last_part: None,
+            unpaced: false,
+        };
+        if let (Some((pid, config)), true, true) = (&ready.video, source, channel.kind != ChannelKind::Transcode) {
+            stage.add_source(*pid, config);
+        }
+        stage.audio = stage.plan_audio(ready);
+        if stage.open().is_none() {
+            stage.add_audio_outputs();
+        }
+        stage
+    }
+
+    /// What a worker must make of this session; `None` if nothing.
+    pub fn open(&self) -> Option<Open> {
+        let audio: Vec<OpenAudio> = self
+            .audio
+            .iter()
+            .filter_map(|a| match a {
+                Audio::Encoded { pid, config, out, .. } => Some(OpenAudio {
+                    pid: *pid,
+                    codec: config.codec,
+                    config: config.clone(),
+                    channels: if config.channels == 1 { 1 } else { 2 },
+                    bitrate: AUDIO_BITRATE,
+                    start: out.as_ref().map_or(0, AudioTrack::edge),
+                }),
+                _ => None,
+            })
+            .collect();
+        let needed = self.video.is_some() || !audio.is_empty();
+        needed.then(|| Open { video: self.video.clone(), audio, unpaced: self.unpaced })
+    }
+
+    /// The worker's encoders stand. The first time this makes the renditions; later it must change nothing, or every
+    /// rendition that changed gets another init section behind a DISCONTINUITY.
+    pub fn opened(&mut self, now: Mono, video: &[VideoInit], audio: &[AudioConfig]) {
+        if self.ladder.is_empty() && self.output.renditions().iter().all(|r| r.name() == "source") {
+            self.add_ladder(video);
+            self.make_encoded_audio(audio);
+            self.add_audio_outputs();
+            return;
+        }
+        let Some(open) = &self.video else { return };
+        for ((track, init), rendition) in self.ladder.iter_mut().zip(video).zip(&open.renditions) {
+            let section = ladder_init(rendition, init, self.grid);
+            if track.init() != &section {
+                track.reinit(now, section);
+            }
+        }
+    }
+
+    pub fn output(&self) -> Arc<SessionOutput> {
+        Arc::clone(&self.output)
+    }
+
+    pub fn has_ladder(&self) -> bool {
+        self.video.is_some()
+    }
+
+    /// The source has a picture for frame `n`.
+    pub fn saw(&mut self, n: i64) {
+        self.seen = self.seen.max(n);
+    }
+
+    pub fn date_line(&mut self, line: PdtLine) {
+        self.line = line;
+        self.segmenters(|segmenter| segmenter.date_line(line));
+    }
+
+    // ── from the timeline ───────────────────────────────────────────────────────────────────────────────────────
+
+    /// Passed-through media, gaps and breaks.
+    pub fn take(&mut self, now: Now, out: Out, line: Option<PdtLine>) {
+        match out {
+            Out::Source(sample) => self.source_sample(now.mono, &sample),
+            Out::Audio(frame) => {
+                let stamps = Stamps { received: frame.unit.received, demuxed: now.mono, ..Stamps::default() };
+                let placed = self.source.is_some();
+                if let Some(Audio::Passed { out, .. }) = self.audio.get_mut(usize::from(frame.track)) {
+                    if placed {
+                        out.push_placed(now.mono, frame.m, frame.place, frame.unit.data, stamps);
+                    } else {
+                        out.push(now.mono, frame.m, frame.unit.data, stamps);
+                    }
+                }
+            }
+            Out::Gap { track, place, .. } => {
+                let until = match place.ends {
+                    Ends::Segment => (place.msn + 1, 0),
+                    Ends::Part | Ends::Nothing => (place.msn, place.part + 1),
+                };
+                match track {
+                    None => self.source.iter_mut().for_each(|s| s.segmenter.gap(now.mono, until)),
+                    Some(track) => {
+                        if let Some(Audio::Passed { out, .. }) = self.audio.get_mut(usize::from(track)) {
+                            out.segmenter().gap(now.mono, until);
+                        }
+                    }
+                }
+            }
+            Out::Discontinuity { msn } => self.break_at(now.mono, msn, line),
+            Out::Config { pid, config } => self.config(now.mono, pid, &config),
+            _ => {}
+        }
+    }
+
+    fn source_sample(&mut self, now: Mono, sample: &SourceSample) {
+        let Some(source) = &mut self.source else { return };
+        let stamps = Stamps { received: sample.unit.received, ..Stamps::default() };
+        let data = h264::to_length_prefixed(&sample.unit.data);
+        let (dts, duration, cto, sync) = (sample.dts, sample.duration, sample.cto, sample.unit.random_access);
+        source.segmenter.push(now, Sample { dts, duration, cto, sync, data, stamps }, sample.place);
+    }
+
+    fn break_at(&mut self, now: Mono, msn: u64, line: Option<PdtLine>) {
+        if let Some(source) = &mut self.source {
+            let init = source.next_config.take().map(|config| {
+                source.config = config;
+                InitSection::video(&source.config, SOURCE_TIMESCALE, 0)
+            });
+            source.segmenter.discontinuity(now, init, line);
+        }
+        self.ladder.iter_mut().for_each(|track| track.break_at(msn, line));
+        for audio in &mut self.audio {
+            if let Audio::Passed { out, .. } | Audio::Encoded { out: Some(out), .. } = audio {
+                out.break_at(now, line);
+            }
+        }
+    }
+
+    fn config(&mut self, now: Mono, of: Pid, config: &TrackConfig) {
+        match config {
+            TrackConfig::Video(video) => {
+                if let Some(source) = self.source.as_mut().filter(|s| s.pid == of) {
+                    source.next_config = Some(video.clone());
+                }
+            }
+            TrackConfig::Audio(audio) => {
+                for track in &mut self.audio {
+                    if let Audio::Passed { pid, out, config } = track
+                        && *pid == of
+                        && audio.passes_through()
+                        && audio != config
+                    {
+                        *config = audio.clone();
+                        out.segmenter().discontinuity(now, Some(InitSection::audio(audio, AUDIO_BITRATE)), None);
+                    }
+                }
+            }
+        }
+    }
+
+    // ── from the worker ─────────────────────────────────────────────────────────────────────────────────────────
+
+    pub fn encoded(&mut self, now: Mono, frame: &Encoded) {
+        match frame.output {
+            Output::Video(index) => {
+                if let Some(track) = self.ladder.get_mut(usize::from(index)) {
+                    track.push(now, frame);
+                    track.unmark_shed();
+                }
+                self.follow(now);
+            }
+            Output::Audio(index) => {
+                let encoded = self.audio.iter_mut().filter_map(|a| match a {
+                    Audio::Encoded { out, .. } => out.as_mut(),
+                    _ => None,
+                });
+                if let Some(track) = encoded.into_iter().nth(usize::from(index)) {
+                    track.push(now, frame.at, frame.data.clone(), frame.stamps);
+                }
+            }
+        }
+    }
+
+    pub fn late(&mut self, rendition: RenditionIndex, resumes: i64) {
+        if let Some(track) = self.ladder.get_mut(usize::from(rendition)) {
+            track.late(resumes);
+        }
+    }
+
+    pub fn shed(&mut self, rendition: RenditionIndex, at: i64) {
+        if let Some(track) = self.ladder.get_mut(usize::from(rendition)) {
+            track.shed(at);
+        }
+    }
+
+    pub fn resume(&mut self, rendition: RenditionIndex, at: i64) {
+        if let Some(track) = self.ladder.get_mut(usize::from(rendition)) {
+            track.resume(at);
+        }
+    }
+
+    /// Each rendition goes on with its first part that is not published.
+    pub fn restart(&mut self) -> RestartPlan {
+        let flowing = self.ladder.iter().filter(|t| t.is_flowing());
+        let mut starts: Vec<i64> = flowing.map(LadderTrack::part_start).collect();
+        starts.sort_unstable();
+        starts.dedup();
+        let start = starts.first().copied().unwrap_or(0);
+        self.ladder.iter_mut().for_each(|track| {
+            let at = track.part_start();
+            track.restart(at);
+        });
+        let audio = self.audio.iter().filter_map(|a| match a {
+            Audio::Encoded { out, .. } => Some(out.as_ref().map_or(0, AudioTrack::edge)),
+            _ => None,
+        });
+        RestartPlan { start, audio: audio.collect(), idrs: starts.split_off(1.min(starts.len())) }
+    }
+
+    /// First frame that a successor would have to make again.
+    pub fn needed_from(&self) -> i64 {
+        self.ladder.iter().filter(|t| t.is_flowing()).map(LadderTrack::part_start).min().unwrap_or(self.seen)
+    }
+
+    /// No worker for long: GAP up to a second behind the source, so that the numbers go on.
+    pub fn give_up(&mut self, now: Mono) {
+        let second = self.grid.cadence.rate.hz().ceil() as i64;
+        let upto = self.seen - second;
+        self.ladder.iter_mut().for_each(|track| track.give_up_to(now, upto));
+        for audio in &mut self.audio {
+            if let Audio::Encoded { out: Some(out), .. } = audio {
+                out.give_up_to(now, upto);
+            }
+        }
+    }
+
+    // ── out ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    /// Audio whose picture is published.
+    pub fn release(&mut self, now: Mono) {
+        let edge = if self.source.is_some() { None } else { self.ladder.last().map(LadderTrack::edge) };
+        // A ladder that is being built has no edge yet; its audio waits.
+        let edge = if self.video.is_some() && self.ladder.is_empty() { Some(-1) } else { edge };
+        for audio in &mut self.audio {
+            if let Audio::Passed { out, .. } | Audio::Encoded { out: Some(out), .. } = audio {
+                out.release(now, edge);
+            }
+        }
+    }
+
+    pub fn deadline(&self) -> Option<Mono> {
+        let tracks = self.audio.iter().filter_map(|a| match a {
+            Audio::Passed { out, .. } | Audio::Encoded { out: Some(out), .. } => out.deadline(),
+            _ => None,
+        });
+        tracks.min()
+    }
+
+    /// Metrics of what was published since the last call. True if any media was.
+    pub fn report(&mut self, now: Now, channel: &ChannelName) -> bool {
+        let mut any = false;
+        let mut index = 0;
+        let (grid, line) = (self.grid, self.line);
+        let mut totals = std::mem::take(&mut self.published);
+        let mut last = self.last_part;
+        self.segmenters(|segmenter| {
+            let output = Arc::clone(segmenter.output());
+            totals.resize(totals.len().max(index + 1), 0.0);
+            while let Some(part) = segmenter.poll() {
+                totals[index] += part.duration as f64 / f64::from(segmenter.timescale());
+                if !part.gap {
+                    any = true;
+                    last = Some(part);
+                    report_part(now, channel, &output, &part, &grid, line);
+                }
+            }
+            index += 1;
+        });
+        self.published = totals;
+        self.last_part = last;
+        any
+    }
+
+    /// Every rendition has enough for a player to start.
+    pub fn is_live(&self) -> bool {
+        let enough = if self.targets.parts {
+            f64::from(self.targets.part_hold_back_ms) / 1000.0
+        } else {
+            f64::from(self.grid.cadence.segment) / self.grid.cadence.rate.hz()
+        };
+        !self.published.is_empty()
+            && self.published.len() == self.output.renditions().len()
+            && self.published.iter().all(|seconds| *seconds + 0.05 >= enough)
+    }
+
+    pub fn last_msn(&self) -> u64 {
+        let edge = self.output.renditions().iter().filter_map(|r| r.facts().last).map(|(msn, _)| msn).max();
+        edge.unwrap_or(self.grid.msn0)
+    }
+
+    /// PDT of the newest frame minus the wall clock, seconds: never above zero.
+    pub fn pdt_error(&self, now: Now) -> Option<f64> {
+        (self.seen >= 0).then(|| (self.line.at(&self.grid, self.seen).0 - now.wall.0) as f64 / 1e9)
+    }
+
+    pub fn end(&mut self, now: Mono) {
+        let edge = self.ladder.iter().map(LadderTrack::edge).max();
+        if let Some(edge) = edge {
+            self.ladder.iter_mut().for_each(|track| track.follow(now, edge));
+        }
+        self.ladder.iter_mut().for_each(|track| track.end(now));
+        self.source.iter_mut().for_each(|source| source.segmenter.end(now));
+        for audio in &mut self.audio {
+            if let Audio::Passed { out, .. } | Audio::Encoded { out: Some(out), .. } = audio {
+                out.end(now);
+            }
+        }
+        self.output.end();
+    }
+
+    pub fn rendition_name(&self, index: RenditionIndex) -> String {
+        let open = self.video.as_ref().and_then(|v| v.renditions.get(usize::from(index)));
+        open.map_or_else(|| index.to_string(), |r| r.name.clone())
+    }
+
+    /// One line for the log.
+    pub fn describe(&self) -> String {
+        let c = self.grid.cadence;
+        let mut text = format!("grid {}/{} fps, F {} P {}", c.rate.num, c.rate.den, c.segment, c.part);
+        if let Some(video) = &self.video {
+            let source = &video.source;
+            text.push_str(&format!("; source {}x{}; ladder", source.width, source.height));
+            for r in &video.renditions {
+                text.push_str(&format!(" {} ({}x{}, {} kb/s)", r.name, r.width, r.height, r.bitrate / 1000));
+            }
+        }
+        if let Some(source) = &self.source {
+            text.push_str(&format!("; source passed through {}x{}", source.config.width, source.config.height));
+        }
+        for audio in &self.audio {
+            match audio {
+                Audio::Passed { config, .. } => text.push_str(&format!("; audio passed, {} Hz", config.sample_rate)),
+                Audio::Encoded { config, .. } => text.push_str(&format!("; audio {:?} re-encoded", config.codec)),
+                Audio::Absent => text.push_str("; an audio track without headers is left out"),
+            }
+        }
+        text
+    }
+
+    // ── making ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    fn add_source(&mut self, pid: Pid, config: &VideoConfig) {
+        let kind = Kind::Video { rate: Some(self.grid.cadence.rate) };
+        let output = self.rendition("source", kind, SOURCE_BANDWIDTH);
+        let init = InitSection::video(config, SOURCE_TIMESCALE, 0);
+        let segmenter = Segmenter::new(Arc::clone(&output), init, Cut::Source, self.grid, self.line);
+        self.output.add(output);
+        self.source = Some(Source { pid, segmenter, config: config.clone(), next_config: None });
+    }
+
+    fn add_ladder(&mut self, inits: &[VideoInit]) {
+        let Some(video) = self.video.clone() else { return };
+        for (rendition, init) in video.renditions.iter().zip(inits) {
+            let kind = Kind::Video { rate: Some(self.grid.cadence.rate) };
+            let output = self.rendition(&rendition.name, kind, rendition.bitrate + AUDIO_BITRATE);
+            let section = ladder_init(rendition, init, self.grid);
+            let segmenter = Segmenter::new(Arc::clone(&output), section, Cut::Frames, self.grid, self.line);
+            self.output.add(output);
+            self.ladder.push(LadderTrack::new(segmenter, self.grid, 0));
+        }
+    }
+
+    fn plan_audio(&self, ready: &Ready) -> Vec<Audio> {
+        let mut planned = Vec::new();
+        for (index, (pid, config)) in ready.audio.iter().enumerate().take(limits::TRACKS_MAX) {
+            let Some(config) = config else {
+                planned.push(Audio::Absent);
+                continue;
+            };
+            let language = ready.languages.get(index).cloned().flatten();
+            let name = audio_name(language.as_deref(), index + 1);
+            let kind = Kind::Audio { language, default: index == 0 };
+            if config.passes_through() {
+                let out = self.audio_track(&name, kind, config);
+                planned.push(Audio::Passed { pid: *pid, out, config: config.clone() });
+            } else {
+                planned.push(Audio::Encoded { pid: *pid, config: config.clone(), name, kind, out: None });
+            }
+        }
+        planned
+    }
+
+    fn make_encoded_audio(&mut self, configs: &[AudioConfig]) {
+        let mut configs = configs.iter();
+        let mut audio = std::mem::take(&mut self.audio);
+        for track in &mut audio {
+            if let Audio::Encoded { name, kind, out, .. } = track
+                && let Some(config) = configs.next()
+            {
+                let config = AudioConfig { codec: Codec::Aac, ..config.clone() };
+                *out = Some(self.audio_track(name, kind.clone(), &config));
+            }
+        }
+        self.audio = audio;
+    }
+
+    fn audio_track(&self, name: &str, kind: Kind, config: &AudioConfig) -> AudioTrack {
+        let output = self.rendition(name, kind, AUDIO_BITRATE);
+        let init = InitSection::audio(config, AUDIO_BITRATE);
+        let cut = if self.source.is_some() { Cut::Source } else { Cut::Audio };
+        let segmenter = Segmenter::new(output, init, cut, self.grid, self.line);
+        AudioTrack::new(segmenter, self.grid, config.sample_rate)
+    }
+
+    fn add_audio_outputs(&mut self) {
+        for audio in &mut self.audio {
+            if let Audio::Passed { out, .. } | Audio::Encoded { out: Some(out), .. } = audio {
+                self.output.add(Arc::clone(out.segmenter().output()));
+            }
+        }
+    }
+
+    fn rendition(&self, name: &str, kind: Kind, bandwidth_cap: u64) -> Arc<RenditionOutput> {
+        RenditionOutput::new(RenditionSpec {
+            session: self.session.clone(),
+            name: name.to_owned(),
+            kind,
+            targets: self.targets,
+            independent_segments: self.independent,
+            bandwidth_cap,
+            retained_bytes_max: RETAINED_BYTES_MAX,
+        })
+    }
+
+    /// Shed and late renditions keep their numbers by GAP behind the lowest one's edge.
+    fn follow(&mut self, now: Mono) {
+        let Some(edge) = self.ladder.last().map(LadderTrack::edge) else { return };
+        self.ladder.iter_mut().for_each(|track| track.follow(now, edge));
+    }
+
+    fn segmenters(&mut self, mut act: impl FnMut(&mut Segmenter)) {
+        self.source.iter_mut().for_each(|source| act(&mut source.segmenter));
+        self.ladder.iter_mut().for_each(|track| act(track.segmenter()));
+        for audio in &mut self.audio {
+            if let Audio::Passed { out, .. } | Audio::Encoded { out: Some(out), .. } = audio {
+                act(out.segmenter());
+            }
+        }
+    }
+}
+
+fn ladder_init(rendition: &OpenRendition, init: &VideoInit, grid: Grid) -> InitSection {
+    let profile = match init.sps.get(1..4) {
+        Some([profile, constraints, level]) => [*profile, *constraints, *level],
+        _ => [0; 3],
+    };
+    let config = VideoConfig {
+        codec: Codec::H264,
+        width: rendition.width,
+        height: rendition.height,
+        sar: rendition.sar,
+        rate: Some(grid.cadence.rate),
+        interlaced: false,
+        colour: rendition.colour,
+        profile,
+        bit_depth: 8,
+        chroma_format: 1,
+        reorder: None,
+        sps: init.sps.clone(),
+        pps: vec![init.pps.clone()],
+    };
+    InitSection::video(&config, grid.cadence.timescale(), rendition.bitrate)
+}
+
+fn report_part(
+    now: Now,
+    channel: &ChannelName,
+    output: &RenditionOutput,
+    part: &PartPublished,
+    grid: &Grid,
+    line: PdtLine,
+) {
+    let label = Label::Channel(channel.as_str());
+    count(Metric::PartsPublished, &[label, Label::Rendition(output.name())], 1);
+    gauge(Metric::LastPartPublished, &[label], now.wall.0 as f64 / 1e9);
+    if part.stamps.received > Mono(0) {
+        let whole = (part.published - part.stamps.received).as_secs_f64();
+        observe(Metric::PipelineLatency, &[label, Label::Stage("whole")], whole);
+    }
+    let end = grid.part_end(first_frame(grid, part));
+    let late = (now.wall.0 - line.at(grid, end).0) as f64 / 1e9;
+    observe(Metric::PartPublishLateness, &[label], late.max(0.0));
+}
+
+fn first_frame(grid: &Grid, part: &PartPublished) -> i64 {
+    grid.first_frame(part.msn) + i64::from(part.part) * i64::from(grid.cadence.part)
+}

@@ -1,0 +1,79 @@
+//! What is told about channels: to pages, to health, to tests. Plain values, made once a second.
+
+use crate::ingest::srt::PublisherStats;
+use crate::media::channel::{ChannelKind, ChannelName};
+use crate::media::modes::LatencyMode;
+use crate::time::Wall;
+
+/// A session's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// A publisher was accepted.
+    Init,
+    /// The program is known, the ladder is being built.
+    Processing,
+    /// Playable.
+    Live,
+    /// Nobody can produce it; it goes on by itself when somebody can.
+    Error,
+    /// Final.
+    Ended,
+}
+
+impl State {
+    pub const ALL: [State; 5] = [State::Init, State::Processing, State::Live, State::Error, State::Ended];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Init => "init",
+            State::Processing => "processing",
+            State::Live => "live",
+            State::Error => "error",
+            State::Ended => "ended",
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct ChannelStatus {
+    pub name: ChannelName,
+    pub kind: ChannelKind,
+    pub mode: LatencyMode,
+    pub session: Option<SessionStatus>,
+}
+
+#[derive(Clone, Debug)]
+pub struct SessionStatus {
+    pub id: String,
+    pub state: State,
+    /// When it went live.
+    pub live_since: Option<Wall>,
+    /// A sentence, if there is something to say.
+    pub detail: Option<String>,
+    pub renditions: Vec<RenditionStatus>,
+    pub worker: Option<WorkerStatus>,
+    pub publishers: Vec<PublisherStatus>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RenditionStatus {
+    pub name: String,
+    pub width: u32,
+    pub height: u32,
+    pub bitrate: u64,
+    pub shed: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkerStatus {
+    pub up: bool,
+    pub respawns: u64,
+    pub cpu_us: u64,
+    pub rss_bytes: u64,
+}
+
+#[derive(Clone, Debug)]
+pub struct PublisherStatus {
+    pub leg: &'static str,
+    pub stats: PublisherStats,
+}
