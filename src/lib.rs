@@ -4,10 +4,13 @@
 //! 14496-12 (2020), AVC = ITU-T H.264 (2019), SRT = draft-sharabayko-srt-01, AAC = ISO/IEC 14496-3 (2009).
 
 // ground: values, no I/O
+pub mod bitstream; // H.264 and AAC syntax: start codes, parameter sets, slice headers, ADTS
 pub mod media;
+pub mod mpegts; // the transport stream format, read and written
 pub mod time; // instants and spans as types; the clocks // channels, grids, tracks, units, samples, faults, limits
 
 // data plane: one stage per room, in order
+pub mod demux; // transport stream -> access units
 pub mod package; // samples -> CMAF parts, playlists, windows
 
 // pixels: the worker's protocol and client
