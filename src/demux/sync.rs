@@ -9,6 +9,8 @@ use crate::mpegts::packet::{PACKET_BYTES, SYNC_BYTE};
 const STRIDES: [usize; 3] = [188, 204, 192];
 /// Bytes that decide any candidate: three sync bytes at the largest stride.
 const WINDOW: usize = 2 * 204 + 1;
+/// After a loss only the connection's own stride is looked for, over so many bytes.
+const KNOWN_FOR: u64 = 4_096;
 /// Carried bytes are topped up by this many at a time.
 const TOP_UP: usize = 2 * WINDOW;
 
@@ -27,6 +29,8 @@ pub(super) enum Seen<'a> {
 pub(super) struct Sync {
     /// Distance between sync bytes while locked.
     stride: Option<usize>,
+    /// The last such distance: a connection keeps it.
+    known: Option<usize>,
     /// Bytes that could not be decided yet, fewer than `WINDOW`.
     carry: Vec<u8>,
     /// Bytes of the connection before `carry`.
@@ -116,7 +120,10 @@ impl Sync {
         while let Some(found) = memchr(SYNC_BYTE, &rest[at..]) {
             at += found;
             let candidate = &rest[at..];
-            if let Some(stride) = STRIDES.into_iter().find(|stride| agrees(candidate, *stride, last)) {
+            let known = self.known.filter(|_| self.skipped + (at as u64) < KNOWN_FOR);
+            let fits = |stride: &usize| known.is_none_or(|k| k == *stride) && agrees(candidate, *stride, last);
+            if let Some(stride) = STRIDES.into_iter().find(fits) {
+                self.known = Some(stride);
                 self.stride = Some(stride);
                 self.skipped += at as u64;
                 if self.skipped > 0 {
@@ -172,18 +179,18 @@ mod tests {
         (packets, skipped, bad)
     }
 
-    /// 20 packets whose payload is full of sync bytes at a distance of 7, behind some garbage; a burst in the middle.
+    /// 20 packets whose payload holds sync bytes too, behind some garbage; a burst in the middle.
     fn stream(stride: usize) -> Vec<u8> {
         let mut out = vec![1, SYNC_BYTE, 2, 3, SYNC_BYTE];
         for n in 0..20u8 {
             let mut bytes = packet(n, 0);
-            for at in (4 + usize::from(n % 5)..PACKET_BYTES).step_by(7) {
+            for at in (4 + 3 * usize::from(n)..PACKET_BYTES).step_by(61) {
                 bytes[at] = SYNC_BYTE;
             }
             out.extend_from_slice(&bytes);
             out.resize(out.len() + stride - PACKET_BYTES, 0x55);
             if n == 9 {
-                out.extend([SYNC_BYTE, 0, 9, 8, 1].repeat(46));
+                out.extend([0, 9, SYNC_BYTE, 8, 1, 2, 3, 4, 5, 6].repeat(23));
             }
         }
         out
