@@ -190,7 +190,7 @@ mod tests {
             out.extend_from_slice(&bytes);
             out.resize(out.len() + stride - PACKET_BYTES, 0x55);
             if n == 9 {
-                out.extend([0, 9, SYNC_BYTE, 8, 1, 2, 3, 4, 5, 6].repeat(23));
+                out.extend(0..230u8);
             }
         }
         out
