@@ -9,6 +9,11 @@ pub struct Unwrapper {
 }
 
 impl Unwrapper {
+    /// The first raw value becomes the one nearest to `line`: for a track beside others that are known already.
+    pub fn starting_near(line: i64) -> Unwrapper {
+        Unwrapper { last: Some(line) }
+    }
+
     /// `raw` (33 bits) on the unwrapped line; the first value stands for itself.
     pub fn unwrap(&mut self, raw: u64) -> i64 {
         let raw = (raw & (WRAP_33.cast_unsigned() - 1)).cast_signed();
