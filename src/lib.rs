@@ -8,7 +8,8 @@ pub mod media;
 pub mod time; // instants and spans as types; the clocks // channels, grids, tracks, units, samples, faults, limits
 
 // data plane: one stage per room, in order
-pub mod package; // samples -> CMAF parts, playlists, windows
+pub mod package;
+pub mod timeline; // access units -> frame indices, the records they follow from, source cuts // samples -> CMAF parts, playlists, windows
 
 // pixels: the worker's protocol and client
 pub mod pixels;
