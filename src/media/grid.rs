@@ -23,6 +23,25 @@ impl FrameRate {
     pub fn hz(self) -> f64 {
         f64::from(self.num) / f64::from(self.den)
     }
+
+    /// 90 kHz ticks as whole frames, nearest (a half goes up). Exact.
+    pub fn frames(self, ticks: i64) -> i64 {
+        let (a, b) = (i128::from(ticks) * i128::from(self.num), 90_000 * i128::from(self.den));
+        i64::try_from((2 * a + b).div_euclid(2 * b)).unwrap_or(i64::MAX)
+    }
+
+    /// Where frame `n` lies, 90 kHz ticks from frame 0, nearest.
+    pub fn ticks(self, n: i64) -> i64 {
+        let (a, b) = (i128::from(n) * 90_000 * i128::from(self.den), i128::from(self.num));
+        i64::try_from((2 * a + b).div_euclid(2 * b)).unwrap_or(i64::MAX)
+    }
+
+    /// How far `ticks` lie from a whole number of frames, in frames: -0.5 to 0.5.
+    pub fn phase(self, ticks: i64) -> f64 {
+        let off =
+            i128::from(ticks) * i128::from(self.num) - i128::from(self.frames(ticks)) * 90_000 * i128::from(self.den);
+        off as f64 / (90_000.0 * f64::from(self.den))
+    }
 }
 
 /// A rate and its cut lengths: `segment` = F, `gop` = G, `part` = P frames; P | G | F.
@@ -175,6 +194,24 @@ impl Grid {
     }
 }
 
+/// How far apart a source's random access points are, frames of its grid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SourceGop {
+    /// Always the same distance.
+    Regular(u32),
+    /// Scene cuts: never further apart than `max`.
+    Irregular { max: u32 },
+    /// None seen, or too far apart to cut at.
+    Unknown,
+}
+
+/// What a channel learnt about its source; kept for its next session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceProfile {
+    pub rate: FrameRate,
+    pub gop: SourceGop,
+}
+
 /// One per run: the map from source time to N, for all legs of one mux.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Anchor {
@@ -182,6 +219,8 @@ pub struct Anchor {
     pub term: u64,
     /// Raw 33-bit PTS of frame `n0`.
     pub pts0: u64,
+    /// Raw 33-bit DTS of the same unit: decode index d = n0 + round((dts - dts0) * rate).
+    pub dts0: u64,
     pub n0: i64,
 }
 

@@ -1,0 +1,159 @@
+//! PROGRAM-DATE-TIME: a line through the earliest arrivals, re-fitted rarely and without a step.
+
+use std::time::Duration;
+
+use super::run::nanos;
+use crate::media::grid::{Grid, PdtLine};
+use crate::time::{Mono, Wall};
+
+#[derive(Debug)]
+pub(super) struct Pdt {
+    grid: Grid,
+    /// The line in force and, from its `from_n` on, the one after it.
+    line: PdtLine,
+    next: Option<PdtLine>,
+    fitted: Mono,
+    /// Error (arrival - PDT) when the line was fitted, and of the first window after: (when, ns).
+    at_fit: i64,
+    reference: Option<(Mono, i64)>,
+    window: Mono,
+    least: i64,
+}
+
+/// The first line: the smallest (arrival - time since the first frame) of the frames seen so far.
+pub(super) fn first_line(from_n: i64, seen: impl Iterator<Item = (Wall, i64)>, ppm: i32) -> Option<PdtLine> {
+    let wall = seen.map(|(arrival, time)| arrival.0.saturating_sub(nanos(time))).min()?;
+    Some(PdtLine { from_n, wall: Wall(wall), ppm })
+}
+
+impl Pdt {
+    pub(super) fn new(grid: Grid, line: PdtLine, now: Mono) -> Pdt {
+        Pdt { grid, line, next: None, fitted: now, at_fit: 0, reference: None, window: now, least: i64::MAX }
+    }
+
+    pub(super) fn ppm(&self) -> i32 {
+        self.next.unwrap_or(self.line).ppm
+    }
+
+    /// One frame of session time `time` (ticks) arrived; `max_n`: the furthest frame so far. A line to commit, if due.
+    pub(super) fn observe(&mut self, now: Mono, arrival: Wall, time: i64, max_n: i64) -> Option<PdtLine> {
+        if let Some(next) = self.next.filter(|next| max_n >= next.from_n) {
+            self.line = next;
+            self.next = None;
+            self.restart(now);
+        }
+        let pdt = self.line.at_nanos(&self.grid, nanos(time));
+        self.least = self.least.min(arrival.0.saturating_sub(pdt.0));
+        if now.since(self.window) < WINDOW {
+            return None;
+        }
+        let error = std::mem::replace(&mut self.least, i64::MAX);
+        self.window = now;
+        let Some((since, first)) = self.reference else {
+            self.reference = Some((now, error));
+            return None;
+        };
+        let age = now.since(self.fitted);
+        let grows = error.abs() > ERROR_MAX && error.abs() > self.at_fit.abs() + ERROR_GROWTH;
+        if self.next.is_some() || !(age >= REFIT || (grows && age >= REFIT_SOONEST)) {
+            return None;
+        }
+        let elapsed = i64::try_from(now.since(since).as_nanos()).unwrap_or(i64::MAX).max(1);
+        let drift = ppm_of(error - first, elapsed);
+        let repair = ppm_of(error, nanos_of(REFIT));
+        let most = if error < 0 { SLOPE_STEP_AHEAD } else { SLOPE_STEP };
+        let change = (drift + repair).clamp(-most, most);
+        self.at_fit = error;
+        self.fitted = now;
+        if change == 0 {
+            self.restart(now);
+            return None;
+        }
+        let f = i64::from(self.grid.cadence.segment);
+        let from_n = (max_n.div_euclid(f) + 2) * f;
+        let wall = self.line.at(&self.grid, from_n);
+        let next = PdtLine { from_n, wall, ppm: self.line.ppm.saturating_add(change) };
+        self.next = Some(next);
+        self.next
+    }
+
+    fn restart(&mut self, now: Mono) {
+        self.reference = None;
+        self.window = now;
+        self.least = i64::MAX;
+    }
+}
+
+fn nanos_of(span: Duration) -> i64 {
+    i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)
+}
+
+fn ppm_of(error: i64, over: i64) -> i32 {
+    i32::try_from(i128::from(error) * 1_000_000 / i128::from(over.max(1))).unwrap_or(0)
+}
+
+/// The smallest error of so long a window counts: later frames were only late.
+const WINDOW: Duration = Duration::from_secs(10);
+/// A line holds at least so long ...
+const REFIT: Duration = Duration::from_secs(600);
+/// ... unless its error passes 40 ms and grows: the first lines know no slope yet.
+const REFIT_SOONEST: Duration = Duration::from_secs(20);
+const ERROR_MAX: i64 = 40_000_000;
+const ERROR_GROWTH: i64 = 20_000_000;
+/// Largest change of slope, ppm; the second while PDT is ahead of the wall.
+const SLOPE_STEP: i32 = 2_000;
+const SLOPE_STEP_AHEAD: i32 = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::grid::Cadence;
+    use crate::media::modes::LatencyMode;
+
+    const SECOND: i64 = 1_000_000_000;
+
+    /// Runs a source `ppm` slow for `seconds` with jitter up to 30 ms; the worst |arrival floor - PDT| and the lines.
+    fn run(ppm: i64, seconds: i64) -> (i64, Vec<PdtLine>) {
+        let grid = Grid { cadence: Cadence::for_rate(25.0, LatencyMode::Ultra), msn0: 1 };
+        let mut lines = vec![PdtLine { from_n: 0, wall: Wall(0), ppm: 0 }];
+        let mut pdt = Pdt::new(grid, lines[0], Mono(0));
+        let (mut worst, mut noise) = (0, 7u64);
+        for n in 0..seconds * 25 {
+            noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let ideal = n * (SECOND / 25) + n * (SECOND / 25) / 1_000_000 * ppm;
+            let arrival = ideal + i64::try_from(noise >> 40).unwrap() % 30_000_000;
+            lines.extend(pdt.observe(Mono(arrival.cast_unsigned()), Wall(arrival), n * 3_600, n));
+            let line = lines.iter().rfind(|line| line.from_n <= n).unwrap();
+            worst = worst.max((line.at(&grid, n).0 - ideal).abs());
+        }
+        (worst, lines)
+    }
+
+    #[test]
+    fn a_source_two_thousand_ppm_off_stays_within_a_hundred_milliseconds() {
+        for ppm in [-2_000, -500, -100, 0, 100, 500, 2_000] {
+            let (worst, lines) = run(ppm, 3 * 3_600);
+            assert!(worst <= 100_000_000, "{ppm} ppm: {} ms, {lines:?}", worst / 1_000_000);
+            assert!(lines.len() <= 3 + 18 + 1, "{ppm} ppm: {} lines in 3 h", lines.len());
+        }
+    }
+
+    #[test]
+    fn lines_join_without_a_step_and_change_slope_within_their_limits() {
+        let grid = Grid { cadence: Cadence::for_rate(25.0, LatencyMode::Ultra), msn0: 1 };
+        for ppm in [-2_000, 2_000] {
+            let (_, lines) = run(ppm, 7_200);
+            assert!(lines.len() > 1);
+            for pair in lines.windows(2) {
+                assert_eq!(pair[0].at(&grid, pair[1].from_n), pair[1].wall);
+                assert!((pair[0].ppm - pair[1].ppm).abs() <= 10_000 && pair[1].from_n % 50 == 0);
+            }
+        }
+    }
+
+    #[test]
+    fn a_late_first_frame_does_not_put_the_line_into_the_future() {
+        let seen = [(Wall(900_000_000), 0i64), (Wall(540_000_000), 3_600), (Wall(581_000_000), 7_200)];
+        assert_eq!(first_line(0, seen.into_iter(), 0).unwrap().wall, Wall(500_000_000));
+    }
+}

@@ -1,0 +1,442 @@
+//! A session on its grid: one unit at a time to its run, its index, its segment.
+
+use std::collections::VecDeque;
+
+use super::audio::AudioGrid;
+use super::grid::GopProbe;
+use super::pdt::{Pdt, first_line};
+use super::run::{Placed, Runs, Stamp, Verdict};
+use super::session::{AudioOut, Leg, Out};
+use super::source::{Cutter, Index, Piece};
+use crate::media::access_unit::AccessUnit;
+use crate::media::fault::{At, Fault, FaultKind};
+use crate::media::grid::{Ends, Grid, Place, Record, SourceProfile};
+use crate::media::track::{AudioConfig, TrackConfig, VideoConfig};
+use crate::time::{Mono, Now, Wall};
+
+/// What becomes of an audio track.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Pass,
+    Worker,
+    /// No configuration when the grid was made: not part of the session.
+    Unknown,
+}
+
+#[derive(Debug)]
+pub(super) struct Track {
+    pub(super) number: u16,
+    pub(super) fate: Fate,
+    pub(super) grid: AudioGrid,
+    /// Frames whose run is not known yet.
+    pub(super) waiting: VecDeque<AccessUnit>,
+    /// Frames whose segment is not decided yet.
+    pub(super) undecided: VecDeque<(i64, AccessUnit)>,
+    pub(super) last: Option<Place>,
+}
+
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) grid: Grid,
+    pub(super) runs: Runs,
+    pub(super) pdt: Pdt,
+    pub(super) audio_only: bool,
+    /// A worker makes a ladder of the video.
+    pub(super) ladder: bool,
+    pub(super) cutter: Option<Cutter>,
+    pub(super) gop: GopProbe,
+    pub(super) told: SourceProfile,
+    pub(super) on_air: Option<u8>,
+    pub(super) last_on_air: Mono,
+    pub(super) shown: Shown,
+    pub(super) tracks: Vec<Track>,
+    /// New runs of late.
+    pub(super) made: VecDeque<Mono>,
+    /// A source rendition goes on at a random access point only.
+    pub(super) resume: bool,
+    /// New headers for the source rendition, from the next random access point on.
+    pub(super) reconfigure: bool,
+    pub(super) video_config: Option<VideoConfig>,
+    pub(super) pieces: Vec<Piece>,
+}
+
+/// Which N were given out: the last 128.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Shown {
+    max: Option<i64>,
+    bits: u128,
+}
+
+impl Shown {
+    /// False if `n` was shown before, or lies too far back to know.
+    fn show(&mut self, n: i64) -> bool {
+        let max = *self.max.get_or_insert(n - 1);
+        if n > max {
+            self.bits = u32::try_from(n - max).ok().and_then(|by| self.bits.checked_shl(by)).unwrap_or(0) | 1;
+            self.max = Some(n);
+            return true;
+        }
+        let Some(bit) = u32::try_from(max - n).ok().and_then(|by| 1u128.checked_shl(by)) else { return false };
+        let free = self.bits & bit == 0;
+        self.bits |= bit;
+        free
+    }
+
+    fn next(&self) -> i64 {
+        self.max.map_or(0, |max| max + 1)
+    }
+}
+
+impl Track {
+    pub(super) fn new(track: usize, config: Option<&AudioConfig>) -> Track {
+        let rate = config.map_or(48_000, |config| config.sample_rate.max(1));
+        Track {
+            grid: AudioGrid::new(u16::try_from(track).unwrap_or(u16::MAX), rate),
+            number: u16::try_from(track).unwrap_or(u16::MAX),
+            fate: match config {
+                None => Fate::Unknown,
+                Some(config) if config.passes_through() => Fate::Pass,
+                Some(_) => Fate::Worker,
+            },
+            waiting: VecDeque::new(),
+            undecided: VecDeque::new(),
+            last: None,
+        }
+    }
+}
+
+impl Running {
+    /// Which leg the session is fed by: the first; another one once it was silent for 0.5 s or left.
+    pub(super) fn take_over(&mut self, leg: u8, now: Mono, random_access: bool) {
+        let free = self.on_air.is_none_or(|air| air != leg && now.since(self.last_on_air) > ON_AIR_SILENCE);
+        if free && random_access {
+            self.on_air = Some(leg);
+            self.resume = true;
+        }
+        if self.on_air == Some(leg) {
+            self.last_on_air = now;
+        }
+    }
+
+    /// Headers that differ from those on air: a source rendition must be cut for them.
+    pub(super) fn headers(&mut self, leg: u8, state: &Leg, random_access: bool, out: &mut VecDeque<Out>) {
+        if self.on_air != Some(leg) || !random_access || state.video_config == self.video_config {
+            return;
+        }
+        self.video_config.clone_from(&state.video_config);
+        let (Some(pid), Some(config)) = (state.video, &state.video_config) else { return };
+        let config = Out::Config { pid, config: TrackConfig::Video(config.clone()) };
+        if self.cutter.is_some() {
+            self.reconfigure = true;
+        }
+        out.push_back(config);
+    }
+
+    /// False: the unit has no place.
+    pub(super) fn video(&mut self, now: Now, leg: u8, unit: AccessUnit, out: &mut VecDeque<Out>) -> bool {
+        let (stamp, sane) = Stamp::new(unit.pts.raw33(), unit.dts.raw33(), unit.random_access, unit.received);
+        let verdict = self.runs.judge(leg, &stamp, self.on_air);
+        if self.on_air != Some(leg) {
+            return false;
+        }
+        if !sane {
+            out.push_back(fault(
+                FaultKind::NoTimestamp,
+                &unit,
+                "PTS lies before DTS or 10 s behind it: DTS stands for it",
+            ));
+        }
+        let verdict =
+            if std::mem::take(&mut self.reconfigure) && unit.random_access { Verdict::Stray } else { verdict };
+        let placed = match verdict {
+            Verdict::Continues(placed) => placed,
+            Verdict::Fits(placed) => {
+                self.gop.restart();
+                placed
+            }
+            Verdict::Stray => match self.new_run(now, leg, &stamp, &unit, out) {
+                Some(placed) => placed,
+                None if self.cutter.is_none() => {
+                    // Too many jumps: the decoder is kept fed, nothing is shown before the next random access point.
+                    out.push_back(Out::Video { n: self.shown.next(), prime: true, hidden: false, unit });
+                    return true;
+                }
+                None => return false,
+            },
+        };
+        self.watch(now, &placed, &unit, out);
+        self.emit(unit, &placed, out)
+    }
+
+    fn new_run(
+        &mut self,
+        now: Now,
+        leg: u8,
+        stamp: &Stamp,
+        unit: &AccessUnit,
+        out: &mut VecDeque<Out>,
+    ) -> Option<Placed> {
+        while self.made.front().is_some_and(|at| now.mono.since(*at) > RUNS_SPAN) {
+            self.made.pop_front();
+        }
+        let must_start = self.cutter.is_some() || self.made.len() >= RUNS_MANY;
+        if must_start && !stamp.random_access {
+            return None;
+        }
+        self.made.push_back(now.mono);
+        let first = self.shown.max.is_none();
+        let cut = self.cutter.as_ref().map(|_| i64::from(self.grid.cadence.segment));
+        let (anchor, placed) = self.runs.begin(leg, stamp, self.shown.next(), cut);
+        self.gop.restart();
+        if self.cutter.is_some() && !first {
+            self.close_audio(self.grid.msn_of(anchor.n0), out);
+            self.cut(out, |cutter, pieces| cutter.finish(Some(anchor.n0), pieces));
+        }
+        out.push_back(Out::Record(Record::Anchor(anchor)));
+        if !first {
+            let was = format!("source time jumped: run {} begins at frame {}", anchor.run, anchor.n0);
+            out.push_back(fault(FaultKind::TimeJump, unit, &was));
+        }
+        if cut.is_some() && !first {
+            let seen =
+                std::iter::once((arrival_wall(now, unit), placed.time - self.grid.cadence.rate.ticks(anchor.n0)));
+            if let Some(line) = first_line(anchor.n0, seen, self.pdt.ppm()) {
+                self.pdt = Pdt::new(self.grid, line, now.mono);
+                out.push_back(Out::Record(Record::Pdt(line)));
+            }
+            out.push_back(Out::Discontinuity { msn: self.grid.msn_of(anchor.n0) });
+        }
+        Some(placed)
+    }
+
+    /// What a unit teaches about PDT and the source's GOP.
+    fn watch(&mut self, now: Now, placed: &Placed, unit: &AccessUnit, out: &mut VecDeque<Out>) {
+        let max_n = self.shown.max.unwrap_or(0).max(placed.n);
+        if let Some(line) = self.pdt.observe(now.mono, arrival_wall(now, unit), placed.time, max_n) {
+            out.push_back(Out::Record(Record::Pdt(line)));
+        }
+        if unit.random_access && !self.audio_only {
+            self.gop.push(placed.d);
+            let gop = self.gop.gop();
+            let telling = self.gop.seen() >= GOPS_TELLING && self.gop.seen().is_power_of_two();
+            if telling && gop != self.told.gop {
+                self.told.gop = gop;
+                out.push_back(Out::Profile(self.told));
+            }
+        }
+    }
+
+    fn emit(&mut self, unit: AccessUnit, placed: &Placed, out: &mut VecDeque<Out>) -> bool {
+        let floor = self.runs.run(placed.run).map_or(0, |run| run.floor).max(0);
+        let prime = placed.n < floor;
+        let hidden = !prime && !self.shown.show(placed.n);
+        if hidden && !self.resume {
+            out.push_back(fault(FaultKind::Collision, &unit, &format!("frame {} has a picture already", placed.n)));
+        }
+        if self.cutter.is_none() {
+            self.resume = false;
+            out.push_back(Out::Video { n: placed.n, prime, hidden, unit });
+            return true;
+        }
+        if self.resume && (!unit.random_access || hidden) {
+            return false;
+        }
+        self.resume = false;
+        let index = Index { d: placed.d, time: placed.time, shown_at: placed.shown_at };
+        let snap = !self.runs.exact;
+        if self.ladder {
+            out.push_back(Out::Video { n: placed.n, prime, hidden, unit: unit.clone() });
+        }
+        self.cut(out, |cutter, pieces| cutter.push(unit, index, snap, pieces));
+        self.drain_undecided(out, false);
+        true
+    }
+
+    pub(super) fn cut(&mut self, out: &mut VecDeque<Out>, act: impl FnOnce(&mut Cutter, &mut Vec<Piece>)) {
+        let Some(cutter) = &mut self.cutter else { return };
+        act(cutter, &mut self.pieces);
+        out.extend(self.pieces.drain(..).map(|piece| match piece {
+            Piece::Sample(sample) => Out::Source(sample),
+            Piece::Gap { place, start, duration } => Out::Gap { track: None, place, start, duration },
+        }));
+    }
+}
+
+// ── audio ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+impl Running {
+    /// A session without video: its first audio track makes N.
+    pub(super) fn audio_reference(&mut self, now: Now, leg: u8, unit: AccessUnit, out: &mut VecDeque<Out>) -> bool {
+        let (stamp, _) = Stamp::new(unit.pts.raw33(), unit.pts.raw33(), true, unit.received);
+        let before = self.runs.line(leg).map(|line| line.run);
+        let verdict = self.runs.judge(leg, &stamp, self.on_air);
+        if self.on_air != Some(leg) {
+            return false;
+        }
+        let placed = match verdict {
+            Verdict::Continues(placed) | Verdict::Fits(placed) => placed,
+            Verdict::Stray => match self.new_run(now, leg, &stamp, &unit, out) {
+                Some(placed) => placed,
+                None => return false,
+            },
+        };
+        self.shown.show(placed.n);
+        self.watch(now, &placed, &unit, out);
+        self.audio(0, unit, (placed.run, placed.shown_at, before != Some(placed.run)), out);
+        true
+    }
+
+    /// A frame whose session time is known: to its place on the grid, or to the worker.
+    pub(super) fn audio(&mut self, index: usize, unit: AccessUnit, heard: (u32, i64, bool), out: &mut VecDeque<Out>) {
+        let (run, time, moved) = heard;
+        let number = u16::try_from(index).unwrap_or(u16::MAX);
+        let overtaken = self.cutter.is_some()
+            && self
+                .on_air
+                .and_then(|leg| self.runs.line(leg))
+                .is_some_and(|line| line.run != run && self.runs.run(line.run).is_some_and(|newer| time >= newer.base));
+        // What still comes of a run that was cut off has no place behind the cut.
+        if overtaken {
+            return;
+        }
+        let track = &mut self.tracks[index];
+        match track.fate {
+            Fate::Unknown => {}
+            Fate::Worker if time >= -PREROLL => {
+                // 48 samples a millisecond, 90 ticks: 8 to 15.
+                out.push_back(Out::AudioToWorker { track: number, at: (time * 8 + 7).div_euclid(15), unit });
+            }
+            Fate::Worker => {}
+            Fate::Pass => {
+                let set = track.grid.set(run, unit.pts.raw33(), time, moved);
+                if let Some(record) = set.record {
+                    out.push_back(Out::Record(Record::Audio(record)));
+                }
+                if set.drifted {
+                    let what = if set.repeat { "repeated" } else { "dropped" };
+                    out.push_back(fault(
+                        FaultKind::AudioDrift,
+                        &unit,
+                        &format!("audio drifted 10 ms: one frame {what}"),
+                    ));
+                }
+                let Some(m) = set.m else { return };
+                if set.repeat {
+                    self.lay(index, m, unit.clone(), out);
+                }
+                self.lay(index, m + i64::from(set.repeat), unit, out);
+            }
+        }
+    }
+
+    /// Frame `m` to its segment and part: at once on a ladder's grid, with the source's cut otherwise.
+    fn lay(&mut self, index: usize, m: i64, unit: AccessUnit, out: &mut VecDeque<Out>) {
+        let track = &mut self.tracks[index];
+        if self.cutter.is_none() {
+            let place = self.grid.place_audio(m, track.grid.rate());
+            track.put(&self.grid, true, m, place, unit, out);
+            return;
+        }
+        if track.undecided.len() >= UNDECIDED_MAX
+            && let Some((_, unit)) = track.undecided.pop_front()
+        {
+            out.push_back(fault(FaultKind::Overrun, &unit, "audio waited 2 s for the picture's cut"));
+        }
+        track.undecided.push_back((m, unit));
+    }
+
+    /// Audio whose segment is decided now; all of it if `force`d.
+    pub(super) fn drain_undecided(&mut self, out: &mut VecDeque<Out>, force: bool) {
+        let Some(cutter) = &self.cutter else { return };
+        for track in &mut self.tracks {
+            while let Some((m, unit)) = track.undecided.pop_front() {
+                let (time, next) = (track.grid.time_of(m), track.grid.time_of(m + 1));
+                if time < cutter.begins() {
+                    continue;
+                }
+                let Some(place) = cutter.place_audio(time, next, force) else {
+                    track.undecided.push_front((m, unit));
+                    break;
+                };
+                track.put(&self.grid, false, m, place, unit, out);
+            }
+        }
+    }
+
+    /// Every audio track goes on in segment `msn`, whatever is open.
+    fn close_audio(&mut self, msn: u64, out: &mut VecDeque<Out>) {
+        self.drain_undecided(out, true);
+        for track in &mut self.tracks {
+            track.undecided.clear();
+            if track.fate == Fate::Pass {
+                track.gaps(&self.grid, false, (msn, 0), out);
+                track.last = Some(Place { msn: msn.saturating_sub(1), part: 0, ends: Ends::Segment });
+            }
+        }
+    }
+}
+
+impl Track {
+    /// Another configuration: a track that was passed through goes on only if this one can be too.
+    pub(super) fn reconfigured(&mut self, config: &AudioConfig) {
+        if self.fate == Fate::Pass {
+            self.grid.set_rate(config.sample_rate);
+        }
+    }
+
+    fn put(&mut self, grid: &Grid, ladder: bool, m: i64, place: Place, unit: AccessUnit, out: &mut VecDeque<Out>) {
+        self.gaps(grid, ladder, (place.msn, place.part), out);
+        self.last = Some(place);
+        out.push_back(Out::Audio(AudioOut { track: self.number, m, place, unit }));
+    }
+
+    /// The parts between the last frame's and `to`: nothing was in them. A source's segments are not told apart.
+    fn gaps(&self, grid: &Grid, ladder: bool, to: (u64, u32), out: &mut VecDeque<Out>) {
+        let cadence = grid.cadence;
+        let parts = if ladder { cadence.segment.div_ceil(cadence.part) } else { 1 };
+        let (mut msn, mut part) = match self.last {
+            None => (grid.msn0, 0),
+            Some(last) if last.ends == Ends::Segment || (last.msn < to.0 && last.part + 1 >= parts) => {
+                (last.msn + 1, 0)
+            }
+            Some(last) => (last.msn, last.part + 1),
+        };
+        for _ in 0..GAPS_MAX {
+            if (msn, part) >= to {
+                break;
+            }
+            let first = grid.first_frame(msn) + i64::from(part * cadence.part);
+            let whole = msn < to.0 && part + 1 >= parts;
+            let frames = if whole && ladder { cadence.segment - part * cadence.part } else { cadence.part };
+            let place = Place { msn, part, ends: if whole { Ends::Segment } else { Ends::Part } };
+            let start = cadence.rate.ticks(first);
+            let duration = u32::try_from(cadence.rate.ticks(first + i64::from(frames)) - start).unwrap_or(1);
+            out.push_back(Out::Gap { track: Some(self.number), place, start, duration });
+            (msn, part) = if whole { (msn + 1, 0) } else { (msn, part + 1) };
+        }
+    }
+}
+
+pub(super) fn arrival_wall(now: Now, unit: &AccessUnit) -> Wall {
+    let age = i64::try_from(now.mono.since(unit.received).as_nanos()).unwrap_or(0);
+    Wall(now.wall.0.saturating_sub(age))
+}
+
+pub(super) fn fault(kind: FaultKind, unit: &AccessUnit, detail: &str) -> Out {
+    let at = At { byte: 0, pid: Some(unit.pid), pts: Some(unit.pts.0) };
+    Out::Fault(Fault { kind, at, detail: detail.to_owned() })
+}
+
+/// A leg this silent gives way to another one.
+const ON_AIR_SILENCE: std::time::Duration = std::time::Duration::from_millis(500);
+/// After so many new runs within the span one begins at a random access point only.
+const RUNS_MANY: usize = 16;
+const RUNS_SPAN: std::time::Duration = std::time::Duration::from_secs(10);
+/// GOPs seen before the profile is corrected.
+const GOPS_TELLING: u32 = 4;
+/// Audio frames that wait for the picture's cut: 2 s.
+const UNDECIDED_MAX: usize = 96;
+/// Parts that one hole may list.
+const GAPS_MAX: usize = 16_384;
+/// Audio this long before N = 0 primes the encoder: 0.5 s.
+const PREROLL: i64 = 45_000;

@@ -1,0 +1,566 @@
+//! The timeline of one session: units of its legs in, records and placed units out, in the order in which they count.
+
+use std::collections::VecDeque;
+
+use super::firewall::{AudioClock, Heard, WAIT};
+use super::grid::{GopProbe, RateProbe};
+use super::pdt::{Pdt, first_line};
+use super::run::{LEGS_MAX, Rules, Runs};
+use super::running::{Running, Shown, Track, arrival_wall, fault};
+use super::source::{Cutter, SourcePlan, SourceSample, plan};
+use crate::media::access_unit::AccessUnit;
+use crate::media::channel::ChannelKind;
+use crate::media::fault::{Fault, FaultKind};
+use crate::media::grid::{Cadence, FrameRate, Grid, PdtLine, Place, Record, SourceGop, SourceProfile};
+use crate::media::limits;
+use crate::media::modes::LatencyMode;
+use crate::media::track::{AudioConfig, Pid, Program, TrackConfig, VideoConfig};
+use crate::time::unwrap::nearest;
+use crate::time::{Mono, Now, Wall};
+
+/// What the session knows before its first byte.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    pub kind: ChannelKind,
+    pub mode: LatencyMode,
+    /// Learnt in an earlier session of the channel: binds, and saves the wait.
+    pub profile: Option<SourceProfile>,
+    /// The channel's last media sequence number.
+    pub last_msn: Option<u64>,
+    pub rules: Rules,
+}
+
+/// The grid stands: what encoders and renditions are opened with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ready {
+    pub grid: Grid,
+    /// EXT-X-TARGETDURATION of every playlist, seconds.
+    pub target_duration: u32,
+    /// Of the source rendition; `None` for a ladder alone, and without video.
+    pub source: Option<SourcePlan>,
+    /// `None`: an audio-only session on a grid of 25.
+    pub video: Option<(Pid, VideoConfig)>,
+    /// In track order: what `track` counts. Without a configuration by now: not part of the session.
+    pub audio: Vec<(Pid, Option<AudioConfig>)>,
+}
+
+/// An audio frame of 1024 samples on the session's grid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AudioOut {
+    pub track: u16,
+    pub m: i64,
+    /// A frame with a later place also ends what is open: a hole may hide the frame that would have.
+    pub place: Place,
+    pub unit: AccessUnit,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Out {
+    /// To be committed before anything after it in this queue is used.
+    Record(Record),
+    Ready(Box<Ready>),
+    /// The source cannot be served as configured; the sentence says what to change. Nothing follows.
+    Refused(String),
+    /// To be kept for the channel's next session.
+    Profile(SourceProfile),
+    /// Track headers changed after `Ready`; counts from the next unit on.
+    Config {
+        pid: Pid,
+        config: TrackConfig,
+    },
+    /// For the worker. `prime`: decode only (before its run's first frame). `hidden`: N was shown before.
+    Video {
+        n: i64,
+        prime: bool,
+        hidden: bool,
+        unit: AccessUnit,
+    },
+    /// Passed through.
+    Audio(AudioOut),
+    /// To be re-encoded; `at`: 48 kHz sample from the origin (a little below 0 at the start: preroll).
+    AudioToWorker {
+        track: u16,
+        at: i64,
+        unit: AccessUnit,
+    },
+    Source(SourceSample),
+    /// A part of the source (`track` `None`) or of a passed-through audio track that holds nothing; 90 kHz.
+    Gap {
+        track: Option<u16>,
+        place: Place,
+        start: i64,
+        duration: u32,
+    },
+    /// Closes what is open in every rendition; segment `msn` begins another timeline.
+    Discontinuity {
+        msn: u64,
+    },
+    Fault(Fault),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Leg {
+    pub(super) video: Option<Pid>,
+    audio: Vec<Pid>,
+    pub(super) video_config: Option<VideoConfig>,
+    /// By track.
+    audio_config: Vec<Option<AudioConfig>>,
+    /// Nothing can be decoded before the next random access point.
+    wait: bool,
+    clocks: Vec<AudioClock>,
+}
+
+enum Role {
+    Video,
+    Audio(usize),
+    Other,
+}
+
+impl Leg {
+    fn role(&self, pid: Pid) -> Role {
+        if self.video == Some(pid) {
+            return Role::Video;
+        }
+        self.audio.iter().position(|p| *p == pid).map_or(Role::Other, Role::Audio)
+    }
+}
+
+/// Until the grid is known: everything that came, and what it shows.
+#[derive(Debug, Default)]
+struct Probe {
+    units: VecDeque<(Now, u8, AccessUnit)>,
+    bytes: usize,
+    leg: Option<u8>,
+    rate: RateProbe,
+    /// Arrivals of the first unit and of the first random access point; stamps of the latter.
+    since: Option<Mono>,
+    start: Option<Mono>,
+    random_access: u32,
+    audio_only: bool,
+    seen_video: bool,
+}
+
+/// One per session; sans-IO. After every call drain `poll`.
+#[derive(Debug)]
+pub struct Timeline {
+    facts: Facts,
+    legs: [Leg; LEGS_MAX],
+    probe: Probe,
+    running: Option<Box<Running>>,
+    refused: bool,
+    out: VecDeque<Out>,
+    skipped: u64,
+}
+
+impl Timeline {
+    pub fn new(facts: Facts) -> Timeline {
+        Timeline {
+            facts,
+            legs: Default::default(),
+            probe: Probe::default(),
+            running: None,
+            refused: false,
+            out: VecDeque::new(),
+            skipped: 0,
+        }
+    }
+
+    pub fn poll(&mut self) -> Option<Out> {
+        self.out.pop_front()
+    }
+
+    /// Units that had no place: before a random access point, of a leg not on air, of no track.
+    pub fn skipped(&self) -> u64 {
+        self.skipped
+    }
+
+    /// The leg that the session is fed by.
+    pub fn on_air(&self) -> Option<u8> {
+        self.running.as_ref()?.on_air
+    }
+
+    /// N of the last unit of a leg's reference track; `None` while it fits no run.
+    pub fn last_index(&self, leg: u8) -> Option<i64> {
+        self.running.as_ref()?.runs.line(leg).map(|line| line.n)
+    }
+
+    /// A connection begins on `leg`; its demuxer starts anew.
+    pub fn leg_joined(&mut self, leg: u8) {
+        if let Some(state) = self.legs.get_mut(usize::from(leg)) {
+            *state = Leg { wait: true, ..Leg::default() };
+        }
+        if let Some(running) = &mut self.running {
+            running.runs.joined(leg);
+        }
+    }
+
+    pub fn leg_left(&mut self, leg: u8) {
+        if let Some(running) = &mut self.running
+            && running.on_air == Some(leg)
+        {
+            running.on_air = None;
+        }
+    }
+
+    pub fn program(&mut self, leg: u8, program: &Program) {
+        let Some(state) = self.legs.get_mut(usize::from(leg)) else { return };
+        state.video = program.tracks.iter().find(|t| t.codec.is_video()).map(|t| t.pid);
+        state.audio =
+            program.tracks.iter().filter(|t| t.codec.is_audio()).map(|t| t.pid).take(limits::TRACKS_MAX).collect();
+        state.audio_config.resize(state.audio.len(), None);
+        state.clocks.resize_with(state.audio.len(), AudioClock::default);
+    }
+
+    pub fn config(&mut self, leg: u8, pid: Pid, config: &TrackConfig) {
+        let Some(state) = self.legs.get_mut(usize::from(leg)) else { return };
+        match (state.role(pid), config) {
+            (Role::Video, TrackConfig::Video(video)) => state.video_config = Some(video.clone()),
+            (Role::Audio(track), TrackConfig::Audio(audio)) => {
+                let changed = state.audio_config[track].as_ref().is_some_and(|old| old != audio);
+                state.audio_config[track] = Some(audio.clone());
+                if let Some(running) = &mut self.running
+                    && changed
+                    && running.on_air == Some(leg)
+                {
+                    if let Some(track) = running.tracks.get_mut(track) {
+                        track.reconfigured(audio);
+                    }
+                    self.out.push_back(Out::Config { pid, config: config.clone() });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A unit of `leg`, in the order of its demuxer.
+    pub fn push(&mut self, now: Now, leg: u8, unit: AccessUnit) {
+        if usize::from(leg) >= LEGS_MAX || self.refused {
+            self.skipped += 1;
+            return;
+        }
+        if self.running.is_some() {
+            self.route(now, leg, unit);
+        } else {
+            self.collect(now, leg, unit);
+            self.try_begin(now);
+        }
+    }
+
+    /// When `handle_timeout` is due.
+    pub fn deadline(&self) -> Option<Mono> {
+        if let Some(running) = &self.running {
+            return running.tracks.iter().filter_map(|t| t.waiting.front()).map(|unit| unit.received + WAIT).min();
+        }
+        if self.refused {
+            return None;
+        }
+        let source = self.facts.kind != ChannelKind::Transcode && self.facts.profile.is_none();
+        let wait = if source { GOP_WAIT } else { RATE_WAIT };
+        match (self.probe.start, self.probe.since) {
+            (Some(start), _) if self.rate_pending(start) => Some(start + RATE_WAIT),
+            (Some(start), _) => Some(start + wait),
+            (None, Some(since)) => Some(since + VIDEO_WAIT),
+            (None, None) => None,
+        }
+    }
+
+    pub fn handle_timeout(&mut self, now: Now) {
+        if self.running.is_some() {
+            self.drain_waiting(now);
+        } else if !self.refused {
+            self.try_begin(now);
+        }
+    }
+
+    /// End of the session: what was held back comes out.
+    pub fn finish(&mut self, now: Now) {
+        if self.running.is_none() && !self.refused {
+            self.begin(now);
+        }
+        self.with_running(|running, out| {
+            running.drain_undecided(out, true);
+            running.cut(out, |cutter, pieces| cutter.finish(None, pieces));
+        });
+    }
+
+    fn rate_pending(&self, start: Mono) -> bool {
+        let leg = self.probe.leg.map(|leg| &self.legs[usize::from(leg)]);
+        let latest = self.probe.units.back().map_or(start, |(now, ..)| now.mono);
+        let named = leg.is_some_and(|leg| leg.video_config.as_ref().is_some_and(|v| v.rate.is_some()));
+        let configs = leg.is_none_or(|leg| leg.audio_config.iter().all(Option::is_some));
+        latest.since(start) < RATE_WAIT && !(self.probe.rate.enough(self.facts.profile.is_some(), named) && configs)
+    }
+
+    fn with_running(&mut self, act: impl FnOnce(&mut Running, &mut VecDeque<Out>)) {
+        if let Some(running) = &mut self.running {
+            act(running, &mut self.out);
+        }
+    }
+}
+
+// ── before the grid ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+impl Timeline {
+    fn collect(&mut self, now: Now, leg: u8, unit: AccessUnit) {
+        let state = &mut self.legs[usize::from(leg)];
+        let role = state.role(unit.pid);
+        let probe = &mut self.probe;
+        if matches!(role, Role::Other) {
+            self.skipped += 1;
+            return;
+        }
+        probe.since.get_or_insert(now.mono);
+        let first = *probe.leg.get_or_insert(leg) == leg;
+        if matches!(role, Role::Video) && first {
+            probe.seen_video = true;
+            probe.rate.push(unit.dts.raw33());
+            probe.random_access += u32::from(unit.random_access);
+            if unit.random_access {
+                probe.start.get_or_insert(now.mono);
+            }
+        }
+        if state.video.is_none() && first {
+            probe.audio_only = true;
+            probe.start.get_or_insert(now.mono);
+        }
+        // Before the first picture that can be decoded only its time counts; audio may belong to what follows.
+        if probe.start.is_none() && matches!(role, Role::Video) {
+            self.skipped += 1;
+            return;
+        }
+        probe.bytes += unit.data.len();
+        probe.units.push_back((now, leg, unit));
+        while probe.units.len() > PROBE_UNITS_MAX || probe.bytes > limits::PRIME_BYTES {
+            let Some((.., unit)) = probe.units.pop_front() else { break };
+            probe.bytes -= unit.data.len();
+            self.skipped += 1;
+        }
+    }
+
+    /// Begins as soon as the rate and, for a source rendition, the GOP are known, or were waited for.
+    fn try_begin(&mut self, now: Now) {
+        if self.probe.start.is_none()
+            && !self.probe.seen_video
+            && self.probe.since.is_some_and(|since| now.mono.since(since) >= VIDEO_WAIT)
+        {
+            self.probe.audio_only = true;
+            self.probe.start = self.probe.since;
+        }
+        let Some(start) = self.probe.start else { return };
+        let waited = now.mono.since(start);
+        if self.probe.audio_only {
+            let leg = self.probe.leg.map(|leg| &self.legs[usize::from(leg)]);
+            let known = leg.is_some_and(|leg| leg.audio_config.iter().all(Option::is_some));
+            if known || waited >= RATE_WAIT {
+                self.begin(now);
+            }
+            return;
+        }
+        let source = self.facts.kind != ChannelKind::Transcode;
+        let gop_known = !source || self.facts.profile.is_some() || self.probe.random_access >= 2;
+        if (waited >= RATE_WAIT || !self.rate_pending(start)) && (gop_known || waited >= GOP_WAIT) {
+            self.begin(now);
+        }
+    }
+
+    fn begin(&mut self, now: Now) {
+        let Some(leg) = self.probe.leg else { return };
+        let state = &self.legs[usize::from(leg)];
+        let audio_only = self.probe.audio_only;
+        let stored = self.facts.profile;
+        let named = state.video_config.as_ref().and_then(|v| v.rate);
+        let (rate, exact) = if audio_only {
+            (AUDIO_GRID, false)
+        } else {
+            self.probe.rate.resolve(stored.map(|profile| profile.rate), named)
+        };
+        let mut cadence = Cadence::for_rate(rate.hz(), self.facts.mode);
+        let source = self.facts.kind != ChannelKind::Transcode && !audio_only;
+        let gop = stored.map_or_else(|| self.first_gop(leg, rate), |profile| profile.gop);
+        let plan = source.then(|| plan(gop, cadence, self.facts.mode));
+        if let Some(plan) = plan {
+            if self.facts.kind == ChannelKind::Hybrid && !plan.fits_ladder {
+                self.refused = true;
+                self.probe.units.clear();
+                self.out.push_back(Out::Refused(refusal(gop, rate)));
+                return;
+            }
+            cadence = Cadence { segment: plan.segment, gop: plan.segment, ..cadence };
+        }
+        let grid = Grid { cadence, msn0: now.wall.unix_seconds().max(self.facts.last_msn.map_or(0, |msn| msn + 1)) };
+        let seen = self.arrivals(leg, audio_only);
+        let line = first_line(0, seen.into_iter(), 0).unwrap_or(PdtLine { from_n: 0, wall: now.wall, ppm: 0 });
+        let told = SourceProfile { rate: cadence.rate, gop };
+        self.out.push_back(Out::Record(Record::Grid(grid)));
+        self.out.push_back(Out::Record(Record::Pdt(line)));
+        self.out.push_back(Out::Ready(Box::new(Ready {
+            grid,
+            target_duration: plan.map_or(self.facts.mode.params().target_duration, |plan| plan.target_duration),
+            source: plan,
+            video: state.video.filter(|_| !audio_only).zip(state.video_config.clone()),
+            audio: state.audio.iter().copied().zip(state.audio_config.iter().cloned()).collect(),
+        })));
+        if stored.is_none() && !audio_only {
+            self.out.push_back(Out::Profile(told));
+        }
+        let tracks =
+            state.audio_config.iter().enumerate().map(|(track, config)| Track::new(track, config.as_ref())).collect();
+        self.running = Some(Box::new(Running {
+            grid,
+            runs: Runs::new(cadence.rate, exact, self.facts.rules),
+            pdt: Pdt::new(grid, line, now.mono),
+            audio_only,
+            ladder: self.facts.kind != ChannelKind::Transmux,
+            cutter: plan.map(|plan| Cutter::new(plan, cadence, grid.msn0)),
+            gop: GopProbe::default(),
+            told,
+            on_air: None,
+            last_on_air: now.mono,
+            shown: Shown::default(),
+            tracks,
+            made: VecDeque::new(),
+            resume: false,
+            reconfigure: false,
+            video_config: state.video_config.clone(),
+            pieces: Vec::new(),
+        }));
+        for (now, leg, unit) in std::mem::take(&mut self.probe.units) {
+            self.route(now, leg, unit);
+        }
+    }
+
+    /// The GOP as far as the first two random access points tell it.
+    fn first_gop(&self, leg: u8, rate: FrameRate) -> SourceGop {
+        let mut starts = self.probe.units.iter().filter(|(_, from, unit)| {
+            *from == leg && unit.random_access && self.legs[usize::from(leg)].video == Some(unit.pid)
+        });
+        let (Some((.., first)), Some((.., second))) = (starts.next(), starts.next()) else {
+            return SourceGop::Unknown;
+        };
+        let gop = rate.frames(nearest(second.dts.raw33().cast_signed() - first.dts.raw33().cast_signed(), 0));
+        u32::try_from(gop).ok().filter(|gop| *gop > 0).map_or(SourceGop::Unknown, SourceGop::Regular)
+    }
+
+    /// Arrival and time since the first, of the reference units that were collected.
+    fn arrivals(&self, leg: u8, audio_only: bool) -> Vec<(Wall, i64)> {
+        let state = &self.legs[usize::from(leg)];
+        let reference = if audio_only { state.audio.first().copied() } else { state.video };
+        let (mut seen, mut last) = (Vec::new(), None);
+        for (now, from, unit) in &self.probe.units {
+            if *from != leg || Some(unit.pid) != reference {
+                continue;
+            }
+            let raw = unit.dts.raw33().cast_signed();
+            let (time, before) = last.unwrap_or((0, raw));
+            let step = nearest(raw - before, 0);
+            if !(0..=180_000).contains(&step) {
+                break;
+            }
+            last = Some((time + step, raw));
+            seen.push((arrival_wall(*now, unit), time + step));
+        }
+        seen
+    }
+}
+
+fn refusal(gop: SourceGop, rate: FrameRate) -> String {
+    let found = match gop {
+        SourceGop::Regular(g) => format!("every {:.2} s", f64::from(g) / rate.hz()),
+        SourceGop::Irregular { max } => format!("irregularly, up to {:.2} s apart", f64::from(max) / rate.hz()),
+        SourceGop::Unknown => "more than 2.5 s apart".to_owned(),
+    };
+    format!(
+        "a hybrid channel cuts its ladder where the source has key frames, and this source has them {found}: set the encoder's GOP to 1 or 2 s (scene cuts off), or set kind = \"transcode\""
+    )
+}
+
+// ── on the grid ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+impl Timeline {
+    fn route(&mut self, now: Now, leg: u8, unit: AccessUnit) {
+        let Some(running) = &mut self.running else { return };
+        let state = &mut self.legs[usize::from(leg)];
+        let audio_only = running.audio_only;
+        match state.role(unit.pid) {
+            Role::Video if !audio_only => {
+                if state.wait && !unit.random_access {
+                    self.skipped += 1;
+                    return;
+                }
+                state.wait = false;
+                running.take_over(leg, now.mono, unit.random_access);
+                running.headers(leg, state, unit.random_access, &mut self.out);
+                let random_access = unit.random_access;
+                let before = running.runs.line(leg).map(|line| line.run);
+                if !running.video(now, leg, unit, &mut self.out) {
+                    self.skipped += 1;
+                }
+                let moved = running.runs.line(leg).map(|line| line.run) != before;
+                if moved || random_access {
+                    self.drain_waiting(now);
+                }
+            }
+            Role::Audio(0) if audio_only => {
+                state.wait = false;
+                running.take_over(leg, now.mono, true);
+                if !running.audio_reference(now, leg, unit, &mut self.out) {
+                    self.skipped += 1;
+                }
+            }
+            Role::Audio(track) if running.on_air == Some(leg) || running.on_air.is_none() => {
+                let Some(track) = running.tracks.get_mut(track) else { return };
+                if track.waiting.len() >= WAITING_MAX {
+                    track.waiting.pop_front();
+                    self.skipped += 1;
+                }
+                track.waiting.push_back(unit);
+                self.drain_waiting(now);
+            }
+            _ => self.skipped += 1,
+        }
+    }
+
+    /// Audio whose run is known now, or was waited for long enough.
+    fn drain_waiting(&mut self, now: Now) {
+        let Some(running) = &mut self.running else { return };
+        let Some(leg) = running.on_air else { return };
+        let state = &mut self.legs[usize::from(leg)];
+        for index in 0..running.tracks.len() {
+            let Some(clock) = state.clocks.get_mut(index) else { continue };
+            while let Some(unit) = running.tracks[index].waiting.pop_front() {
+                let may_wait = now.mono.since(unit.received) < WAIT;
+                let frame = running.tracks[index].grid.frame();
+                let heard = clock.judge(&running.runs, leg, unit.pts.raw33(), frame, unit.received, may_wait);
+                let Heard::At { run, time, moved, split } = heard else {
+                    if may_wait {
+                        running.tracks[index].waiting.push_front(unit);
+                        break;
+                    }
+                    self.skipped += 1;
+                    continue;
+                };
+                if split {
+                    self.out.push_back(fault(
+                        FaultKind::TimeJump,
+                        &unit,
+                        "audio time jumped alone: it goes on by arrival",
+                    ));
+                }
+                running.audio(index, unit, (run, time, moved), &mut self.out);
+            }
+        }
+        running.drain_undecided(&mut self.out, false);
+    }
+}
+
+/// The grid of a session without video.
+const AUDIO_GRID: FrameRate = FrameRate::new(25_000, 1_000);
+/// The rate, and audio headers, are waited for so long after the first picture that can be decoded; the GOP longer; the
+/// first picture of all, where audio flows, longest.
+const RATE_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
+const GOP_WAIT: std::time::Duration = std::time::Duration::from_millis(2_500);
+const VIDEO_WAIT: std::time::Duration = std::time::Duration::from_secs(3);
+/// Units kept until the grid stands; the oldest go first.
+const PROBE_UNITS_MAX: usize = 4_096;
+/// Audio frames that wait for their run; the oldest go first.
+const WAITING_MAX: usize = 64;
