@@ -7,10 +7,14 @@
 pub mod time; // instants and spans as types; the clocks
 pub mod telemetry; // metric names, log lines, redaction
 pub mod media; // channels, grids, tracks, units, samples, faults, limits
+pub mod bitstream; // syntax of elementary streams: H.264, AAC
+pub mod mpegts; // the transport stream format, read and written
 pub mod sys; // system calls that no crate offers
 
 // data plane: one stage per room, in order
 pub mod ingest; // SRT connections -> transport-stream bytes
+pub mod demux; // bytes -> access units
+pub mod timeline; // where frame indices, segments and dates come from
 pub mod package; // samples -> CMAF parts, playlists, windows
 pub mod serve; // playlists and media over HTTP
 

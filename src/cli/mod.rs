@@ -3,7 +3,9 @@
 //! configuration, 1 for anything else.
 
 mod config;
+mod daemon;
 mod probe;
+mod serve;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -22,6 +24,8 @@ the page to open.";
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run the daemon until SIGTERM or Ctrl-C
+    Serve(serve::Serve),
     /// Work with the configuration file
     #[command(subcommand)]
     Config(config::Config),
@@ -51,6 +55,7 @@ impl Failure {
 #[expect(clippy::print_stderr, reason = "the face at the terminal")]
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Serve(command) => command.run(),
         Command::Config(command) => command.run(),
         Command::Probe(command) => command.run(),
     };

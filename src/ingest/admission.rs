@@ -85,6 +85,11 @@ impl KeyDigest {
         KeyDigest(Sha256::digest(key.as_bytes()).into())
     }
 
+    /// A digest that was taken elsewhere.
+    pub fn from_digest(digest: [u8; 32]) -> KeyDigest {
+        KeyDigest(digest)
+    }
+
     /// From 64 hexadecimal digits (`key_sha256`).
     pub fn from_hex(hex: &str) -> Option<KeyDigest> {
         let mut digest = [0; 32];

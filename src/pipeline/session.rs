@@ -18,6 +18,7 @@ use crate::media::fault::Fault;
 use crate::media::grid::{MemoryLog, PdtLine, Record, SourceProfile, TimelineLog};
 use crate::media::limits::{NO_MEDIA, PROBE};
 use crate::media::sample::Stamps;
+use crate::media::track::Program;
 use crate::package::origin::SessionOutput;
 use crate::package::window::Kind;
 use crate::pixels::protocol::{Progress, Unit};
@@ -72,6 +73,7 @@ pub struct Session {
     ending: Option<Mono>,
     inputs: BTreeMap<PublisherId, Input>,
     timeline: Timeline,
+    program: Program,
     log: Box<dyn TimelineLog + Send>,
     line: Option<PdtLine>,
     workers: Workers,
@@ -114,6 +116,7 @@ impl Session {
             ending: None,
             inputs: BTreeMap::new(),
             timeline: Timeline::new(facts),
+            program: Program::default(),
             log: Box::new(MemoryLog::default()),
             line: None,
             workers,
@@ -275,7 +278,12 @@ impl Session {
     fn take_units(&mut self, now: Now, input: &mut Input) {
         while let Some(event) = input.demuxer.poll() {
             match event {
-                demux::Event::Program(program) => self.timeline.program(input.leg, &program),
+                demux::Event::Program(program) => {
+                    self.timeline.program(input.leg, &program);
+                    if self.stage.is_none() {
+                        self.program = program;
+                    }
+                }
                 demux::Event::Config { pid, config } => self.timeline.config(input.leg, pid, &config),
                 demux::Event::Unit(unit) => {
                     self.timeline.push(now, input.leg, unit);
@@ -345,7 +353,7 @@ impl Session {
 
     fn ready(&mut self, now: Now, ready: &crate::timeline::Ready) {
         let line = self.line.unwrap_or(PdtLine { from_n: 0, wall: now.wall, ppm: 0 });
-        let stage = Stage::new(&self.config, &self.id, ready, line);
+        let stage = Stage::new(&self.config, &self.id, ready, &self.program, line);
         let open = stage.open();
         self.scene.note(Level::Info, "session_planned", stage.describe());
         if let Some(open) = open {

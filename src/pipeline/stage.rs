@@ -9,7 +9,7 @@ use crate::media::channel::{Channel, ChannelKind, ChannelName, Ladder, SessionId
 use crate::media::grid::{Ends, Grid, PdtLine};
 use crate::media::limits;
 use crate::media::sample::{Sample, Stamps};
-use crate::media::track::{AudioConfig, Codec, Pid, TrackConfig, VideoConfig};
+use crate::media::track::{AudioConfig, Codec, Pid, Program, TrackConfig, VideoConfig};
 use crate::package::fmp4::init::InitSection;
 use crate::package::origin::SessionOutput;
 use crate::package::segmenter::{Cut, PartPublished, Segmenter};
@@ -58,7 +58,6 @@ enum Audio {
 
 /// One session's renditions.
 pub struct Stage {
-    channel: ChannelName,
     session: SessionId,
     grid: Grid,
     line: PdtLine,
@@ -86,7 +85,7 @@ struct Source {
 }
 
 impl Stage {
-    pub fn new(channel: &Channel, session: &SessionId, ready: &Ready, line: PdtLine) -> Stage {
+    pub fn new(channel: &Channel, session: &SessionId, ready: &Ready, program: &Program, line: PdtLine) -> Stage {
         let grid = ready.grid;
         let source = ready.source.is_some();
         let targets = if source {
@@ -100,7 +99,6 @@ impl Stage {
             some.then(|| placement::open_video(channel, *pid, config, grid.cadence, &ladder, 0))
         });
         let mut stage = Stage {
-            channel: channel.name.clone(),
             session: session.clone(),
             grid,
             line,
@@ -119,7 +117,7 @@ impl Stage {
         if let (Some((pid, config)), true, true) = (&ready.video, source, channel.kind != ChannelKind::Transcode) {
             stage.add_source(*pid, config);
         }
-        stage.audio = stage.plan_audio(ready);
+        stage.audio = stage.plan_audio(ready, program);
         if stage.open().is_none() {
             stage.add_audio_outputs();
         }
@@ -478,14 +476,14 @@ impl Stage {
         }
     }
 
-    fn plan_audio(&self, ready: &Ready) -> Vec<Audio> {
+    fn plan_audio(&self, ready: &Ready, program: &Program) -> Vec<Audio> {
         let mut planned = Vec::new();
         for (index, (pid, config)) in ready.audio.iter().enumerate().take(limits::TRACKS_MAX) {
             let Some(config) = config else {
                 planned.push(Audio::Absent);
                 continue;
             };
-            let language = ready.languages.get(index).cloned().flatten();
+            let language = program.tracks.iter().find(|t| t.pid == *pid).and_then(|t| t.language.clone());
             let name = audio_name(language.as_deref(), index + 1);
             let kind = Kind::Audio { language, default: index == 0 };
             if config.passes_through() {

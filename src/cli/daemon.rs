@@ -1,0 +1,196 @@
+//! The daemon put together: telemetry, SRT port, shard, HTTP listeners. `rung serve` and `rung demo` both run it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Failure;
+use crate::control::config::{Loaded, LogFormat};
+use crate::ingest::srt::{Passphrase, Port, PortConfig};
+use crate::ingest::{KeyDigest, Roster, RosterEntry};
+use crate::media::modes::LatencyMode;
+use crate::package::origin::Origin;
+use crate::pipeline::shard::{Setup, Shard, Watcher};
+use crate::pipeline::status;
+use crate::pixels::client::beside_this_program;
+use crate::serve::{Check, Health, Options, Server, Site, bind, routes};
+use crate::telemetry::setup::{self, Telemetry};
+use crate::time::SystemClock;
+use crate::web;
+
+/// The shard's loop came round within this: the process is ready.
+const ROUND_MAX: Duration = Duration::from_secs(3);
+/// Answers under way may end within this when the daemon stops.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// A running daemon.
+pub(crate) struct Daemon {
+    pub(crate) srt: SocketAddr,
+    pub(crate) http: SocketAddr,
+    pub(crate) metrics: SocketAddr,
+    shard: Shard,
+    servers: Vec<Server>,
+    runtime: tokio::runtime::Runtime,
+    /// Last: what the others say while they stop is still logged.
+    _telemetry: Telemetry,
+}
+
+impl Daemon {
+    /// Opens every socket, then starts everything.
+    pub(crate) fn start(loaded: &Loaded) -> Result<Daemon, Failure> {
+        let config = &loaded.config;
+        let format = match config.log.format {
+            LogFormat::Text => setup::LogFormat::Text,
+            LogFormat::Json => setup::LogFormat::Json,
+        };
+        let telemetry =
+            setup::start(&setup::Config { format, filter: config.log.level.clone() }).map_err(Failure::usage)?;
+        let worker = config.worker.program.clone().unwrap_or_else(beside_this_program);
+        check_worker(&worker, loaded)?;
+        let http = bind(config.http.listen).map_err(|e| Failure::failed(e.to_string()))?;
+        let metrics = bind(config.metrics.listen).map_err(|e| Failure::failed(e.to_string()))?;
+        let port = srt_port(loaded)?;
+        let srt = port.local_addr().map_err(|e| Failure::failed(format!("SRT port: {e}")))?;
+        let origin = Arc::new(Origin::default());
+        let channels = loaded.channels.iter().map(|c| c.channel.clone()).collect();
+        let setup = Setup { origin: Arc::clone(&origin), worker };
+        let shard = Shard::start(port, channels, setup).map_err(|e| Failure::failed(format!("shard: {e}")))?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .thread_name("http")
+            .build()
+            .map_err(|e| Failure::failed(format!("HTTP threads: {e}")))?;
+        let health = health(shard.watcher());
+        let pages = web::filter(Arc::new(status_source(shard.watcher())));
+        let exporter = telemetry.exporter();
+        let public =
+            Site { origin: Some(origin), health: Some(health.clone()), metrics: None, routes: Some(routes(pages)) };
+        let private = Site {
+            origin: None,
+            health: Some(health),
+            metrics: Some(Arc::new(move || exporter.render())),
+            routes: None,
+        };
+        let inside = runtime.enter();
+        let start = |listener, site| Server::start(listener, site, Options::default());
+        let public = start(http, public).map_err(|e| Failure::failed(format!("HTTP: {e}")))?;
+        let private = start(metrics, private).map_err(|e| Failure::failed(format!("metrics: {e}")))?;
+        drop(inside);
+        let (http, metrics) = (public.address(), private.address());
+        let servers = vec![public, private];
+        Ok(Daemon { srt, http, metrics, shard, servers, runtime, _telemetry: telemetry })
+    }
+
+    pub(crate) fn watcher(&self) -> Watcher {
+        self.shard.watcher()
+    }
+
+    /// Until SIGINT or SIGTERM; `tick` is called once a second meanwhile, and ends the wait by returning false.
+    pub(crate) fn wait(&self, mut tick: impl FnMut() -> bool) -> Result<(), Failure> {
+        use tokio::signal::unix::{SignalKind, signal};
+        self.runtime.block_on(async {
+            let trouble = |e: std::io::Error| Failure::failed(format!("signals: {e}"));
+            let mut interrupt = signal(SignalKind::interrupt()).map_err(trouble)?;
+            let mut terminate = signal(SignalKind::terminate()).map_err(trouble)?;
+            let mut second = tokio::time::interval(Duration::from_secs(1));
+            loop {
+                tokio::select! {
+                    _ = interrupt.recv() => break,
+                    _ = terminate.recv() => break,
+                    _ = second.tick() => if !tick() { break },
+                }
+            }
+            // A second signal does not wait for anything.
+            tokio::spawn(async move {
+                tokio::select! { _ = interrupt.recv() => (), _ = terminate.recv() => () }
+                std::process::exit(130);
+            });
+            Ok(())
+        })
+    }
+
+    /// Publishers are told to come back, sessions end, answers under way finish.
+    pub(crate) fn stop(mut self) {
+        self.shard.stop();
+        for server in self.servers.drain(..) {
+            self.runtime.block_on(server.stop(GRACE));
+        }
+        self.runtime.shutdown_timeout(GRACE);
+    }
+}
+
+fn srt_port(loaded: &Loaded) -> Result<Port, Failure> {
+    let passphrase = loaded.srt_passphrase.as_deref().map(Passphrase::new).transpose();
+    let passphrase = passphrase.map_err(|e| Failure::usage(format!("srt.passphrase_file: {e}")))?;
+    // One latency for the port: the shortest that a channel asks for; a caller that asks for more gets more.
+    let modes = loaded.channels.iter().map(|c| c.channel.mode.params().srt_latency_ms);
+    let latency_ms = modes.min().unwrap_or(LatencyMode::Ultra.params().srt_latency_ms);
+    let config = PortConfig {
+        address: loaded.config.srt.listen,
+        latency: Duration::from_millis(u64::from(latency_ms)),
+        passphrase,
+        ..PortConfig::default()
+    };
+    let entries = loaded.channels.iter().map(|c| {
+        let entry =
+            RosterEntry { key: KeyDigest::from_digest(c.key_sha256), takeover: c.channel.takeover, stopped: false };
+        (c.channel.name.clone(), entry)
+    });
+    let roster = Roster(entries.collect());
+    let port = Port::bind(config, Arc::new(roster)).map_err(|e| Failure::failed(e.to_string()))?;
+    if let Some(warning) = port.receive_buffer_warning() {
+        use crate::telemetry::report::{Level, Place, log};
+        log(Level::Warn, "receive_buffer", &Place::default(), warning);
+    }
+    Ok(port)
+}
+
+/// A box that has something to encode must have a worker to do it.
+fn check_worker(program: &PathBuf, loaded: &Loaded) -> Result<(), Failure> {
+    use crate::media::channel::ChannelKind;
+    let needed = loaded.channels.iter().any(|c| c.channel.kind != ChannelKind::Transmux);
+    if needed && !program.is_file() {
+        let what = format!("{} is not there: build it (cargo build) or set worker.program", program.display());
+        return Err(Failure::usage(what));
+    }
+    Ok(())
+}
+
+fn health(watcher: Watcher) -> Health {
+    Health::new(move || {
+        let age = watcher.age();
+        let detail = format!("media loop came round {:.1} s ago", age.as_secs_f64());
+        vec![Check { name: "media", ok: age < ROUND_MAX, detail }]
+    })
+}
+
+fn status_source(watcher: Watcher) -> impl Fn() -> web::Status + Send + Sync {
+    move || {
+        let channels = watcher.status().into_iter().map(page_status).collect();
+        web::Status { version: env!("CARGO_PKG_VERSION").into(), now_ms: SystemClock::wall().unix_millis(), channels }
+    }
+}
+
+fn page_status(channel: status::ChannelStatus) -> web::ChannelStatus {
+    let session = channel.session.as_ref();
+    let renditions = session.map_or(&[][..], |s| &s.renditions);
+    web::ChannelStatus {
+        name: channel.name.to_string(),
+        state: session.map_or("idle", |s| s.state.name()).to_owned(),
+        mode: channel.mode.name().to_owned(),
+        session: session.map(|s| s.id.clone()),
+        since_ms: session.and_then(|s| s.live_since).map(|at| at.unix_millis()),
+        detail: session.and_then(|s| s.detail.clone()),
+        renditions: renditions
+            .iter()
+            .map(|r| web::RenditionStatus {
+                name: r.name.clone(),
+                width: r.width,
+                height: r.height,
+                bitrate: r.bitrate,
+                state: if r.shed { "shed" } else { "live" }.to_owned(),
+            })
+            .collect(),
+    }
+}

@@ -1,0 +1,46 @@
+//! `rung serve`: the daemon.
+
+use clap::Args;
+use std::path::PathBuf;
+
+use super::daemon::Daemon;
+use super::{Failure, print};
+use crate::control::config::Loaded;
+
+/// Run the daemon until SIGTERM or Ctrl-C
+#[derive(Args)]
+pub(crate) struct Serve {
+    /// Configuration file; without one every default holds and there is no channel
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Serve {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        let loaded = match &self.config {
+            Some(file) => Loaded::read(file).map_err(|e| Failure::usage(e.to_string()))?,
+            None => Loaded::empty(),
+        };
+        let daemon = Daemon::start(&loaded)?;
+        print(&format!("rung {}", env!("CARGO_PKG_VERSION")));
+        print(&format!("  srt      {} (publish to srt://HOST:{}?streamid=CHANNEL/KEY)", daemon.srt, daemon.srt.port()));
+        print(&format!("  http     {} (watch at http://HOST:{}/)", daemon.http, daemon.http.port()));
+        print(&format!("  metrics  {} (/metrics, /healthz, /readyz)", daemon.metrics));
+        for configured in &loaded.channels {
+            let channel = &configured.channel;
+            print(&format!(
+                "  channel  {} ({}, {})",
+                channel.name,
+                format!("{:?}", channel.kind).to_lowercase(),
+                channel.mode.name()
+            ));
+        }
+        if loaded.channels.is_empty() {
+            print("  no channel: nobody can publish; add a [[bootstrap.channel]] and give --config FILE");
+        }
+        print("ready");
+        daemon.wait(|| true)?;
+        daemon.stop();
+        Ok(())
+    }
+}
