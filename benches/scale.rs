@@ -91,27 +91,29 @@ fn dead_leaves() -> Picture {
     picture
 }
 
-/// CPU milliseconds per picture: the best of five batches, so that a busy neighbour counts little.
+/// CPU milliseconds per picture.
 fn cost(source: &Picture, to: (usize, usize), form: Form) -> f64 {
     let mut scaler = Scaler::with_form(SOURCE.0, SOURCE.1, to.0, to.1, Siting::Left, form);
     let mut out = Picture::new(to);
-    best_of_batches(|| scaler.scale(&source.view(), &mut out.view_mut()))
+    cpu_ms(|| scaler.scale(&source.view(), &mut out.view_mut()))
 }
 
-fn best_of_batches(mut work: impl FnMut()) -> f64 {
+/// CPU milliseconds per call, which a busy neighbour changes little; over half a second, as kernels may count in ticks.
+fn cpu_ms(mut work: impl FnMut()) -> f64 {
     let spent = || {
         let usage = getrusage(UsageWho::RUSAGE_THREAD).expect("a thread may ask about itself");
         let time = usage.user_time() + usage.system_time();
         time.tv_sec() as f64 * 1000.0 + time.tv_usec() as f64 / 1000.0
     };
-    let batch = || {
-        let start = spent();
-        for _ in 0..20 {
-            work();
+    let (start, mut calls) = (spent(), 0);
+    loop {
+        work();
+        calls += 1;
+        let ms = spent() - start;
+        if ms >= 500.0 {
+            return ms / f64::from(calls);
         }
-        (spent() - start) / 20.0
-    };
-    std::iter::repeat_with(batch).take(5).fold(f64::MAX, f64::min)
+    }
 }
 
 fn painter() {
@@ -119,7 +121,7 @@ fn painter() {
         let mut painter = Painter::new(width, height, FrameRate::new(25_000, 1_000));
         let mut out = Picture::new((width as usize, height as usize));
         let mut frame = 0;
-        let ms = best_of_batches(|| {
+        let ms = cpu_ms(|| {
             painter.paint(frame, Wall(i64::from(frame) * 40_000_000), &mut out.view_mut());
             frame += 1;
         });
