@@ -6,15 +6,13 @@
 pub mod process;
 
 #[cfg(feature = "software")]
-mod convert;
-#[cfg(feature = "software")]
 mod decoder;
-#[cfg(feature = "software")]
-mod deinterlace;
 #[cfg(feature = "software")]
 mod encoder;
 #[cfg(feature = "software")]
 mod error;
+#[cfg(feature = "software")]
+mod filter;
 #[cfg(feature = "software")]
 mod frame;
 #[cfg(feature = "software")]
@@ -24,11 +22,10 @@ mod resampler;
 
 #[cfg(feature = "software")]
 pub use self::{
-    convert::Converter,
     decoder::{Decoder, Pushed},
-    deinterlace::Bwdif,
     encoder::{AudioEncoder, Coded, Headers, VideoEncoder},
     error::{Error, quiet, versions},
+    filter::{Filter, Picked},
     frame::Frame,
     resampler::Resampler,
 };
