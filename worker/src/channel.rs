@@ -9,7 +9,6 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use crate::audio::{self, Audio, ToAudio};
-use crate::av::process;
 use crate::decode::{self, Decode, Outlet, ToDecode};
 use crate::encode::{Encode, Gate, Plan, ToEncode};
 use crate::queue::Queue;
@@ -174,12 +173,9 @@ impl Channel {
         }
     }
 
-    /// End of media: everything inside comes out, then `Closed`.
+    /// End of media: everything inside comes out.
     pub fn close(mut self) {
         self.finish();
-        process::trim_heap();
-        self.shared.counters.close();
-        self.shared.send(FromWorker::Closed { ch: self.ch });
     }
 
     fn unit(&self, unit: Unit) {

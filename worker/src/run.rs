@@ -2,7 +2,9 @@
 //!
 //! The reader waits when a stage has no room: then the socket fills, and the daemon's bound on a worker's queue acts.
 
-use rung::pixels::protocol::{self, FromWorker, Open, ToWorker, VERSION};
+use nix::sys::resource::{UsageWho, getrusage};
+use rung::pixels::protocol::{self, FromWorker, ToWorker, VERSION};
+use rung::time::SystemClock;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -13,13 +15,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rung::time::SystemClock;
-
-#[cfg(feature = "software")]
-use crate::channel::Channel;
+use crate::av::process;
 use crate::probe;
 use crate::queue::Popped;
 use crate::shared::{Outgoing, Shared};
+use crate::work::Work;
 
 /// Between two `Progress` messages; the protocol promises one in 200 ms.
 const PROGRESS: Duration = Duration::from_millis(150);
@@ -40,14 +40,15 @@ pub fn serve(socket: OwnedFd, sandbox: String) -> Result<(), String> {
     let writer = std::thread::Builder::new()
         .name("write".to_owned())
         .spawn(move || {
-            let exit = write_all(&peer, &out, &system).is_ok_and(|exit| exit);
+            // A socket that takes nothing more belongs to a daemon that is gone: the reader sees it too.
+            let exit = write_all(&peer, &out, &system).unwrap_or(false);
             gone.store(exit, Ordering::Release);
             // The reader ends with its socket: either the daemon is gone already, or this process must go.
             peer.shutdown(Shutdown::Both).is_ok()
         })
         .map_err(|e| format!("thread write: {e}"))?;
     shared.send(FromWorker::Hello { version: VERSION, pid: std::process::id() });
-    let mut desk = Desk { shared: Arc::clone(&shared), sandbox, channel: None };
+    let mut desk = Desk { shared: Arc::clone(&shared), sandbox, open: None };
     let read = desk.read_all(&socket);
     if broken.load(Ordering::Acquire) {
         return Err("a thread of the worker stopped: its codecs can not be trusted any more".to_owned());
@@ -62,19 +63,7 @@ pub fn serve(socket: OwnedFd, sandbox: String) -> Result<(), String> {
 struct Desk {
     shared: Arc<Shared>,
     sandbox: String,
-    channel: Option<Open_>,
-}
-
-/// The one channel of a software worker.
-struct Open_ {
-    ch: u32,
-    #[cfg(feature = "software")]
-    what: What,
-}
-
-#[cfg(feature = "software")]
-enum What {
-    Ladder(Channel),
+    open: Option<(u32, Work)>,
 }
 
 impl Desk {
@@ -102,11 +91,112 @@ impl Desk {
                 return Err(format!("the daemon speaks protocol version {version}, this worker {VERSION}"));
             }
             ToWorker::Probe => self.shared.send(FromWorker::Caps(probe::caps(&self.sandbox))),
-            ToWorker::Open { ch, open } => self.open(ch, *open),
+            ToWorker::Open { ch, open } => self.start(ch, |shared| Work::open(ch, *open, shared)),
             ToWorker::Close { ch } => self.close(ch),
-            ToWorker::Pattern { .. } => {}
-            other => self.forward(other),
+            ToWorker::Pattern { ch, pattern } => self.start(ch, |shared| Work::pattern(ch, pattern, shared)),
+            ToWorker::Unit { ch, .. }
+            | ToWorker::Fill { ch, .. }
+            | ToWorker::Idr { ch, .. }
+            | ToWorker::Retune { ch, .. }
+            | ToWorker::Shed { ch, .. }
+            | ToWorker::Resume { ch, .. }
+            | ToWorker::Snap { ch } => {
+                // Messages for a channel that failed or was refused may still be on their way: they find nobody.
+                if let Some((_, work)) = self.open.as_mut().filter(|(open, _)| *open == ch) {
+                    work.handle(message);
+                }
+            }
         }
         Ok(())
+    }
+
+    fn start(&mut self, ch: u32, work: impl FnOnce(&Arc<Shared>) -> Result<Work, String>) {
+        if let Some((open, _)) = &self.open {
+            let what = format!("this software worker has channel {open} already and takes one: start another worker");
+            return self.shared.fail(ch, what);
+        }
+        match work(&self.shared) {
+            Ok(work) => self.open = Some((ch, work)),
+            Err(what) => {
+                self.shared.counters.close();
+                self.shared.fail(ch, what);
+            }
+        }
+    }
+
+    fn close(&mut self, ch: u32) {
+        match self.open.take_if(|(open, _)| *open == ch) {
+            Some((_, work)) => {
+                work.close();
+                process::trim_heap();
+                self.shared.counters.close();
+            }
+            // A channel that never opened is closed.
+            None => {}
+        }
+        self.shared.send(FromWorker::Closed { ch });
+    }
+}
+
+/// What `Progress` reads from the system. Opened before the sandbox closes the door.
+struct System {
+    statm: Option<File>,
+}
+
+impl System {
+    fn open() -> System {
+        System { statm: File::open("/proc/self/statm").ok() }
+    }
+
+    /// User and system time of the whole process.
+    fn cpu_us() -> u64 {
+        let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else {
+            return 0;
+        };
+        [usage.user_time(), usage.system_time()]
+            .iter()
+            .map(|t| u64::try_from(t.tv_sec() * 1_000_000 + t.tv_usec()).unwrap_or(0))
+            .sum()
+    }
+
+    fn rss_bytes(&self) -> u64 {
+        let mut text = [0u8; 128];
+        let read = self.statm.as_ref().and_then(|f| f.read_at(&mut text, 0).ok()).unwrap_or(0);
+        let text = std::str::from_utf8(&text[..read]).unwrap_or_default();
+        let pages: u64 = text.split(' ').nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
+        pages * u64::try_from(rustix::param::page_size()).unwrap_or(4096)
+    }
+}
+
+/// The `write` thread. True: a thread of the worker stopped.
+fn write_all(mut socket: &UnixStream, shared: &Shared, system: &System) -> io::Result<bool> {
+    let mut bytes = Vec::new();
+    let mut due = SystemClock::mono();
+    loop {
+        let mut exit = false;
+        let mut next = match shared.out.pop_within(due.since(SystemClock::mono())) {
+            Popped::Item(item) => Some(item),
+            Popped::TimedOut => None,
+            Popped::Closed => return Ok(false),
+        };
+        while let Some(item) = next {
+            match item {
+                Outgoing::Message(message) => protocol::encode(&message, &mut bytes),
+                Outgoing::Exit => exit = true,
+            }
+            next = if bytes.len() < BATCH_BYTES { shared.out.try_pop() } else { None };
+        }
+        if SystemClock::mono() >= due {
+            due = SystemClock::mono() + PROGRESS;
+            if let Some(ch) = shared.counters.channel() {
+                let progress = shared.counters.progress(System::cpu_us(), system.rss_bytes());
+                protocol::encode(&FromWorker::Progress { ch, progress }, &mut bytes);
+            }
+        }
+        socket.write_all(&bytes)?;
+        bytes.clear();
+        if exit {
+            return Ok(true);
+        }
     }
 }

@@ -67,8 +67,7 @@ impl Counters {
         counter.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// All but what is read from the system.
-    pub fn progress(&self) -> Progress {
+    pub fn progress(&self, cpu_us: u64, rss_bytes: u64) -> Progress {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Progress {
             decoded: read(&self.decoded),
@@ -77,7 +76,9 @@ impl Counters {
             next: self.next.load(Ordering::Relaxed),
             encoded: read(&self.encoded),
             shed: read(&self.shed),
-            ..Progress::default()
+            copies: 0,
+            cpu_us,
+            rss_bytes,
         }
     }
 }

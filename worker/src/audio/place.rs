@@ -5,7 +5,7 @@ const TRUST: i64 = 480;
 
 /// Collects samples by 48 kHz index and gives frames of a fixed size.
 #[derive(Debug)]
-pub struct Placer {
+pub(super) struct Placer {
     planes: Vec<Vec<f32>>,
     /// Index of the first sample held.
     first: i64,
@@ -15,30 +15,30 @@ pub struct Placer {
 
 /// What writing did, in samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Placed {
+pub(super) struct Placed {
     pub silence: i64,
     pub cut: i64,
 }
 
 impl Placer {
-    pub fn new(channels: u8, first: i64) -> Placer {
+    pub(super) fn new(channels: u8, first: i64) -> Placer {
         Placer { planes: vec![Vec::new(); usize::from(channels)], first, follows: false }
     }
 
     /// Index of the sample that comes next.
-    pub fn cursor(&self) -> i64 {
+    pub(super) fn cursor(&self) -> i64 {
         self.first + signed(self.planes[0].len())
     }
 
     /// How many samples of silence `write` would put before samples at `at`.
-    pub fn gap(&self, at: i64) -> i64 {
+    pub(super) fn gap(&self, at: i64) -> i64 {
         let ahead = at - self.cursor();
         if self.follows && ahead <= TRUST { 0 } else { ahead.max(0) }
     }
 
     /// Samples whose first has index `at` by its time stamp. The gap before them must have been filled down to less
     /// than one frame by the caller (`silence`), or be small.
-    pub fn write(&mut self, at: i64, pcm: &[Vec<f32>]) -> Placed {
+    pub(super) fn write(&mut self, at: i64, pcm: &[Vec<f32>]) -> Placed {
         let count = signed(pcm[0].len());
         let ahead = at - self.cursor();
         let mut placed = Placed::default();
@@ -57,7 +57,7 @@ impl Placer {
     }
 
     /// So many samples of silence; what follows is placed by its index again.
-    pub fn silence(&mut self, samples: i64) {
+    pub(super) fn silence(&mut self, samples: i64) {
         if samples > 0 {
             for plane in &mut self.planes {
                 plane.resize(plane.len() + usize::try_from(samples).unwrap_or(0), 0.0);
@@ -67,7 +67,7 @@ impl Placer {
     }
 
     /// Takes one frame of `size` samples into `into` (one plane per channel); gives the index of its first sample.
-    pub fn take(&mut self, size: usize, mut into: impl FnMut(usize, &[f32])) -> Option<i64> {
+    pub(super) fn take(&mut self, size: usize, mut into: impl FnMut(usize, &[f32])) -> Option<i64> {
         if self.planes[0].len() < size {
             return None;
         }
@@ -81,7 +81,7 @@ impl Placer {
     }
 
     /// Everything held is forgotten; the next sample has this index.
-    pub fn restart(&mut self, first: i64) {
+    pub(super) fn restart(&mut self, first: i64) {
         *self = Placer::new(u8::try_from(self.planes.len()).unwrap_or(u8::MAX), first);
     }
 }

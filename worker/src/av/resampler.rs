@@ -86,10 +86,10 @@ impl Resampler {
         let code = unsafe {
             ff::swr_alloc_set_opts2(
                 &raw mut swr,
-                &raw const layout,
+                &raw mut layout,
                 ff::AVSampleFormat::AV_SAMPLE_FMT_FLTP,
                 48_000,
-                &raw const from,
+                &raw mut from,
                 format,
                 raw.sample_rate,
                 0,

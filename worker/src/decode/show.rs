@@ -5,7 +5,7 @@ const HOLE_FRAMES_MAX: i64 = 1_200;
 
 /// The next N to show, and the picture to hold until then.
 #[derive(Debug)]
-pub struct Show<P> {
+pub(super) struct Show<P> {
     next: i64,
     /// N below this were shown by a fill, or lie before the start: a picture for them is late by right.
     filled: i64,
@@ -14,7 +14,7 @@ pub struct Show<P> {
 
 /// What became of a picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Placed {
+pub(super) enum Placed {
     Shown,
     /// Shown, after this many N without a picture of their own.
     AfterHole(i64),
@@ -25,16 +25,16 @@ pub enum Placed {
 }
 
 impl<P: Clone> Show<P> {
-    pub fn new(start: i64) -> Show<P> {
+    pub(super) fn new(start: i64) -> Show<P> {
         Show { next: start, filled: start, held: None }
     }
 
-    pub fn next(&self) -> i64 {
+    pub(super) fn next(&self) -> i64 {
         self.next
     }
 
     /// A picture out of the decoder, in presentation order. `shown` gets (N, picture, repeated).
-    pub fn picture(&mut self, n: i64, quiet: bool, picture: P, shown: &mut impl FnMut(i64, &P, bool)) -> Placed {
+    pub(super) fn picture(&mut self, n: i64, quiet: bool, picture: P, shown: &mut impl FnMut(i64, &P, bool)) -> Placed {
         if quiet || n < self.next {
             let by_right = quiet || n < self.filled;
             if by_right {
@@ -57,7 +57,7 @@ impl<P: Clone> Show<P> {
     }
 
     /// Shows every N below `to`: `slate`, or without one the held picture (`black` where there is none).
-    pub fn fill(&mut self, to: i64, slate: bool, black: impl FnOnce() -> P, shown: &mut impl FnMut(i64, &P, bool)) {
+    pub(super) fn fill(&mut self, to: i64, slate: bool, black: impl FnOnce() -> P, shown: &mut impl FnMut(i64, &P, bool)) {
         if to <= self.next {
             return;
         }

@@ -8,7 +8,7 @@ use crate::av::{Decoder, Error, Filter, Frame, Pushed};
 const PROGRESSIVE_RUN: u32 = 25;
 
 #[derive(Debug)]
-pub struct Source {
+pub(super) struct Source {
     config: VideoConfig,
     decoder: Decoder,
     /// Present while pictures are marked interlaced.
@@ -24,7 +24,7 @@ pub struct Source {
 }
 
 #[derive(Debug)]
-pub struct Decoded {
+pub(super) struct Decoded {
     pub frame: Frame,
     /// What was given with the access unit.
     pub tag: i64,
@@ -35,7 +35,7 @@ pub struct Decoded {
 
 /// What an access unit did to the decoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Health {
+pub(super) enum Health {
     Good,
     Damaged,
     /// Nothing came out for too long: the decoder was opened anew.
@@ -44,7 +44,7 @@ pub enum Health {
 
 impl Source {
     /// `barren_max`: units without a picture after which a decoder that reported damage is opened anew.
-    pub fn open(config: VideoConfig, fields: bool, barren_max: u32) -> Result<Source, Error> {
+    pub(super) fn open(config: VideoConfig, fields: bool, barren_max: u32) -> Result<Source, Error> {
         let decoder = Decoder::video(&config)?;
         Ok(Source {
             config,
@@ -60,7 +60,7 @@ impl Source {
     }
 
     /// Appends the pictures that this access unit completes.
-    pub fn push(&mut self, data: &[u8], tag: i64, out: &mut Vec<Decoded>) -> Result<Health, Error> {
+    pub(super) fn push(&mut self, data: &[u8], tag: i64, out: &mut Vec<Decoded>) -> Result<Health, Error> {
         let before = out.len();
         let pushed = self.decoder.push(data, tag)?;
         self.pull(out)?;
@@ -81,7 +81,7 @@ impl Source {
     }
 
     /// End of media.
-    pub fn drain(&mut self, out: &mut Vec<Decoded>) -> Result<(), Error> {
+    pub(super) fn drain(&mut self, out: &mut Vec<Decoded>) -> Result<(), Error> {
         self.decoder.drain();
         self.pull(out)?;
         self.stop_deinterlacing(out)

@@ -4,7 +4,7 @@ use crate::av::{Error, Frame};
 use crate::picture::Pool;
 use crate::scale::{Scaler, Siting};
 
-pub struct Fit {
+pub(super) struct Fit {
     width: u32,
     height: u32,
     pool: Pool,
@@ -14,19 +14,19 @@ pub struct Fit {
 
 /// A picture of the rendition's size.
 #[derive(Debug)]
-pub struct Fitted {
+pub(super) struct Fitted {
     pub frame: Frame,
     /// Scaled into a picture of the pool, not the source's own.
     pooled: bool,
 }
 
 impl Fit {
-    pub fn new(width: u32, height: u32) -> Fit {
+    pub(super) fn new(width: u32, height: u32) -> Fit {
         Fit { width, height, pool: Pool::new(width, height), scaler: None }
     }
 
     /// Never writes to `source`; where the sizes agree nothing is copied.
-    pub fn fit(&mut self, source: &Frame) -> Result<Fitted, Error> {
+    pub(super) fn fit(&mut self, source: &Frame) -> Result<Fitted, Error> {
         if (source.width(), source.height()) == (self.width, self.height) {
             return Ok(Fitted { frame: source.share()?, pooled: false });
         }
@@ -43,7 +43,7 @@ impl Fit {
     }
 
     /// A picture from `fit` that is not needed any more.
-    pub fn put(&mut self, fitted: Fitted) {
+    pub(super) fn put(&mut self, fitted: Fitted) {
         if fitted.pooled {
             self.pool.put(fitted.frame);
         }

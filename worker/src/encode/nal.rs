@@ -12,7 +12,7 @@ const X264_UUID: [u8; 16] =
     [0xdc, 0x45, 0xe9, 0xbd, 0xe6, 0xd9, 0x48, 0xb7, 0x96, 0x2c, 0xd8, 0x20, 0xd9, 0x23, 0xee, 0xef];
 
 /// NAL units between start codes of three or four bytes.
-pub fn units(annexb: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(super) fn units(annexb: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut starts = memchr::memmem::find_iter(annexb, &[0, 0, 1]).map(|at| at + 3).peekable();
     std::iter::from_fn(move || {
         let from = starts.next()?;
@@ -26,13 +26,13 @@ pub fn units(annexb: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// The first SPS and PPS of an encoder's headers.
-pub fn init(headers: &[u8]) -> Option<VideoInit> {
+pub(super) fn init(headers: &[u8]) -> Option<VideoInit> {
     let first = |kind| units(headers).find(|u| u[0] & 31 == kind).map(Bytes::copy_from_slice);
     Some(VideoInit { sps: first(SPS)?, pps: first(PPS)? })
 }
 
 /// A sample: every NAL unit behind its length in four bytes, without parameter sets, delimiters and x264's signature.
-pub fn sample(annexb: &[u8]) -> Bytes {
+pub(super) fn sample(annexb: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(annexb.len() + 64);
     for unit in units(annexb).filter(|unit| !is_dropped(unit)) {
         out.put_u32(u32::try_from(unit.len()).expect("an access unit is below 4 GiB"));
