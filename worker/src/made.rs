@@ -4,8 +4,8 @@
 //! so the picture's clock stays right. PTS count 90 kHz from the start.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use rung::pixels::protocol::{FromWorker, Made, OpenRendition, Pattern};
 use rung::media::track::Colour;
+use rung::pixels::protocol::{FromWorker, Made, OpenRendition, Pattern};
 use rung::time::SystemClock;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;

@@ -2,14 +2,11 @@
 //!
 //! The reader waits when a stage has no room: then the socket fills, and the daemon's bound on a worker's queue acts.
 
-use nix::sys::resource::{UsageWho, getrusage};
 use rung::pixels::protocol::{self, FromWorker, ToWorker, VERSION};
 use rung::time::SystemClock;
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,7 +29,6 @@ const BATCH_BYTES: usize = 256 << 10;
 /// A sentence for the daemon's log: the socket broke, or the other end speaks another protocol.
 pub fn serve(socket: OwnedFd, sandbox: String) -> Result<(), String> {
     let socket = UnixStream::from(socket);
-    let system = System::open();
     let shared = Shared::new();
     let peer = socket.try_clone().map_err(|e| format!("worker socket: {e}"))?;
     let broken = Arc::new(AtomicBool::new(false));
@@ -41,7 +37,7 @@ pub fn serve(socket: OwnedFd, sandbox: String) -> Result<(), String> {
         .name("write".to_owned())
         .spawn(move || {
             // A socket that takes nothing more belongs to a daemon that is gone: the reader sees it too.
-            let exit = write_all(&peer, &out, &system).unwrap_or(false);
+            let exit = write_all(&peer, &out).unwrap_or(false);
             gone.store(exit, Ordering::Release);
             // The reader ends with its socket: either the daemon is gone already, or this process must go.
             peer.shutdown(Shutdown::Both).is_ok()
@@ -125,51 +121,19 @@ impl Desk {
     }
 
     fn close(&mut self, ch: u32) {
-        match self.open.take_if(|(open, _)| *open == ch) {
-            Some((_, work)) => {
-                work.close();
-                process::trim_heap();
-                self.shared.counters.close();
-            }
-            // A channel that never opened is closed.
-            None => {}
+        // A channel that never opened is closed already.
+        if let Some((_, work)) = self.open.take_if(|(open, _)| *open == ch) {
+            work.close();
+            process::trim_heap();
+            self.shared.counters.close();
+            self.shared.send(FromWorker::Progress { ch, progress: self.shared.progress() });
         }
         self.shared.send(FromWorker::Closed { ch });
     }
 }
 
-/// What `Progress` reads from the system. Opened before the sandbox closes the door.
-struct System {
-    statm: Option<File>,
-}
-
-impl System {
-    fn open() -> System {
-        System { statm: File::open("/proc/self/statm").ok() }
-    }
-
-    /// User and system time of the whole process.
-    fn cpu_us() -> u64 {
-        let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else {
-            return 0;
-        };
-        [usage.user_time(), usage.system_time()]
-            .iter()
-            .map(|t| u64::try_from(t.tv_sec() * 1_000_000 + t.tv_usec()).unwrap_or(0))
-            .sum()
-    }
-
-    fn rss_bytes(&self) -> u64 {
-        let mut text = [0u8; 128];
-        let read = self.statm.as_ref().and_then(|f| f.read_at(&mut text, 0).ok()).unwrap_or(0);
-        let text = std::str::from_utf8(&text[..read]).unwrap_or_default();
-        let pages: u64 = text.split(' ').nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
-        pages * u64::try_from(rustix::param::page_size()).unwrap_or(4096)
-    }
-}
-
 /// The `write` thread. True: a thread of the worker stopped.
-fn write_all(mut socket: &UnixStream, shared: &Shared, system: &System) -> io::Result<bool> {
+fn write_all(mut socket: &UnixStream, shared: &Shared) -> io::Result<bool> {
     let mut bytes = Vec::new();
     let mut due = SystemClock::mono();
     loop {
@@ -189,7 +153,7 @@ fn write_all(mut socket: &UnixStream, shared: &Shared, system: &System) -> io::R
         if SystemClock::mono() >= due {
             due = SystemClock::mono() + PROGRESS;
             if let Some(ch) = shared.counters.channel() {
-                let progress = shared.counters.progress(System::cpu_us(), system.rss_bytes());
+                let progress = shared.progress();
                 protocol::encode(&FromWorker::Progress { ch, progress }, &mut bytes);
             }
         }

@@ -1,11 +1,14 @@
 //! What every thread of the worker shares: the way out to the daemon, counters, fault reports, and how threads start.
 
+use nix::sys::resource::{UsageWho, getrusage};
 use rung::media::fault::FaultKind;
 use rung::pixels::protocol::{FromWorker, Progress};
 use rung::time::{Mono, SystemClock};
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -22,6 +25,7 @@ const OUT_MESSAGES: usize = 256;
 pub struct Shared {
     pub out: Queue<Outgoing>,
     pub counters: Counters,
+    system: System,
 }
 
 #[derive(Debug)]
@@ -66,26 +70,28 @@ impl Counters {
     pub fn add(counter: &AtomicU64, count: u64) {
         counter.fetch_add(count, Ordering::Relaxed);
     }
-
-    pub fn progress(&self, cpu_us: u64, rss_bytes: u64) -> Progress {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Progress {
-            decoded: read(&self.decoded),
-            repeated: read(&self.repeated),
-            collided: read(&self.collided),
-            next: self.next.load(Ordering::Relaxed),
-            encoded: read(&self.encoded),
-            shed: read(&self.shed),
-            copies: 0,
-            cpu_us,
-            rss_bytes,
-        }
-    }
 }
 
 impl Shared {
     pub fn new() -> Arc<Shared> {
-        Arc::new(Shared { out: Queue::bounded(OUT_MESSAGES), counters: Counters::default() })
+        Arc::new(Shared { out: Queue::bounded(OUT_MESSAGES), counters: Counters::default(), system: System::open() })
+    }
+
+    /// As it stands.
+    pub fn progress(&self) -> Progress {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let c = &self.counters;
+        Progress {
+            decoded: read(&c.decoded),
+            repeated: read(&c.repeated),
+            collided: read(&c.collided),
+            next: c.next.load(Ordering::Relaxed),
+            encoded: read(&c.encoded),
+            shed: read(&c.shed),
+            copies: 0,
+            cpu_us: System::cpu_us(),
+            rss_bytes: self.system.rss_bytes(),
+        }
     }
 
     /// Waits for room on the way out.
@@ -112,6 +118,37 @@ impl Shared {
                 shared.out.push_command(Outgoing::Exit);
             }
         })
+    }
+}
+
+/// What `Progress` reads from the system. Opened before the sandbox closes the door.
+#[derive(Debug)]
+struct System {
+    statm: Option<File>,
+}
+
+impl System {
+    fn open() -> System {
+        System { statm: File::open("/proc/self/statm").ok() }
+    }
+
+    /// User and system time of the whole process.
+    fn cpu_us() -> u64 {
+        let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else {
+            return 0;
+        };
+        [usage.user_time(), usage.system_time()]
+            .iter()
+            .map(|t| u64::try_from(t.tv_sec() * 1_000_000 + t.tv_usec()).unwrap_or(0))
+            .sum()
+    }
+
+    fn rss_bytes(&self) -> u64 {
+        let mut text = [0u8; 128];
+        let read = self.statm.as_ref().and_then(|f| f.read_at(&mut text, 0).ok()).unwrap_or(0);
+        let text = std::str::from_utf8(&text[..read]).unwrap_or_default();
+        let pages: u64 = text.split(' ').nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
+        pages * u64::try_from(rustix::param::page_size()).unwrap_or(4096)
     }
 }
 

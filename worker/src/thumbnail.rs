@@ -73,8 +73,7 @@ mod tests {
         let (w, h) = (33, 17);
         let y = vec![235u8; w * h];
         let c = vec![128u8; w.div_ceil(2) * h.div_ceil(2)];
-        let planes =
-            Planes { y: &y, u: &c, v: &c, stride_y: w, stride_u: 17, stride_v: 17, width: w, height: h };
+        let planes = Planes { y: &y, u: &c, v: &c, stride_y: w, stride_u: 17, stride_v: 17, width: w, height: h };
         let jpeg = jpeg(&planes).unwrap();
         assert!(jpeg.starts_with(&[0xff, 0xd8, 0xff]) && jpeg.ends_with(&[0xff, 0xd9]));
     }

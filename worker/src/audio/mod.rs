@@ -179,7 +179,8 @@ impl Track {
     fn place(&mut self, at: i64, quiet: bool) -> Result<(), Error> {
         let gap = self.placer.gap(at);
         if gap > GAP_MAX {
-            self.faults.note(FaultKind::AudioDrift, at, || format!("{gap} samples are missing: the encoder starts anew"));
+            self.faults
+                .note(FaultKind::AudioDrift, at, || format!("{gap} samples are missing: the encoder starts anew"));
             self.restart(at)?;
         } else if gap > FRAME {
             self.fill(at)?;

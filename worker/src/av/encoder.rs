@@ -7,9 +7,9 @@ use rung::pixels::protocol::OpenRendition;
 use std::ffi::{CStr, CString};
 use std::ptr::NonNull;
 
+use super::Error;
 use super::frame::{Frame, int};
 use super::packet::Packet;
-use super::Error;
 
 /// Where an encoder puts its parameter sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -279,7 +279,8 @@ impl Default for Options {
 
 impl Options {
     fn set(&mut self, key: &CStr, value: &str) -> Result<(), Error> {
-        let value = CString::new(value).map_err(|_| Error { what: "encoder option", code: ff::AVERROR(libc::EINVAL) })?;
+        let value =
+            CString::new(value).map_err(|_| Error { what: "encoder option", code: ff::AVERROR(libc::EINVAL) })?;
         // SAFETY: a dictionary or null; key and value are zero-terminated and copied.
         let code = unsafe { ff::av_dict_set(&raw mut self.raw, key.as_ptr(), value.as_ptr(), 0) };
         Error::check("encoder option", code)?;

@@ -35,7 +35,8 @@ impl Filter {
 
     /// bwdif over every picture; `fields`: one picture out per field.
     pub fn deinterlace(like: &Frame, fields: bool) -> Result<Filter, Error> {
-        let mode = if fields { "mode=send_field:parity=auto:deint=all" } else { "mode=send_frame:parity=auto:deint=all" };
+        let mode =
+            if fields { "mode=send_field:parity=auto:deint=all" } else { "mode=send_frame:parity=auto:deint=all" };
         Filter::build(like, c"bwdif", mode)
     }
 

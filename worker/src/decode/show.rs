@@ -57,7 +57,13 @@ impl<P: Clone> Show<P> {
     }
 
     /// Shows every N below `to`: `slate`, or without one the held picture (`black` where there is none).
-    pub(super) fn fill(&mut self, to: i64, slate: bool, black: impl FnOnce() -> P, shown: &mut impl FnMut(i64, &P, bool)) {
+    pub(super) fn fill(
+        &mut self,
+        to: i64,
+        slate: bool,
+        black: impl FnOnce() -> P,
+        shown: &mut impl FnMut(i64, &P, bool),
+    ) {
         if to <= self.next {
             return;
         }
