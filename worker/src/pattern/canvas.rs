@@ -149,7 +149,7 @@ impl Sweep {
                 let hand = (1.0 - behind / 0.012).max(0.0) * 0.5;
                 // The last thousandth of a turn softens the edge's front.
                 let front = ((behind - 0.999) / 0.001).max(0.0) * 0.9;
-                let light = 0.5 * (1.0 - behind / 0.7).max(0.0).powi(2);
+                let light = 0.7 * (1.0 - behind / 0.75).max(0.0).powi(2);
                 ((light + hand).max(front).min(1.0) * 256.0) as u16
             })
             .collect();

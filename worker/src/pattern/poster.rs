@@ -56,10 +56,10 @@ impl Layout {
         let text = |left: f32, top: f32, size: f32| Text { x: even(x(left)), y: even(y(top)), size: size * unit };
         Layout {
             unit,
-            clock: text(44.0, 128.0, 84.0),
+            clock: text(44.0, 126.0, 86.0),
             date: text(46.0, 246.0, 24.0),
-            frame: text(776.0, 62.0, 24.0),
-            dial: Dial { x: even(x(824.0)) as f32, y: even(y(196.0)) as f32, radius: 92.0 * unit },
+            frame: text(756.0, 56.0, 24.0),
+            dial: Dial { x: even(x(832.0)) as f32, y: even(y(200.0)) as f32, radius: 84.0 * unit },
             flash: Area { x: even(x(600.0)), y: even(y(236.0)), width: even(72.0 * unit), height: even(44.0 * unit) },
             lane: Lane { left: x(44.0), right: x(916.0), top: y(302.0), floor: y(386.0), radius: 15.0 * unit },
         }
@@ -152,7 +152,7 @@ impl Poster {
         let format = format!("{} × {}  {hertz} FPS", self.width, self.height);
         self.text(&format, at(beside + 18.0, 65.0), 13.0 * unit, REGULAR, SLATE);
         let frame = &layout.frame;
-        let above = frame.y as f32 - 25.0 * h / 540.0;
+        let above = frame.y as f32 - 20.0 * h / 540.0;
         self.text("FRAME", [frame.x as f32, above], 13.0 * unit, REGULAR, SLATE);
         let date = &layout.date;
         let after = date.x as f32 + 216.0 * unit;
