@@ -37,7 +37,7 @@ fn worker() -> ExitCode {
     av::process::limit_heaps();
     #[cfg(feature = "software")]
     av::quiet();
-    match serve(socket, "none".to_owned()) {
+    match serve(socket) {
         Ok(()) => ExitCode::SUCCESS,
         Err(what) => {
             say(std::io::stderr(), &format!("rung-worker: {what}\n"));

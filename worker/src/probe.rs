@@ -3,16 +3,22 @@
 use rung::pixels::protocol::Caps;
 use std::path::{Path, PathBuf};
 
-/// `sandbox`: the sentence that entering it gave.
-pub fn caps(sandbox: &str) -> Caps {
+/// What was found out at start, in a sentence each.
+#[derive(Debug)]
+pub struct Described {
+    pub gpu: String,
+    pub sandbox: String,
+}
+
+pub fn caps(about: &Described) -> Caps {
     let cpus = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
     Caps {
         backend: backend(),
         cpus,
         encode_fps_360: encode_fps_360(),
         simd: format!("{:?}", crate::scale::Form::best()).to_lowercase(),
-        gpu: gpu(),
-        sandbox: sandbox.to_owned(),
+        gpu: about.gpu.clone(),
+        sandbox: about.sandbox.clone(),
     }
 }
 
@@ -27,7 +33,7 @@ fn backend() -> String {
 }
 
 /// Looks for the driver's library where the dynamic loader would, without loading it.
-fn gpu() -> String {
+pub fn gpu() -> String {
     match find_library("libcuda.so.1") {
         Some(path) => format!(
             "an NVIDIA driver is installed ({}), but this build works on the software backend only",

@@ -13,8 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::av::process;
-use crate::probe;
+use crate::probe::{self, Described};
 use crate::queue::Popped;
+use crate::sandbox;
 use crate::shared::{Outgoing, Shared};
 use crate::work::Work;
 
@@ -27,9 +28,12 @@ const BATCH_BYTES: usize = 256 << 10;
 ///
 /// # Errors
 /// A sentence for the daemon's log: the socket broke, or the other end speaks another protocol.
-pub fn serve(socket: OwnedFd, sandbox: String) -> Result<(), String> {
+pub fn serve(socket: OwnedFd) -> Result<(), String> {
     let socket = UnixStream::from(socket);
     let shared = Shared::new();
+    // What reads the machine's files does it now; from the sandbox on there is the socket and memory.
+    let gpu = probe::gpu();
+    let sandbox = sandbox::enter()?;
     let peer = socket.try_clone().map_err(|e| format!("worker socket: {e}"))?;
     let broken = Arc::new(AtomicBool::new(false));
     let (out, gone) = (Arc::clone(&shared), Arc::clone(&broken));
@@ -44,7 +48,7 @@ pub fn serve(socket: OwnedFd, sandbox: String) -> Result<(), String> {
         })
         .map_err(|e| format!("thread write: {e}"))?;
     shared.send(FromWorker::Hello { version: VERSION, pid: std::process::id() });
-    let mut desk = Desk { shared: Arc::clone(&shared), sandbox, open: None };
+    let mut desk = Desk { shared: Arc::clone(&shared), about: Described { gpu, sandbox }, open: None };
     let read = desk.read_all(&socket);
     if broken.load(Ordering::Acquire) {
         return Err("a thread of the worker stopped: its codecs can not be trusted any more".to_owned());
@@ -58,7 +62,7 @@ pub fn serve(socket: OwnedFd, sandbox: String) -> Result<(), String> {
 /// What the main thread knows: which channel is open.
 struct Desk {
     shared: Arc<Shared>,
-    sandbox: String,
+    about: Described,
     open: Option<(u32, Work)>,
 }
 
@@ -86,7 +90,7 @@ impl Desk {
             ToWorker::Hello { version } => {
                 return Err(format!("the daemon speaks protocol version {version}, this worker {VERSION}"));
             }
-            ToWorker::Probe => self.shared.send(FromWorker::Caps(probe::caps(&self.sandbox))),
+            ToWorker::Probe => self.shared.send(FromWorker::Caps(probe::caps(&self.about))),
             ToWorker::Open { ch, open } => self.start(ch, |shared| Work::open(ch, *open, shared)),
             ToWorker::Close { ch } => self.close(ch),
             ToWorker::Pattern { ch, pattern } => self.start(ch, |shared| Work::pattern(ch, pattern, shared)),

@@ -1,4 +1,5 @@
 //! The real `rung-worker` on a socketpair, and real media made by ffmpeg.
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 use bytes::Bytes;
 use rung::media::grid::Cadence;
@@ -48,10 +49,6 @@ impl Worker {
         worker
     }
 
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     pub(crate) fn send(&mut self, message: &ToWorker) {
         let mut bytes = Vec::new();
         protocol::encode(message, &mut bytes);
@@ -60,10 +57,6 @@ impl Worker {
 
     pub(crate) fn open(&mut self, open: Open) {
         self.send(&ToWorker::Open { ch: CH, open: Box::new(open) });
-    }
-
-    pub(crate) fn unit(&mut self, unit: Unit) {
-        self.send(&ToWorker::Unit { ch: CH, unit });
     }
 
     /// Reads until a message fits; it stays in the log.
