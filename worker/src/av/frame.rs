@@ -1,0 +1,199 @@
+//! One AVFrame: a reference-counted picture or a block of samples.
+#![expect(unsafe_code, reason = "libav FFI")]
+
+use ffmpeg_sys_next as ff;
+use std::ptr::NonNull;
+
+use super::Error;
+use crate::scale::{Planes, PlanesMut};
+
+/// Owns its AVFrame; the pixels behind it are shared by reference count.
+#[derive(Debug)]
+pub struct Frame {
+    raw: NonNull<ff::AVFrame>,
+}
+
+// SAFETY: an AVFrame has no thread of its own; its buffers' reference counts are atomic, and pixels are written only
+// through `&mut Frame` while `is_writable` says that nobody shares them.
+unsafe impl Send for Frame {}
+// SAFETY: `&Frame` only reads fields and pixels, or takes a new reference (atomic).
+unsafe impl Sync for Frame {}
+
+impl Frame {
+    pub fn empty() -> Result<Frame, Error> {
+        // SAFETY: allocates; null is handled.
+        let raw = unsafe { ff::av_frame_alloc() };
+        Ok(Frame { raw: NonNull::new(raw).ok_or(Error::alloc("frame"))? })
+    }
+
+    /// A 4:2:0 8 bit picture of its own memory, strides multiples of 64.
+    pub fn picture(width: u32, height: u32) -> Result<Frame, Error> {
+        let mut frame = Frame::empty()?;
+        let raw = frame.raw_mut();
+        raw.format = ff::AVPixelFormat::AV_PIX_FMT_YUV420P as i32;
+        raw.width = int(width);
+        raw.height = int(height);
+        frame.allocate()
+    }
+
+    /// `samples` planar f32 samples per channel at 48 kHz.
+    pub fn samples(channels: u8, samples: usize) -> Result<Frame, Error> {
+        let mut frame = Frame::empty()?;
+        let raw = frame.raw_mut();
+        raw.format = ff::AVSampleFormat::AV_SAMPLE_FMT_FLTP as i32;
+        raw.sample_rate = 48_000;
+        raw.nb_samples = i32::try_from(samples).unwrap_or(i32::MAX);
+        // SAFETY: the layout is part of a live frame and still empty.
+        unsafe { ff::av_channel_layout_default(&raw mut raw.ch_layout, i32::from(channels)) };
+        frame.allocate()
+    }
+
+    fn allocate(self) -> Result<Frame, Error> {
+        // SAFETY: format and sizes were set by the callers above; the frame has no buffer yet.
+        Error::check("frame memory", unsafe { ff::av_frame_get_buffer(self.raw.as_ptr(), 64) })?;
+        Ok(self)
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut ff::AVFrame {
+        self.raw.as_ptr()
+    }
+
+    pub(super) fn raw(&self) -> &ff::AVFrame {
+        // SAFETY: points to a live AVFrame that this value owns.
+        unsafe { self.raw.as_ref() }
+    }
+
+    pub(super) fn raw_mut(&mut self) -> &mut ff::AVFrame {
+        // SAFETY: points to a live AVFrame that this value owns, borrowed exclusively.
+        unsafe { self.raw.as_mut() }
+    }
+
+    /// Another frame of the same pixels; copies nothing.
+    pub fn share(&self) -> Result<Frame, Error> {
+        // SAFETY: takes references to the buffers of a live frame; null is handled.
+        let raw = unsafe { ff::av_frame_clone(self.raw.as_ptr()) };
+        Ok(Frame { raw: NonNull::new(raw).ok_or(Error::alloc("frame reference"))? })
+    }
+
+    /// Nobody else holds these pixels.
+    pub fn is_writable(&self) -> bool {
+        // SAFETY: reads the reference counts of a live frame.
+        unsafe { ff::av_frame_is_writable(self.raw.as_ptr()) > 0 }
+    }
+
+    pub fn width(&self) -> u32 {
+        self.raw().width.cast_unsigned()
+    }
+
+    pub fn height(&self) -> u32 {
+        self.raw().height.cast_unsigned()
+    }
+
+    pub fn pts(&self) -> Option<i64> {
+        let pts = self.raw().pts;
+        (pts != ff::AV_NOPTS_VALUE).then_some(pts)
+    }
+
+    pub fn set_pts(&mut self, pts: i64) {
+        self.raw_mut().pts = pts;
+    }
+
+    /// For an encoder: `key` forces an IDR, otherwise it chooses.
+    pub fn set_key(&mut self, key: bool) {
+        let raw = self.raw_mut();
+        raw.pict_type =
+            if key { ff::AVPictureType::AV_PICTURE_TYPE_I } else { ff::AVPictureType::AV_PICTURE_TYPE_NONE };
+        raw.format = ff::AVPixelFormat::AV_PIX_FMT_YUV420P as i32;
+    }
+
+    pub fn is_interlaced(&self) -> bool {
+        self.raw().interlaced_frame != 0
+    }
+
+    /// Shown although the decoder saw damage.
+    pub fn is_damaged(&self) -> bool {
+        let raw = self.raw();
+        raw.flags & ff::AV_FRAME_FLAG_CORRUPT != 0 || raw.decode_error_flags != 0
+    }
+
+    pub(super) fn format(&self) -> i32 {
+        self.raw().format
+    }
+
+    /// Planar 4:2:0 with 8 bits, either range.
+    pub fn is_420(&self) -> bool {
+        let raw = self.raw();
+        let known = raw.format == ff::AVPixelFormat::AV_PIX_FMT_YUV420P as i32
+            || raw.format == ff::AVPixelFormat::AV_PIX_FMT_YUVJ420P as i32;
+        known && raw.linesize[..3].iter().all(|s| *s > 0)
+    }
+
+    /// Chroma sits half a luma sample right of the left-sited position (MPEG-1, JPEG).
+    pub fn chroma_is_centred(&self) -> bool {
+        self.raw().chroma_location == ff::AVChromaLocation::AVCHROMA_LOC_CENTER
+    }
+
+    /// The pixels of a 4:2:0 picture.
+    pub fn planes(&self) -> Planes<'_> {
+        assert!(self.is_420(), "only 4:2:0 8 bit pictures are looked into");
+        let (w, h) = (self.width() as usize, self.height() as usize);
+        let (cw, ch) = (w.div_ceil(2), h.div_ceil(2));
+        let (y, stride_y) = self.plane(0, w, h);
+        let (u, stride_u) = self.plane(1, cw, ch);
+        let (v, stride_v) = self.plane(2, cw, ch);
+        Planes { y, u, v, stride_y, stride_u, stride_v, width: w, height: h }
+    }
+
+    fn plane(&self, i: usize, columns: usize, rows: usize) -> (&[u8], usize) {
+        let raw = self.raw();
+        let stride = usize::try_from(raw.linesize[i]).unwrap_or(0);
+        let bytes = stride * rows.saturating_sub(1) + columns;
+        // SAFETY: libav gives each plane `rows` rows of `linesize` bytes (the last one `columns`), alive with the frame;
+        // a shared borrow keeps writers out (`planes_mut` needs `&mut` and sole ownership).
+        (unsafe { std::slice::from_raw_parts(raw.data[i], bytes) }, stride)
+    }
+
+    /// The pixels of a picture made by `Frame::picture`, to be written.
+    pub fn planes_mut(&mut self) -> PlanesMut<'_> {
+        assert!(self.is_420() && self.is_writable(), "only unshared 4:2:0 8 bit pictures are written");
+        let (w, h) = (self.width() as usize, self.height() as usize);
+        let raw = self.raw_mut();
+        let [stride_y, stride_u, stride_v] = [0, 1, 2].map(|i| usize::try_from(raw.linesize[i]).unwrap_or(0));
+        let [y, u, v, ..] = raw.data;
+        // SAFETY: `picture` allocated `height` whole rows of this stride; sole owner (asserted), borrowed exclusively.
+        let y = unsafe { std::slice::from_raw_parts_mut(y, stride_y * h) };
+        // SAFETY: as above; a plane of its own with half the rows.
+        let u = unsafe { std::slice::from_raw_parts_mut(u, stride_u * h.div_ceil(2)) };
+        // SAFETY: as above; a plane of its own with half the rows.
+        let v = unsafe { std::slice::from_raw_parts_mut(v, stride_v * h.div_ceil(2)) };
+        PlanesMut { y, u, v, stride_y, stride_u, stride_v, width: w, height: h }
+    }
+
+    /// Samples per channel.
+    pub fn sample_count(&self) -> usize {
+        usize::try_from(self.raw().nb_samples).unwrap_or(0)
+    }
+
+    /// The samples of one channel of a block made by `Frame::samples`, to be written.
+    pub fn channel_mut(&mut self, channel: usize) -> &mut [f32] {
+        let count = self.sample_count();
+        assert!(self.is_writable(), "only unshared samples are written");
+        let raw = self.raw_mut();
+        assert!(channel < usize::try_from(raw.ch_layout.nb_channels).unwrap_or(0), "channel {channel} exists");
+        assert!(raw.format == ff::AVSampleFormat::AV_SAMPLE_FMT_FLTP as i32, "planar floats");
+        // SAFETY: a planar f32 plane of `count` samples per channel, aligned to 64, sole owner (asserted).
+        unsafe { std::slice::from_raw_parts_mut(raw.data[channel].cast::<f32>(), count) }
+    }
+}
+
+impl Drop for Frame {
+    fn drop(&mut self) {
+        let mut raw = self.raw.as_ptr();
+        // SAFETY: owned, freed once.
+        unsafe { ff::av_frame_free(&raw mut raw) };
+    }
+}
+
+pub(super) fn int(value: u32) -> i32 {
+    i32::try_from(value).unwrap_or(i32::MAX)
+}

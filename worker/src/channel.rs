@@ -1,0 +1,230 @@
+//! One software channel: its threads, their queues, the order in which they start and drain.
+
+use rung::media::limits;
+use rung::media::track::{AudioConfig, Pid};
+use rung::pixels::protocol::{FromWorker, Open, OpenVideo, ToWorker, Unit, VideoInit};
+use std::fmt::Display;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use crate::audio::{self, Audio, ToAudio};
+use crate::decode::{self, Decode, Outlet, ToDecode};
+use crate::encode::{Encode, Gate, Plan, ToEncode};
+use crate::queue::Queue;
+use crate::shared::Shared;
+
+/// Renditions of one channel.
+const RENDITIONS_MAX: usize = 16;
+
+#[derive(Debug)]
+pub struct Channel {
+    ch: u32,
+    shared: Arc<Shared>,
+    video: Option<(Pid, Arc<Queue<ToDecode>>)>,
+    audio: Option<Arc<Queue<ToAudio>>>,
+    encoders: Vec<Arc<Queue<ToEncode>>>,
+    decode_thread: Option<JoinHandle<()>>,
+    encode_threads: Vec<JoinHandle<()>>,
+    audio_thread: Option<JoinHandle<()>>,
+}
+
+/// What a thread says once it stands, and what it was made for.
+type Ready<T> = SyncSender<Result<T, String>>;
+
+impl Channel {
+    /// Starts every thread, waits until all encoders stand, and says `Opened`.
+    ///
+    /// # Errors
+    /// A sentence: what could not be opened.
+    pub fn open(ch: u32, open: Open, shared: &Arc<Shared>) -> Result<Channel, String> {
+        let video_outputs = open.video.as_ref().map_or(0, |v| v.renditions.len());
+        if video_outputs == 0 && open.audio.is_empty() {
+            return Err("a channel needs a rendition or an audio track: nothing was asked for".to_owned());
+        }
+        if video_outputs > RENDITIONS_MAX {
+            return Err(format!("{video_outputs} renditions asked for, {RENDITIONS_MAX} are the most"));
+        }
+        let mut channel = Channel {
+            ch,
+            shared: Arc::clone(shared),
+            video: None,
+            audio: None,
+            encoders: Vec::new(),
+            decode_thread: None,
+            encode_threads: Vec::new(),
+            audio_thread: None,
+        };
+        let started = channel.start(open);
+        if started.is_err() {
+            channel.finish();
+        }
+        let (renditions, audio) = started?;
+        shared.send(FromWorker::Opened { ch, renditions, audio });
+        Ok(channel)
+    }
+
+    fn start(&mut self, open: Open) -> Result<(Vec<VideoInit>, Vec<AudioConfig>), String> {
+        let start = open.video.as_ref().map_or(0, |v| v.start);
+        self.shared.counters.open(self.ch, start);
+        let mut audio = Vec::new();
+        if !open.audio.is_empty() {
+            let rate = open.video.as_ref().map(|v| v.cadence.rate);
+            let input = Arc::new(Queue::bounded(audio::INPUT_UNITS));
+            self.audio = Some(Arc::clone(&input));
+            let (ch, tracks, shared) = (self.ch, open.audio, Arc::clone(&self.shared));
+            let (configs, thread) = self.thread("audio", Arc::clone(&input), move |ready: Ready<_>| {
+                let Some(audio) = announce(Audio::open(ch, &tracks, rate, &shared), ready, Audio::configs) else {
+                    return Ok(());
+                };
+                audio.run(&input)
+            })?;
+            self.audio_thread = Some(thread);
+            audio = configs;
+        }
+        let mut renditions = Vec::new();
+        if let Some(video) = open.video {
+            let mut outlets = Vec::new();
+            for i in 0..video.renditions.len() {
+                let (outlet, init) = self.start_encoder(&video, i)?;
+                outlets.push(outlet);
+                renditions.push(init);
+            }
+            self.start_decoder(video, open.unpaced, outlets)?;
+        }
+        Ok((renditions, audio))
+    }
+
+    fn start_encoder(&mut self, video: &OpenVideo, i: usize) -> Result<(Outlet, VideoInit), String> {
+        let rendition = video.renditions[i].clone();
+        let input: Arc<Queue<ToEncode>> = Arc::new(Queue::bounded(limits::ENCODER_INPUT_FRAMES));
+        let outlet = Outlet { queue: Arc::clone(&input), gate: Gate::new(video.cadence.gop) };
+        let name = format!("enc-{}", rendition.name);
+        let index = u8::try_from(i).unwrap_or(u8::MAX);
+        let plan = Plan { ch: self.ch, index, rendition, cadence: video.cadence };
+        let shared = Arc::clone(&self.shared);
+        self.encoders.push(Arc::clone(&input));
+        let (init, thread) = self.thread(&name, Arc::clone(&input), move |ready: Ready<_>| {
+            let Some(encode) = announce(Encode::open(plan, shared), ready, |e| e.init().clone()) else {
+                return Ok(());
+            };
+            encode.run(&input)
+        })?;
+        self.encode_threads.push(thread);
+        Ok((outlet, init))
+    }
+
+    fn start_decoder(&mut self, video: OpenVideo, unpaced: bool, outlets: Vec<Outlet>) -> Result<(), String> {
+        let input = Arc::new(Queue::bounded(decode::INPUT_UNITS));
+        self.video = Some((video.pid, Arc::clone(&input)));
+        let (ch, shared, audio) = (self.ch, Arc::clone(&self.shared), self.audio.clone());
+        let ((), thread) = self.thread("decode", Arc::clone(&input), move |ready: Ready<_>| {
+            let opened = Decode::open(ch, video, unpaced, outlets, audio, shared);
+            let Some(decode) = announce(opened, ready, |_| ()) else {
+                return Ok(());
+            };
+            decode.run(&input)
+        })?;
+        self.decode_thread = Some(thread);
+        Ok(())
+    }
+
+    /// Starts a thread and waits for its first word. When it ends, its input takes nothing more, so nobody waits for it.
+    fn thread<T: Send + 'static, I: Send + 'static, E: Display>(
+        &self,
+        name: &str,
+        input: Arc<Queue<I>>,
+        body: impl FnOnce(Ready<T>) -> Result<(), E> + Send + 'static,
+    ) -> Result<(T, JoinHandle<()>), String> {
+        let (ready, opened) = sync_channel(1);
+        let (ch, shared, what) = (self.ch, Arc::clone(&self.shared), name.to_owned());
+        let run = move || {
+            let ended = body(ready);
+            input.close();
+            if let Err(error) = ended {
+                shared.fail(ch, format!("{what}: {error}"));
+            }
+        };
+        let thread = self.shared.spawn(name.to_owned(), ch, run).map_err(|e| format!("thread {name}: {e}"))?;
+        let first = opened.recv().map_err(|_| format!("{name} ended before it stood"))?;
+        first.map(|word| (word, thread)).map_err(|e| format!("{name}: {e}"))
+    }
+
+    /// Takes a message about this channel; waits while the stage it is for has no room.
+    pub fn handle(&mut self, message: ToWorker) {
+        match message {
+            ToWorker::Unit { unit, .. } => self.unit(unit),
+            ToWorker::Fill { to, with, .. } => {
+                self.decode(ToDecode::Fill { to, with });
+                if let Some(audio) = &self.audio {
+                    audio.wait_push(ToAudio::Fill(to));
+                }
+            }
+            ToWorker::Idr { at, .. } => self.decode(ToDecode::Idr { at }),
+            ToWorker::Retune { rendition, bitrate, .. } => self.decode(ToDecode::Retune { rendition, bitrate }),
+            ToWorker::Shed { rendition, at, .. } => self.decode(ToDecode::Shed { rendition, at }),
+            ToWorker::Resume { rendition, at, .. } => self.decode(ToDecode::Resume { rendition, at }),
+            ToWorker::Snap { .. } => self.decode(ToDecode::Snap),
+            ToWorker::Hello { .. }
+            | ToWorker::Probe
+            | ToWorker::Open { .. }
+            | ToWorker::Close { .. }
+            | ToWorker::Pattern { .. } => {}
+        }
+    }
+
+    /// End of media: everything inside comes out.
+    pub fn close(mut self) {
+        self.finish();
+    }
+
+    fn unit(&self, unit: Unit) {
+        match &self.video {
+            Some((pid, queue)) if *pid == unit.pid => {
+                queue.wait_push(ToDecode::Unit(unit));
+            }
+            _ => {
+                if let Some(audio) = &self.audio {
+                    audio.wait_push(ToAudio::Unit(unit));
+                }
+            }
+        }
+    }
+
+    fn decode(&self, command: ToDecode) {
+        if let Some((_, queue)) = &self.video {
+            queue.wait_push(command);
+        }
+    }
+
+    /// Drains in the order in which media flows.
+    fn finish(&mut self) {
+        if let Some((_, queue)) = self.video.take() {
+            queue.close();
+        }
+        self.decode_thread.take().into_iter().for_each(join);
+        for queue in self.encoders.drain(..) {
+            queue.close();
+        }
+        self.encode_threads.drain(..).for_each(join);
+        if let Some(queue) = self.audio.take() {
+            queue.close();
+        }
+        self.audio_thread.take().into_iter().for_each(join);
+    }
+}
+
+/// Says what was opened, or why it could not be; `None`: nothing to run.
+fn announce<S, T, E: Display>(opened: Result<S, E>, ready: Ready<T>, word: impl FnOnce(&S) -> T) -> Option<S> {
+    let (said, stage) = match opened {
+        Ok(stage) => (Ok(word(&stage)), Some(stage)),
+        Err(error) => (Err(error.to_string()), None),
+    };
+    // Whoever opens waits for exactly this word; if it is gone the channel is being torn down.
+    ready.send(said).ok().and(stage)
+}
+
+fn join(thread: JoinHandle<()>) {
+    // `Shared::spawn` catches panics and reports them: there is nothing left to learn here.
+    drop(thread.join());
+}
