@@ -152,8 +152,13 @@ impl VideoUnits {
     /// Bytes are missing here.
     pub(super) fn gap(&mut self) {
         self.broken = true;
-        self.unit.damaged = true;
         self.habit.stuffing = false;
+        self.suspect();
+    }
+
+    /// The bytes before may be wrong.
+    pub(super) fn suspect(&mut self) {
+        self.unit.damaged = true;
         if let Some(nal) = &mut self.nal {
             nal.damaged = true;
         }

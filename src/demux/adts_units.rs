@@ -36,6 +36,7 @@ pub(super) struct AudioUnits {
     stray: usize,
     /// Smoothed length of a frame: how many frames are missing in a hole.
     typical: usize,
+    suspect: bool,
     untimed: bool,
     blocks: bool,
     fresh: usize,
@@ -54,6 +55,7 @@ impl AudioUnits {
             line: Line::default(),
             stray: 0,
             typical: 0,
+            suspect: false,
             untimed: false,
             blocks: false,
             fresh: 0,
@@ -74,6 +76,11 @@ impl AudioUnits {
         self.discard(self.buffer.len(), out);
         self.stray += packets * PAYLOAD_BYTES;
         self.locked = None;
+    }
+
+    /// The bytes before may be wrong: the frame they belong to is flagged.
+    pub(super) fn suspect(&mut self) {
+        self.suspect = true;
     }
 
     pub(super) fn push(&mut self, bytes: &[u8], ended: bool, out: &mut Outbox) {
@@ -156,6 +163,7 @@ impl AudioUnits {
         let length = header.frame_bytes;
         let received = if length > self.fresh { out.now } else { self.before };
         let lost = self.lost_frames();
+        self.suspect &= lost == 0;
         if let Some((base, k)) = self.base {
             self.base = Some((base, k + lost));
         }
@@ -194,7 +202,7 @@ impl AudioUnits {
             pts,
             dts: pts.as_dts(),
             random_access: true,
-            damaged: false,
+            damaged: std::mem::take(&mut self.suspect),
             received,
             data,
         });

@@ -75,6 +75,8 @@ struct Core {
     /// What was reported as unsupported of this program.
     refused: Vec<Track>,
     has_cat: bool,
+    /// Whose the last packet was.
+    last_slot: u16,
     pat: Watch,
     pmt: Watch,
     out: Outbox,
@@ -93,6 +95,7 @@ impl Default for Core {
             pcr_pid: None,
             refused: Vec::new(),
             has_cat: false,
+            last_slot: NOTHING,
             pat: Watch::new(TABLE_LIMIT),
             pmt: Watch::new(TABLE_LIMIT),
             out: Outbox::default(),
@@ -116,17 +119,27 @@ impl Core {
                 self.out.counters.sync_byte_errors += 1;
                 self.out.fault(FaultKind::SyncLost, None, None, "one packet's sync byte is wrong; it was left out");
             }
-            Seen::Lost => self.out.counters.sync_losses += 1,
+            Seen::Lost => {
+                self.out.counters.sync_losses += 1;
+                // Whatever came in between may have begun inside the last packet.
+                if self.last_slot >= FIRST_TRACK {
+                    self.tracks[usize::from(self.last_slot - FIRST_TRACK)].suspect();
+                }
+            }
             Seen::Skipped(bytes) => {
                 self.out.counters.skipped_bytes += bytes;
-                let detail = format!("{bytes} bytes belong to no packet");
-                self.out.fault(FaultKind::SyncLost, None, None, detail);
+                // A connection may well begin in mid-packet.
+                if self.out.counters.packets > 0 || bytes > PACKET_BYTES as u64 {
+                    let detail = format!("{bytes} bytes belong to no packet");
+                    self.out.fault(FaultKind::SyncLost, None, None, detail);
+                }
             }
         }
     }
 
     fn packet(&mut self, bytes: &[u8; PACKET_BYTES]) {
         self.out.counters.packets += 1;
+        self.last_slot = NOTHING;
         let Some(packet) = Packet::parse(bytes) else {
             self.out.fault(FaultKind::Syntax, None, None, "a packet header that does not hold");
             return;
@@ -137,6 +150,7 @@ impl Core {
         }
         let slot = self.slots[usize::from(packet.pid)];
         let ours = slot != NOTHING;
+        self.last_slot = slot;
         if packet.transport_error {
             self.out.counters.transport_errors += 1;
             if ours {
@@ -290,6 +304,7 @@ impl Core {
 
     fn assign_slots(&mut self) {
         self.slots.fill(NOTHING);
+        self.last_slot = NOTHING;
         for (slot, track) in (FIRST_TRACK..).zip(&self.tracks) {
             self.slots[usize::from(track.pid) % PIDS] = slot;
         }
@@ -387,14 +402,12 @@ impl Assembly {
             self.units_gap(1, out);
         }
         self.start(&step, out);
-        if packet.transport_error
-            && let Units::Video(units) = &mut self.units
-        {
-            units.gap();
-        }
         match &mut self.units {
             Units::Video(units) => {
                 units.push(step.data, out);
+                if packet.transport_error {
+                    units.suspect();
+                }
                 if step.ended.is_some() || packet.stuffed {
                     units.end(step.ended, out);
                 }
@@ -421,6 +434,14 @@ impl Assembly {
         match &mut self.units {
             Units::Video(units) => units.start(stamp),
             Units::Audio(units) => units.start(stamp),
+        }
+    }
+
+    /// The last packet may hold wrong bytes.
+    fn suspect(&mut self) {
+        match &mut self.units {
+            Units::Video(units) => units.suspect(),
+            Units::Audio(units) => units.suspect(),
         }
     }
 

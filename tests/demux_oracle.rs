@@ -1,0 +1,200 @@
+//! The demuxer against libavformat, on clips made by the real ffmpeg, whole and damaged.
+
+#[path = "support/clips.rs"]
+mod clips;
+#[path = "support/random.rs"]
+mod random;
+
+use std::collections::HashSet;
+
+use clips::{Packet, clip, oracle};
+use random::Random;
+use rung::bitstream::annexb::nal_units;
+use rung::demux::{Counters, Demuxer, Event};
+use rung::media::access_unit::AccessUnit;
+use rung::media::fault::{Fault, FaultKind};
+use rung::time::Mono;
+
+const SOURCE: &str = "-f lavfi -i testsrc2=s=640x360:r=25 -f lavfi -i sine=r=48000 -t 12 -c:a aac -b:a 128k -ac 2";
+
+fn main_clip() -> Vec<u8> {
+    clip("main", &format!("{SOURCE} -c:v libx264 -preset veryfast -g 50 -bf 2 -b:v 2M -maxrate 2M -bufsize 2M"))
+}
+
+struct Run {
+    events: Vec<Event>,
+    counters: Counters,
+}
+
+impl Run {
+    fn of(stream: &[u8], chunk: usize) -> Run {
+        let (mut demuxer, mut events) = (Demuxer::new(), Vec::new());
+        for piece in stream.chunks(chunk) {
+            demuxer.push(Mono(1), piece);
+            events.extend(std::iter::from_fn(|| demuxer.poll()));
+        }
+        demuxer.flush(Mono(1));
+        events.extend(std::iter::from_fn(|| demuxer.poll()));
+        Run { events, counters: demuxer.counters() }
+    }
+
+    fn units(&self) -> impl Iterator<Item = &AccessUnit> {
+        self.events.iter().filter_map(|e| if let Event::Unit(unit) = e { Some(unit) } else { None })
+    }
+
+    fn faults(&self) -> impl Iterator<Item = &Fault> {
+        self.events.iter().filter_map(|e| if let Event::Fault(fault) = e { Some(fault) } else { None })
+    }
+
+    /// In libavformat's terms.
+    fn packets(&self, video: bool) -> Vec<Packet> {
+        let ours = |unit: &AccessUnit| Packet {
+            video,
+            pts: Some(unit.pts.raw33()),
+            dts: Some(unit.dts.raw33()),
+            key: unit.random_access,
+            corrupt: unit.damaged,
+            data: unit.data.to_vec(),
+        };
+        self.units().filter(|unit| unit.codec.is_video() == video).map(ours).collect()
+    }
+}
+
+/// Libavformat's packets of a track with data in our form: 4-byte start codes and no delimiter; no ADTS header.
+fn theirs(packets: &[Packet], video: bool) -> Vec<Packet> {
+    let in_our_form = |packet: &Packet| {
+        let data = if video {
+            let units = nal_units(&packet.data).filter(|unit| unit[0] & 31 != 9);
+            units.flat_map(|unit| [&[0, 0, 0, 1], unit].concat()).collect()
+        } else {
+            packet.data[7..].to_vec()
+        };
+        Packet { data, ..packet.clone() }
+    };
+    packets.iter().filter(|packet| packet.video == video).map(in_our_form).collect()
+}
+
+fn assert_same(ours: &[Packet], theirs: &[Packet], what: &str) {
+    for (n, (a, b)) in ours.iter().zip(theirs).enumerate() {
+        assert_eq!((a.pts, a.dts, a.key), (b.pts, b.dts, b.key), "{what}: unit {n}");
+        assert!(a.data == b.data, "{what}: unit {n} has {} bytes, theirs {}", a.data.len(), b.data.len());
+    }
+    assert_eq!(ours.len(), theirs.len(), "{what}: units");
+}
+
+#[test]
+fn a_clean_clip_gives_the_units_that_libavformat_gives() {
+    let stream = main_clip();
+    let (run, packets) = (Run::of(&stream, 1316), oracle(&stream));
+    for video in [true, false] {
+        assert_same(&run.packets(video), &theirs(&packets, video), if video { "video" } else { "audio" });
+    }
+    assert_eq!(run.faults().collect::<Vec<_>>(), Vec::<&Fault>::new());
+    assert_eq!(run.counters.damaged_units, 0);
+}
+
+/// Ways to code and to packetize, each a thing that once broke somebody's demuxer.
+const KINDS: [(&str, &str); 12] = [
+    (
+        "b-pyramid and open GOP",
+        "-c:v libx264 -preset veryfast -x264-params open-gop=1:bframes=3:b-pyramid=normal -g 30",
+    ),
+    ("four slices", "-c:v libx264 -preset veryfast -x264-params slices=4:bframes=2 -g 50"),
+    ("baseline", "-c:v libx264 -preset veryfast -profile:v baseline -g 25"),
+    ("interlaced (MBAFF)", "-c:v libx264 -preset veryfast -flags +ilme+ildct -x264opts tff=1 -g 50"),
+    ("intra refresh", "-c:v libx264 -preset veryfast -x264-params intra-refresh=1:bframes=0 -g 50"),
+    ("no B-frames, sliced threads", "-c:v libx264 -preset ultrafast -tune zerolatency -g 50"),
+    ("29.97", "-r 30000/1001 -c:v libx264 -preset veryfast -g 60"),
+    ("bounded video PES", "-c:v libx264 -preset veryfast -omit_video_pes_length 0 -g 50"),
+    ("33-bit wrap inside", "-c:v libx264 -preset veryfast -g 50 -output_ts_offset 95438"),
+    ("constant rate", "-c:v libx264 -preset veryfast -g 50 -muxrate 3M"),
+    ("192 bytes a packet", "-c:v libx264 -preset veryfast -g 50 -mpegts_m2ts_mode 1 -an"),
+    ("filler and HRD", "-c:v libx264 -preset veryfast -g 50 -b:v 1M -maxrate 1M -bufsize 1M -x264-params nal-hrd=cbr"),
+];
+
+#[test]
+fn every_way_to_code_gives_the_units_that_libavformat_gives() {
+    for (what, arguments) in KINDS {
+        let source = SOURCE.replace("640x360", "320x180").replace("-t 12", "-t 8");
+        let stream = clip("kind", &format!("{source} {arguments}"));
+        let (run, packets) = (Run::of(&stream, 1316), oracle(&stream));
+        let mut video = theirs(&packets, true);
+        let ours = run.packets(true);
+        // Libavformat calls recovery points key frames; here only an IDR picture is.
+        for packet in &mut video {
+            packet.key = nal_units(&packet.data).any(|unit| unit[0] & 31 == 5);
+        }
+        assert_same(&ours, &video, what);
+        assert_same(&run.packets(false), &theirs(&packets, false), what);
+        assert_eq!(run.faults().collect::<Vec<_>>(), Vec::<&Fault>::new(), "{what}");
+        assert!(run.counters.pes_packets >= 200 && run.counters.pts_errors == 0, "{what}: {:?}", run.counters);
+    }
+}
+
+/// The damage table of what links and recorders do: as many units survive as in libavformat, and what loss touched says
+/// so.
+#[test]
+fn damaged_streams_lose_no_more_than_with_libavformat() {
+    let clean = main_clip();
+    let whole = oracle(&clean);
+    for (what, damage) in DAMAGE {
+        for seed in 1..=3 {
+            let stream = damage(clean.clone(), &mut Random(seed));
+            let (run, packets) = (Run::of(&stream, 1316), oracle(&stream));
+            for video in [true, false] {
+                let clean: HashSet<(Option<u64>, Vec<u8>)> =
+                    theirs(&whole, video).into_iter().map(|p| (p.pts, p.data)).collect();
+                let intact = |p: &&Packet| clean.contains(&(p.pts, p.data.clone()));
+                let (ours, theirs) = (run.packets(video), theirs(&packets, video));
+                let (mine, their) = (ours.iter().filter(intact).count(), theirs.iter().filter(intact).count());
+                let line = format!("{what}, seed {seed}, video {video}: {mine} units intact, libavformat {their}");
+                assert!(mine + 1 >= their && mine >= clean.len() / 3, "{line}");
+                assert!(ours.len() <= clean.len() && ours.len() + 12 >= theirs.len().min(clean.len()), "{line}");
+                if !what.contains("bit") {
+                    let silent = ours.iter().filter(|p| !p.corrupt && !intact(p)).count();
+                    // A burst inside a PES packet's last packet shows only when its unit is out already.
+                    assert!(silent <= 1, "{line}; {silent} damaged units are not flagged");
+                }
+                println!("{line}; of {}, {} flagged", clean.len(), ours.iter().filter(|p| p.corrupt).count());
+            }
+        }
+    }
+}
+
+type Damage = fn(Vec<u8>, &mut Random) -> Vec<u8>;
+
+const DAMAGE: [(&str, Damage); 5] = [
+    ("starts in mid-packet", |stream, _| stream[100..].to_vec()),
+    ("20 garbage bursts", |stream, random| {
+        let mut cuts: Vec<usize> = (0..20).map(|_| random.below(stream.len() / 188) * 188).collect();
+        cuts.sort_unstable();
+        insert(&stream, &cuts, random)
+    }),
+    ("20 bursts in mid-packet", |stream, random| {
+        let mut cuts: Vec<usize> = (0..20).map(|_| random.below(stream.len())).collect();
+        cuts.sort_unstable();
+        insert(&stream, &cuts, random)
+    }),
+    ("0.1 % of packets dropped", |stream, random| {
+        stream.chunks(188).filter(|_| random.below(1000) > 0).flatten().copied().collect()
+    }),
+    ("a bit flipped every 20 kB", |mut stream, random| {
+        for block in stream.chunks_mut(20_000) {
+            let bit = random.below(block.len() * 8);
+            block[bit / 8] ^= 1 << (bit % 8);
+        }
+        stream
+    }),
+];
+
+/// Bursts of up to 2000 random bytes at these places.
+fn insert(stream: &[u8], cuts: &[usize], random: &mut Random) -> Vec<u8> {
+    let (mut out, mut at) = (Vec::new(), 0);
+    for cut in cuts {
+        out.extend_from_slice(&stream[at..*cut]);
+        at = *cut;
+        out.extend((0..random.below(2000)).map(|_| random.next() as u8));
+    }
+    out.extend_from_slice(&stream[at..]);
+    out
+}
