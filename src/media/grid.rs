@@ -219,7 +219,7 @@ pub struct Anchor {
     pub term: u64,
     /// Raw 33-bit PTS of frame `n0`.
     pub pts0: u64,
-    /// Raw 33-bit DTS of the same unit: decode index d = n0 + round((dts - dts0) * rate).
+    /// Raw 33-bit DTS of a random access point shown at `pts0`: decode index d = n0 + round((dts - dts0) * rate).
     pub dts0: u64,
     pub n0: i64,
 }

@@ -53,7 +53,7 @@ pub(super) struct Run {
     pub anchor: Anchor,
     /// Session time of frame n0.
     pub base: i64,
-    /// PTS - DTS of the anchor's unit.
+    /// PTS - DTS of a random access point: pts0 - dts0.
     delay0: i64,
     /// Smallest N that this run may show: earlier ones belong to what was before it.
     pub floor: i64,
@@ -172,6 +172,8 @@ pub(super) struct Runs {
     legs: [Leg; LEGS_MAX],
     /// Arrival minus session time of the leg on air, nanoseconds; moves at most 0.3 %: small jumps do not add up.
     pace: Option<(i64, Mono)>,
+    /// (first N, run) in the order in which the leg on air took them.
+    owners: VecDeque<(i64, u32)>,
     /// Arrivals of units off the grid while time went on otherwise.
     off_grid: VecDeque<Mono>,
     next_run: u32,
@@ -186,6 +188,7 @@ impl Runs {
             runs: VecDeque::new(),
             legs: Default::default(),
             pace: None,
+            owners: VecDeque::new(),
             off_grid: VecDeque::new(),
             next_run: 0,
         }
@@ -222,6 +225,9 @@ impl Runs {
             return Verdict::Stray;
         }
         if let Some(placed) = self.fits(leg, stamp, on_air) {
+            if self.owner(placed.n) != Some(placed.run) {
+                self.own(placed.low, placed.run);
+            }
             self.moved(leg, stamp, placed, false, on_air);
             return Verdict::Fits(placed);
         }
@@ -236,6 +242,9 @@ impl Runs {
     fn continues(&mut self, line: &Line, stamp: &Stamp) -> Option<Placed> {
         let due = line.expected(stamp.arrival);
         let placed = self.run(line.run)?.place(self.rate, stamp, due);
+        if self.rules.ahead && self.owner(placed.n) != Some(line.run) && !self.prime(&placed) {
+            return None;
+        }
         let step = placed.time - line.time;
         if step <= 0 || (placed.time - due).abs() > STEP_MAX {
             return None;
@@ -264,6 +273,11 @@ impl Runs {
         }
     }
 
+    /// Before the first frame that its run shows.
+    pub(super) fn prime(&self, placed: &Placed) -> bool {
+        self.run(placed.run).is_some_and(|run| placed.n < run.floor.max(0))
+    }
+
     fn runs_ahead(&self, placed: &Placed, at: Mono) -> bool {
         self.pace.is_some_and(|(offset, _)| placed.time - expected(offset, at) > AHEAD_MAX)
     }
@@ -278,11 +292,14 @@ impl Runs {
         let stale = state.line.is_none_or(|line| stamp.arrival.since(line.arrival) > LINE_STALE);
         let own = if stale && other.is_some() { None } else { own };
         let own_then_other = [own, other];
+        let given = self.legs.iter().filter_map(|leg| leg.max_n).max();
         self.runs.iter().rev().find_map(|run| {
             own_then_other.iter().flatten().find_map(|(due, within)| {
                 let placed = run.place(self.rate, stamp, *due);
                 let near = (placed.time - due).abs() <= *within;
-                let ahead = !self.rules.ahead || state.max_n.is_none_or(|max| placed.low > max);
+                let mine = self.owner(placed.n) == Some(placed.run) && placed.low >= run.floor;
+                let free = mine || (!second && given.is_none_or(|max| placed.low > max));
+                let ahead = !self.rules.ahead || (free && state.max_n.is_none_or(|max| placed.low > max));
                 let phase = self.rate.phase(placed.shown_at - run.base);
                 let in_phase = !self.exact || !self.rules.whole_frames || phase.abs() <= PHASE_MAX;
                 (near && ahead && in_phase && !self.runs_ahead(&placed, stamp.arrival)).then_some(placed)
@@ -290,29 +307,50 @@ impl Runs {
         })
     }
 
-    /// A new run at `stamp`, made by the leg on air. `first`: smallest N it may show; `cut`: frames of a segment where
+    /// A new run at `stamp`, made by the leg on air. `next`: the smallest N it may show; `cut`: frames of a segment where
     /// it must begin on one.
-    pub(super) fn begin(&mut self, leg: u8, stamp: &Stamp, first: i64, cut: Option<i64>) -> (Anchor, Placed) {
-        // Later pictures may be shown before this one unless decoding starts here.
-        let lead = if stamp.random_access { 0 } else { self.rate.frames(stamp.delay) + 1 };
+    pub(super) fn begin(&mut self, leg: u8, stamp: &Stamp, next: i64, cut: Option<i64>) -> (Anchor, Placed) {
+        let given = self.legs.iter().filter_map(|leg| leg.max_n).max();
+        let next = next.max(given.map_or(0, |max| max + 1));
+        // In mid-GOP the reordering goes on as it was, and pictures decoded late were overtaken: they are not shown.
+        let reordered = self.runs.back().map(|run| run.delay0).filter(|_| !stamp.random_access);
+        let delay0 = reordered.unwrap_or(stamp.delay);
+        let late = reordered.map_or(0, |delay| self.rate.frames(delay) + REORDER_MAX);
         let n0 = match (cut, self.pace) {
-            (Some(f), _) => (first.max(0) + f - 1).div_euclid(f) * f,
-            (None, Some((offset, _))) => (first + lead).max(self.rate.frames(expected(offset, stamp.arrival))),
-            (None, None) => first.max(0),
+            (Some(f), _) => (next + f - 1).div_euclid(f) * f,
+            (None, Some((offset, _))) => {
+                (next - late).max(self.rate.frames(expected(offset, stamp.arrival) + stamp.delay - delay0))
+            }
+            (None, None) => next,
         };
-        let anchor = Anchor { run: self.next_run, term: 0, pts0: stamp.pts, dts0: stamp.dts, n0 };
+        let dts0 = (stamp.pts.cast_signed() - delay0).rem_euclid(WRAP_33).cast_unsigned();
+        let anchor = Anchor { run: self.next_run, term: 0, pts0: stamp.pts, dts0, n0 };
         self.next_run += 1;
-        let run = Run { anchor, base: self.rate.ticks(n0), delay0: stamp.delay, floor: n0 - lead };
+        let run = Run { anchor, base: self.rate.ticks(n0), delay0, floor: if late > 0 { next } else { n0 } };
         if self.runs.len() == RUNS_MAX {
             self.runs.pop_front();
         }
         self.runs.push_back(run);
+        self.own(run.floor, anchor.run);
         if cut.is_some() {
             self.pace = None;
         }
         let placed = run.place(self.rate, stamp, run.base);
         self.moved(leg, stamp, placed, false, Some(leg));
         (anchor, placed)
+    }
+
+    /// From `n` on, indices belong to `run`.
+    fn own(&mut self, n: i64, run: u32) {
+        if self.owners.len() == 2 * RUNS_MAX {
+            self.owners.pop_front();
+        }
+        self.owners.push_back((n, run));
+    }
+
+    /// The run that frame `n` belongs to: another one's picture of that index would be a second one.
+    fn owner(&self, n: i64) -> Option<u32> {
+        self.owners.iter().rev().find(|(from, _)| *from <= n).or(self.owners.front()).map(|(_, run)| *run)
     }
 
     fn moved(&mut self, leg: u8, stamp: &Stamp, placed: Placed, smooth: bool, on_air: Option<u8>) {
@@ -343,6 +381,8 @@ impl Runs {
 pub(super) const LEGS_MAX: usize = 4;
 /// Anchors that are looked at again.
 const RUNS_MAX: usize = 16;
+/// Pictures that B-frames may be decoded behind.
+const REORDER_MAX: i64 = 3;
 const SMOOTHING: i64 = 16;
 /// 0.5 s, 1 s, 2 s in ticks.
 const STEP_MAX: i64 = 45_000;

@@ -227,8 +227,7 @@ impl Running {
     }
 
     fn emit(&mut self, unit: AccessUnit, placed: &Placed, out: &mut VecDeque<Out>) -> bool {
-        let floor = self.runs.run(placed.run).map_or(0, |run| run.floor).max(0);
-        let prime = placed.n < floor;
+        let prime = self.runs.prime(placed);
         let hidden = !prime && !self.shown.show(placed.n);
         if hidden && !self.resume {
             out.push_back(fault(FaultKind::Collision, &unit, &format!("frame {} has a picture already", placed.n)));

@@ -1,0 +1,430 @@
+//! Replayed simulation of run choice: one source, two legs, everything that happens to them, from a seed.
+//!
+//! Each picture carries its true identity and the wall time at which it was taken. The checker proves that no index has
+//! two pictures and no picture two indices, on both legs, and that N stays near the wall. The same checker must catch
+//! bugs planted through `Rules`. Short by default; `RUNG_LONG=1`: 1,000 seeds of 10,000 frames.
+
+use bytes::Bytes;
+use rung::media::access_unit::AccessUnit;
+use rung::media::channel::ChannelKind;
+use rung::media::grid::FrameRate;
+use rung::media::modes::LatencyMode;
+use rung::media::track::{Codec, Colour, Program, Track, TrackConfig, VideoConfig};
+use rung::time::{Dts, Mono, Now, Pts, Wall};
+use rung::timeline::{Facts, Out, Rules, Timeline};
+use std::collections::BTreeMap;
+
+const SECOND: i64 = 1_000_000_000;
+const WRAP: i64 = 1 << 33;
+const PID: u16 = 256;
+/// Rate of the table: (numerator, denominator).
+const RATES: [(u32, u32); 11] = [
+    (12_500, 1_000),
+    (15_000, 1_000),
+    (20_000, 1_000),
+    (24_000, 1_001),
+    (24_000, 1_000),
+    (25_000, 1_000),
+    (30_000, 1_001),
+    (30_000, 1_000),
+    (50_000, 1_000),
+    (60_000, 1_001),
+    (60_000, 1_000),
+];
+
+/// SplitMix64.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// In `[from, to)`.
+    fn range(&mut self, from: i64, to: i64) -> i64 {
+        from + i64::try_from(self.roll() >> 1).unwrap() % (to - from).max(1)
+    }
+
+    fn one_in(&mut self, n: i64) -> bool {
+        self.range(0, n) == 0
+    }
+}
+
+/// What happens to the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mishap {
+    /// The encoder is down for a while and starts at a random PTS, or at the same PTS as always.
+    RestartAnywhere {
+        down: i64,
+    },
+    RestartFixed {
+        down: i64,
+    },
+    /// Its file begins again: PTS too, without a pause.
+    Loop,
+    /// PTS jumps, pictures do not.
+    Jump {
+        ticks: i64,
+    },
+    /// All connections are cut for a while, the encoder's clock runs on.
+    Reconnect {
+        down: i64,
+    },
+}
+
+#[derive(Debug, Default)]
+struct Report {
+    frames: u64,
+    placed: u64,
+    runs: u64,
+    mishaps: u64,
+    fixed: u64,
+    /// One index, two pictures; one picture, two indices.
+    doubled: u64,
+    split: u64,
+    /// Largest |N - wall|, milliseconds; where the source jumped forward by less than a second, and elsewhere.
+    off_wall_ms: i64,
+    off_wall_jumped_ms: i64,
+}
+
+#[derive(Clone, Debug)]
+struct Picture {
+    id: u64,
+    /// Wall time at which it was taken, in display order, and at which it left the encoder; ns.
+    taken: i64,
+    sent: i64,
+    pts: i64,
+    dts: i64,
+    idr: bool,
+    /// First of a new connection on all legs.
+    joined: bool,
+}
+
+struct Options {
+    rate: FrameRate,
+    frames: i64,
+    millis: bool,
+    bframes: bool,
+    gop: i64,
+    ppm: i64,
+    start_pts: i64,
+    fixed_pts: i64,
+    only_small_jumps: bool,
+    two_legs: bool,
+    headers: bool,
+}
+
+fn options(dice: &mut Dice, frames: i64, one_leg: bool) -> Options {
+    let (num, den) = RATES[usize::try_from(dice.range(0, 11)).unwrap()];
+    let rate = FrameRate::new(num, den);
+    // Half of the sources wrap within a minute.
+    let start_pts = if dice.one_in(2) { WRAP - dice.range(0, 60 * 90_000) } else { dice.range(0, WRAP) };
+    let millis = dice.one_in(4);
+    Options {
+        rate,
+        frames,
+        millis,
+        bframes: dice.one_in(2),
+        gop: (rate.hz() * [0.96, 1.0, 2.0, 2.5, 5.0][usize::try_from(dice.range(0, 5)).unwrap()]).round() as i64,
+        ppm: dice.range(-100, 101),
+        start_pts,
+        fixed_pts: dice.range(0, 10 * 90_000),
+        only_small_jumps: dice.one_in(4),
+        two_legs: !one_leg && !dice.one_in(4),
+        // Whole milliseconds do not tell 29.97 from 30: then the headers must.
+        headers: millis || dice.one_in(2),
+    }
+}
+
+/// The pictures of one source in decode order, and what happened to it.
+fn source(dice: &mut Dice, o: &Options, report: &mut Report) -> Vec<(Picture, bool)> {
+    let mut pictures = Vec::new();
+    let frame_ns = |n: i64| (i128::from(n) * i128::from(o.rate.den) * 1_000_000_000 / i128::from(o.rate.num)) as i64;
+    // The source's clock runs `ppm` fast.
+    let slow = |ns: i64| ns - ns / 1_000_000 * o.ppm;
+    let (mut begun, mut base, mut pts0, mut index) = (0i64, 0i64, o.start_pts, 0i64);
+    let mut until = dice.range(12, 30) * SECOND;
+    let (mut joined, mut jumped_forward, mut id) = (true, false, 0u64);
+    while i64::try_from(pictures.len()).unwrap() < o.frames {
+        let at = base + slow(frame_ns(index - begun));
+        if at > until {
+            let mishap = mishap(dice, o);
+            report.mishaps += 1;
+            // Pictures that were still to come keep their identities.
+            id += 10;
+            until = at + dice.range(12, 30) * SECOND;
+            match mishap {
+                Mishap::RestartAnywhere { down } | Mishap::RestartFixed { down } => {
+                    base = at + down;
+                    begun = index;
+                    let fixed = matches!(mishap, Mishap::RestartFixed { .. });
+                    report.fixed += u64::from(fixed);
+                    pts0 = if fixed { o.fixed_pts } else { dice.range(0, WRAP) };
+                    joined = !dice.one_in(3);
+                }
+                Mishap::Loop => {
+                    base = at;
+                    begun = index;
+                    pts0 = o.fixed_pts;
+                }
+                Mishap::Jump { ticks } => {
+                    pts0 += ticks;
+                    jumped_forward |= (1..90_000).contains(&ticks);
+                }
+                Mishap::Reconnect { down } => {
+                    // What it encodes meanwhile is lost.
+                    let from = base + slow(frame_ns(index - begun)) + down;
+                    while base + slow(frame_ns(index - begun)) < from {
+                        index += 1;
+                        id += 1;
+                    }
+                    joined = true;
+                }
+            }
+            continue;
+        }
+        let k = index - begun;
+        let (shown, reorder) = if o.bframes { displayed(k, o.gop) } else { (k, 0) };
+        let stamp = |n: i64| {
+            let ticks = pts0 + o.rate.ticks(n);
+            if o.millis { (ticks + 45).div_euclid(90) * 90 } else { ticks }
+        };
+        pictures.push((
+            Picture {
+                id: id + (shown - k).unsigned_abs() * u64::from(shown > k)
+                    - (k - shown).unsigned_abs() * u64::from(k > shown),
+                taken: base + slow(frame_ns(shown)),
+                sent: base + slow(frame_ns(k + reorder)),
+                pts: stamp(shown + reorder),
+                dts: stamp(k),
+                idr: k % o.gop == 0,
+                joined,
+            },
+            jumped_forward,
+        ));
+        joined = false;
+        index += 1;
+        id += 1;
+    }
+    pictures
+}
+
+/// Display index of the `k`-th picture in decode order, closed GOPs of I P B B, and frames of delay.
+fn displayed(k: i64, gop: i64) -> (i64, i64) {
+    let (start, i) = (k.div_euclid(gop) * gop, k.rem_euclid(gop));
+    if i == 0 {
+        return (k, 1);
+    }
+    let group = (i - 1) / 3 * 3;
+    let size = 3.min(gop - 1 - group);
+    let shown = if i - 1 == group { group + size } else { i - 1 };
+    (start + shown, 1)
+}
+
+fn mishap(dice: &mut Dice, o: &Options) -> Mishap {
+    let down = if dice.one_in(3) { dice.range(20, 200) } else { dice.range(200, 8_000) } * 1_000_000;
+    match dice.range(0, 6) {
+        0 => Mishap::RestartAnywhere { down },
+        1 => Mishap::RestartFixed { down },
+        2 => Mishap::Loop,
+        3 => Mishap::Reconnect { down },
+        _ => {
+            let size = match dice.range(0, 3) {
+                _ if o.only_small_jumps => dice.range(0, 45_000),
+                0 => dice.range(45_000, 180_000),
+                1 => dice.range(180_000, 30 * 90_000),
+                _ => dice.range(30 * 90_000, 3_600 * 90_000),
+            };
+            // Some land half a frame beside the grid.
+            let frame = o.rate.ticks(1);
+            let size = if dice.one_in(2) { size / frame * frame + frame / 2 } else { size };
+            Mishap::Jump { ticks: if dice.one_in(2) { size } else { -size } }
+        }
+    }
+}
+
+/// What one leg delivers, and when: (arrival, picture or `None` for the loss of the connection).
+fn leg(dice: &mut Dice, pictures: &[(Picture, bool)], late: bool) -> Vec<(i64, usize, bool)> {
+    let delay = dice.range(20, 400) * 1_000_000;
+    let jitter = dice.range(1, 60) * 1_000_000;
+    let join = if late { dice.range(1, 40) * SECOND } else { 0 };
+    let (mut out, mut last, mut dark, mut fresh) = (Vec::new(), 0, join, true);
+    for (i, (picture, _)) in pictures.iter().enumerate() {
+        if dice.one_in(2_000) {
+            dark = picture.sent + dice.range(500, 8_000) * 1_000_000;
+            fresh |= dice.one_in(2);
+        } else if dice.one_in(500) {
+            dark = dark.max(picture.sent + dice.range(10, 400) * 1_000_000);
+        }
+        fresh |= picture.joined;
+        if picture.sent < dark {
+            continue;
+        }
+        last = (picture.sent + delay + dice.range(0, jitter)).max(last + 1_000);
+        out.push((last, i, std::mem::take(&mut fresh)));
+    }
+    out
+}
+
+fn unit(picture: &Picture, received: Mono) -> AccessUnit {
+    AccessUnit {
+        pid: PID,
+        codec: Codec::H264,
+        pts: Pts(picture.pts.rem_euclid(WRAP)),
+        dts: Dts(picture.dts.rem_euclid(WRAP)),
+        random_access: picture.idr,
+        damaged: false,
+        received,
+        data: Bytes::copy_from_slice(&picture.id.to_le_bytes()),
+    }
+}
+
+fn headers(rate: Option<FrameRate>) -> TrackConfig {
+    TrackConfig::Video(VideoConfig {
+        codec: Codec::H264,
+        width: 640,
+        height: 360,
+        sar: (1, 1),
+        rate,
+        interlaced: false,
+        colour: Colour::default(),
+        profile: [77, 0, 30],
+        bit_depth: 8,
+        chroma_format: 1,
+        reorder: None,
+        sps: Bytes::new(),
+        pps: vec![],
+    })
+}
+
+#[derive(Default)]
+struct Checker {
+    picture_at: BTreeMap<i64, u64>,
+    index_of: BTreeMap<u64, i64>,
+}
+
+impl Checker {
+    fn check(&mut self, n: i64, id: u64, report: &mut Report) {
+        report.placed += 1;
+        if *self.picture_at.entry(n).or_insert(id) != id {
+            report.doubled += 1;
+        }
+        if *self.index_of.entry(id).or_insert(n) != n {
+            report.split += 1;
+        }
+    }
+}
+
+fn simulate(seed: u64, frames: i64, rules: Rules, one_leg: bool) -> Report {
+    let mut dice = Dice(seed);
+    let mut report = Report::default();
+    let o = options(&mut dice, frames, one_leg);
+    let pictures = source(&mut dice, &o, &mut report);
+    let mut events: Vec<(i64, u8, usize, bool)> = Vec::new();
+    for number in 0..=u8::from(o.two_legs) {
+        let late = number == 1 && dice.one_in(2);
+        events.extend(leg(&mut dice, &pictures, late).into_iter().map(|(at, i, fresh)| (at, number, i, fresh)));
+    }
+    events.sort_unstable();
+    let facts = Facts { kind: ChannelKind::Transcode, mode: LatencyMode::Ultra, profile: None, last_msn: None, rules };
+    let mut timeline = Timeline::new(facts);
+    let program =
+        Program { number: 1, pcr_pid: Some(PID), tracks: vec![Track { pid: PID, codec: Codec::H264, language: None }] };
+    let mut checker = Checker::default();
+    let (mut origin, mut seen_idr) = (None, [false; 2]);
+    for (at, number, i, fresh) in events {
+        report.frames += 1;
+        let (picture, jumped) = &pictures[i];
+        let now = Now { mono: Mono((at + SECOND).cast_unsigned()), wall: Wall(1_700_000_000 * SECOND + at) };
+        if fresh {
+            timeline.leg_left(number);
+            timeline.leg_joined(number);
+            timeline.program(number, &program);
+            timeline.config(number, PID, &headers(o.headers.then_some(o.rate)));
+            seen_idr[usize::from(number)] = false;
+        }
+        seen_idr[usize::from(number)] |= picture.idr;
+        timeline.push(now, number, unit(picture, now.mono));
+        while let Some(out) = timeline.poll() {
+            match out {
+                Out::Video { n, prime, unit, .. } if !prime => {
+                    let id = u64::from_le_bytes(unit.data[..].try_into().unwrap());
+                    checker.check(n, id, &mut report);
+                    let taken =
+                        pictures.iter().skip(i.saturating_sub(400)).find(|(p, _)| p.id == id).map(|(p, _)| p.taken);
+                    let taken = taken.expect("what comes out went in");
+                    let wall = taken - *origin.get_or_insert(taken);
+                    let line = (i128::from(n) * i128::from(o.rate.den) * 1_000 / i128::from(o.rate.num)) as i64;
+                    let off = (line - wall / 1_000_000).abs();
+                    let worst = if *jumped { &mut report.off_wall_jumped_ms } else { &mut report.off_wall_ms };
+                    *worst = (*worst).max(off);
+                }
+                Out::Record(rung::media::grid::Record::Anchor(_)) => report.runs += 1,
+                _ => {}
+            }
+        }
+        // The leg that is not on air is numbered too: a take-over must find the same numbers.
+        if timeline.on_air().is_some_and(|air| air != number)
+            && seen_idr[usize::from(number)]
+            && let Some(n) = timeline.last_index(number)
+        {
+            checker.check(n, picture.id, &mut report);
+        }
+    }
+    report
+}
+
+fn all(seeds: std::ops::Range<u64>, frames: i64, rules: Rules, one_leg: bool) -> Report {
+    let mut sum = Report::default();
+    for seed in seeds {
+        let report = simulate(seed, frames, rules, one_leg);
+        if rules == Rules::default()
+            && (report.doubled > 0
+                || report.split > 0
+                || report.off_wall_ms > 1_000
+                || report.off_wall_jumped_ms > 2_100)
+        {
+            eprintln!("seed {seed}: {report:?}");
+        }
+        sum.frames += report.frames;
+        sum.placed += report.placed;
+        sum.runs += report.runs;
+        sum.mishaps += report.mishaps;
+        sum.fixed += report.fixed;
+        sum.doubled += report.doubled;
+        sum.split += report.split;
+        sum.off_wall_ms = sum.off_wall_ms.max(report.off_wall_ms);
+        sum.off_wall_jumped_ms = sum.off_wall_jumped_ms.max(report.off_wall_jumped_ms);
+    }
+    sum
+}
+
+fn long() -> bool {
+    std::env::var_os("RUNG_LONG").is_some()
+}
+
+#[test]
+fn no_index_has_two_pictures_and_no_picture_two_indices() {
+    let (seeds, frames) = if long() { (1_000, 10_000) } else { (60, 4_000) };
+    let report = all(0..seeds, frames, Rules::default(), false);
+    println!("{report:?}");
+    assert!(report.placed * 10 > report.frames * 8 && report.fixed > 0, "{report:?}");
+    assert_eq!((report.doubled, report.split), (0, 0), "{report:?}");
+    assert!(report.off_wall_ms <= 1_000 && report.off_wall_jumped_ms <= 2_100, "{report:?}");
+}
+
+#[test]
+fn the_checker_notices_when_the_whole_frame_rule_is_off() {
+    let report = all(0..60, 4_000, Rules { whole_frames: false, ..Rules::default() }, true);
+    assert!(report.doubled + report.split > 0, "{report:?}");
+}
+
+#[test]
+fn the_checker_notices_when_anchors_fit_behind_what_was_delivered() {
+    let report = all(0..60, 4_000, Rules { ahead: false, ..Rules::default() }, false);
+    assert!(report.doubled + report.split > 0, "{report:?}");
+}
