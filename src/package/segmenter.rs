@@ -2,8 +2,8 @@
 //!
 //! Where a sample goes is its `Place`; nothing here counts. Input decides places, so a wrong one is data: a sample for
 //! a part that is already published, or not behind the one before it, is dropped and counted (`Counts::late`); a sample
-//! for a later part closes the open one; parts and segments between them become GAP; a hole inside a part lengthens the
-//! sample before it.
+//! for a later part closes the open one; parts and segments between them become GAP; a hole inside a part, or at its
+//! end, lengthens the sample before it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ pub struct Counts {
     pub late: u64,
     /// Dropped: their part was full (`PART_BYTES_MAX`, `PART_SAMPLES_MAX`).
     pub over: u64,
-    /// Holes inside a part, bridged by the sample before.
+    /// Holes inside a part or at its end, bridged by the sample before.
     pub stretched: u64,
     /// Reports that nobody polled.
     pub unpolled: u64,
@@ -230,7 +230,23 @@ impl Segmenter {
     /// Brings the edge to part `to`, whose decode time is `at` if known: closes the open part, and fills with GAP what
     /// lies between.
     fn advance(&mut self, now: Mono, to: (u64, u32), at: Option<i64>) {
-        self.close(now, false);
+        if let Some(mut open) = self.open.take() {
+            let place = Next { msn: open.msn, part: open.index, at: open.end() };
+            // What is missing at a part's end must not make it short [HLS 4.4.4.9]: its last sample is shown until then.
+            let until = self.starts_after(place);
+            if self.cut != Cut::Source && (open.msn, open.index) < to && open.end() < until {
+                self.counts.stretched += 1;
+                open.stretch(until);
+            }
+            let stays = (open.msn, open.index) >= to;
+            self.open = Some(open);
+            if stays {
+                return;
+            }
+        }
+        let closes_segment =
+            self.cut != Cut::Source && self.open.as_ref().is_some_and(|o| o.index + 1 == self.parts_per_segment());
+        self.close(now, closes_segment);
         let Some(first) = self.next else {
             // A rendition that joins within a segment: the parts before it will never come.
             self.next = Some(Next { msn: to.0, part: 0, at: self.starts(to.0, 0) });

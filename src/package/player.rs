@@ -1,0 +1,271 @@
+//! The model player: a strict Low-Latency HLS client without sockets or clocks, which follows every rendition and
+//! writes down each promise that was broken.
+//!
+//! `poll` gives requests to send, `response` takes answers; both need the time. What it checks is in `judge` (playlists)
+//! and `media` (bytes). It starts at the last three segments of a playlist and fetches everything from there on: parts
+//! through their hints, whole segments beside them, one part of each segment twice.
+
+mod judge;
+mod media;
+pub mod parse;
+
+use bytes::Bytes;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crate::time::{Mono, Now};
+use judge::Track;
+
+/// A request to send now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetch {
+    pub id: u64,
+    /// Resolved against the multivariant playlist's address.
+    pub uri: String,
+}
+
+/// What was seen and what was broken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The first hundred, each a sentence that names rendition and place.
+    pub violations: Vec<String>,
+    /// All of them.
+    pub broken: u64,
+    pub renditions: usize,
+    pub playlists: u64,
+    pub deltas: u64,
+    pub parts: u64,
+    pub segments: u64,
+    pub gaps: u64,
+    pub discontinuities: u64,
+    pub bytes: u64,
+    /// Preload hints that were served, and those that never became a part.
+    pub hints: u64,
+    pub hints_missed: u64,
+    /// Wall clock at listing less the end of the last part (or segment) on the PROGRAM-DATE-TIME line, milliseconds.
+    pub latency_ms: Option<i64>,
+    pub latency_ms_max: Option<i64>,
+    pub ended: bool,
+}
+
+#[derive(Debug)]
+pub struct Player {
+    base: String,
+    multivariant: String,
+    tracks: Vec<Track>,
+    sent: BTreeMap<u64, Sent>,
+    next_id: u64,
+    /// When to ask for the multivariant playlist; `None`: asked, or had.
+    ask: Option<Mono>,
+    log: Log,
+    /// Every URI's content, the newest so many.
+    contents: BTreeMap<String, u64>,
+    order: VecDeque<String>,
+}
+
+#[derive(Clone, Debug)]
+struct Sent {
+    track: usize,
+    what: What,
+    at: Now,
+    uri: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum What {
+    Multivariant,
+    /// Asked-for segment and part.
+    Playlist(Option<(u64, u64)>),
+    Init(String),
+    Part {
+        msn: u64,
+        index: usize,
+    },
+    Hint(String),
+    Segment(u64),
+    Again,
+}
+
+/// Violations and counts, shared by all checks.
+#[derive(Debug, Default)]
+struct Log {
+    report: Report,
+}
+
+impl Log {
+    fn broken(&mut self, sentence: String) {
+        self.report.broken += 1;
+        if self.report.violations.len() < 100 {
+            self.report.violations.push(sentence);
+        }
+    }
+}
+
+/// URIs whose content is remembered.
+const CONTENTS_MAX: usize = 4_096;
+/// Between tries for a multivariant playlist that is not there yet.
+const RETRY: Duration = Duration::from_millis(500);
+
+impl Player {
+    /// `multivariant`: absolute path or URL; everything else is resolved against it.
+    pub fn new(multivariant: &str) -> Player {
+        let base = multivariant.rsplit_once('/').map_or("", |(base, _)| base).to_owned();
+        Player {
+            base,
+            multivariant: multivariant.to_owned(),
+            tracks: Vec::new(),
+            sent: BTreeMap::new(),
+            next_id: 0,
+            ask: Some(Mono(0)),
+            log: Log::default(),
+            contents: BTreeMap::new(),
+            order: VecDeque::new(),
+        }
+    }
+
+    /// The next request to send, if one is due.
+    pub fn poll(&mut self, now: Now) -> Option<Fetch> {
+        if self.ask.is_some_and(|at| at <= now.mono) {
+            self.ask = None;
+            return Some(self.send(now, 0, What::Multivariant, self.multivariant.clone()));
+        }
+        for index in 0..self.tracks.len() {
+            if let Some((what, uri)) = self.tracks[index].next(now.mono) {
+                let uri = self.resolve(&uri);
+                return Some(self.send(now, index, what, uri));
+            }
+        }
+        None
+    }
+
+    /// When `poll` may have something without a response before it.
+    pub fn deadline(&self) -> Option<Mono> {
+        self.tracks.iter().filter_map(Track::deadline).chain(self.ask).min()
+    }
+
+    /// The answer to fetch `id`. A connection that failed is status 0.
+    pub fn response(&mut self, now: Now, id: u64, status: u16, body: &Bytes) {
+        let Some(sent) = self.sent.remove(&id) else { return };
+        self.log.report.bytes += body.len() as u64;
+        if sent.what == What::Multivariant {
+            self.variants(now, status, body);
+            return;
+        }
+        if status == 200 && !matches!(sent.what, What::Playlist(_)) {
+            self.remember(&sent.uri, body);
+        }
+        let (log, track) = (&mut self.log, sent.track);
+        match sent.what {
+            What::Playlist(asked) => {
+                let took = now.mono.since(sent.at.mono);
+                self.tracks[track].playlist(log, now, asked, took, status, body);
+                self.compare(track, sent.at.mono, now.mono);
+            }
+            What::Init(uri) => self.tracks[track].init(log, uri, status, body),
+            What::Part { msn, index } => self.tracks[track].part(log, msn, index, status, body),
+            What::Hint(uri) => self.tracks[track].hinted(log, now, uri, status, body),
+            What::Segment(msn) => self.tracks[track].segment(log, msn, status, body),
+            What::Again => {
+                self.tracks[track].busy = false;
+                if status != 200 {
+                    log.broken(format!("{}: {status} when asked again", sent.uri));
+                }
+            }
+            What::Multivariant => {}
+        }
+    }
+
+    pub fn report(&self) -> Report {
+        let mut report = self.log.report.clone();
+        report.renditions = self.tracks.len();
+        report.ended = !self.tracks.is_empty() && self.tracks.iter().all(|t| t.ended);
+        report
+    }
+
+    fn send(&mut self, at: Now, track: usize, what: What, uri: String) -> Fetch {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.sent.insert(id, Sent { track, what, at, uri: uri.clone() });
+        Fetch { id, uri }
+    }
+
+    fn resolve(&self, uri: &str) -> String {
+        if uri.starts_with('/') || uri.contains("://") { uri.to_owned() } else { format!("{}/{uri}", self.base) }
+    }
+
+    fn variants(&mut self, now: Now, status: u16, body: &Bytes) {
+        let text = std::str::from_utf8(body).unwrap_or("");
+        let uris = parse::multivariant(text);
+        if status != 200 || uris.is_empty() {
+            self.ask = Some(now.mono + RETRY);
+            return;
+        }
+        for line in text.lines().filter_map(|l| l.strip_prefix("#EXT-X-STREAM-INF:")) {
+            let attributes = parse::attributes(line);
+            for needed in ["BANDWIDTH", "CODECS"] {
+                if !attributes.contains_key(needed) {
+                    self.log.broken(format!("multivariant: a variant without {needed}"));
+                }
+            }
+        }
+        self.tracks = uris.into_iter().map(|uri| Track::new(uri, now.mono)).collect();
+    }
+
+    /// One URI never names two byte strings.
+    fn remember(&mut self, uri: &str, body: &Bytes) {
+        let hash =
+            body.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
+        match self.contents.get(uri) {
+            Some(before) if *before != hash => self.log.broken(format!("{uri}: has two contents")),
+            Some(_) => {}
+            None => {
+                if self.order.len() == CONTENTS_MAX
+                    && let Some(oldest) = self.order.pop_front()
+                {
+                    self.contents.remove(&oldest);
+                }
+                self.order.push_back(uri.to_owned());
+                self.contents.insert(uri.to_owned(), hash);
+            }
+        }
+    }
+
+    /// What this rendition's newest playlist and the others say of each other.
+    fn compare(&mut self, track: usize, asked: Mono, now: Mono) {
+        let Some(promises) = self.tracks[track].promises.clone() else { return };
+        let own = &mut self.tracks[track];
+        let (per_segment, edge, name) = (own.parts_per_segment(), own.edge(), own.uri.clone());
+        let mut broken = Vec::new();
+        for (uri, msn, part) in std::mem::take(&mut own.reports) {
+            let Some(other) = self.tracks.iter().position(|t| t.uri == uri) else {
+                broken.push(format!("{name}: reports {uri}, which nobody named"));
+                continue;
+            };
+            let claim = (msn, part);
+            let seen = self.tracks[other].edge_before(asked);
+            if seen.is_some_and(|seen| absolute(seen, per_segment) > absolute(claim, per_segment).saturating_add(2)) {
+                broken.push(format!("{name}: report of {uri} is stale: {claim:?}, seen {seen:?}"));
+            }
+            if let (Some(edge), true) = (edge, per_segment > 0)
+                && absolute(edge, per_segment).abs_diff(absolute(claim, per_segment)) > 1
+            {
+                broken.push(format!("{name}: its edge {edge:?} and that of {uri}, {claim:?}, are over a part apart"));
+            }
+            let claims = &mut self.tracks[other].claims;
+            if claims.len() < 64 {
+                claims.push_back((now, claim));
+            }
+        }
+        let first = self.tracks.iter().find_map(|t| t.promises.as_ref());
+        let same = |p: &parse::Promises| (p.target_duration, p.part_target, p.server_control.clone());
+        if first.is_some_and(|first| same(first) != same(&promises)) {
+            broken.push(format!("{name}: other targets than the other renditions"));
+        }
+        broken.into_iter().for_each(|sentence| self.log.broken(sentence));
+    }
+}
+
+/// A part's number since segment 0, were all segments equal.
+fn absolute((msn, part): (u64, u64), per_segment: u64) -> u64 {
+    msn.saturating_mul(per_segment).saturating_add(part.min(per_segment))
+}
