@@ -76,7 +76,7 @@ impl RecvBatch {
         };
         for (i, header) in headers.iter().enumerate().take(count) {
             self.received[i] = (address(&self.names[i].0), (header.msg_len as usize).min(SLOT));
-            if header.msg_hdr.msg_controllen as usize >= 20
+            if header.msg_hdr.msg_controllen >= 20
                 && let Some(drops) = overflow(&self.controls[i].0)
             {
                 self.drops = drops;

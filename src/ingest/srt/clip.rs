@@ -242,11 +242,11 @@ fn read_time(packet: &Packet, at: usize) -> u64 {
 fn write_time(packet: &mut Packet, at: usize, time: i64) {
     let t = time.rem_euclid(WRAP_33).cast_unsigned();
     let low = |shift: u32| (t >> shift & 0xff) as u8;
-    packet[at] = packet[at] & 0xf0 | (t >> 30 & 7) as u8 * 2 | 1;
+    packet[at] = (packet[at] & 0xf0) | ((t >> 30 & 7) as u8 * 2) | 1;
     packet[at + 1] = low(22);
-    packet[at + 2] = (t >> 15 & 0x7f) as u8 * 2 | 1;
+    packet[at + 2] = ((t >> 15 & 0x7f) as u8 * 2) | 1;
     packet[at + 3] = low(7);
-    packet[at + 4] = (t & 0x7f) as u8 * 2 | 1;
+    packet[at + 4] = ((t & 0x7f) as u8 * 2) | 1;
 }
 
 /// Adds `ticks` to PCR, PTS and DTS.
