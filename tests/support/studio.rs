@@ -37,6 +37,7 @@ impl Broadcast {
     pub(crate) fn start(origin: &Origin, mode: LatencyMode, first_frame: u32) -> Broadcast {
         let channel = origin.declare(&ChannelName::new("test").expect("a good name"));
         let session = Arc::new(SessionOutput::new(SessionId::new(ulid::Ulid::generate()), mode));
+        let tone = adts_of_a_tone();
         let cadence = Cadence::for_rate(25.0, mode);
         let wall = SystemClock::wall();
         let grid = Grid { cadence, msn0: wall.unix_seconds() };
@@ -63,7 +64,7 @@ impl Broadcast {
         session.add(output.clone());
         let stop = Arc::new(AtomicBool::new(false));
         let (quiet, drawn) = (stop.clone(), stop.clone());
-        threads.push(std::thread::spawn(move || cut_audio(&output, grid, line, &quiet)));
+        threads.push(std::thread::spawn(move || cut_audio(&tone, &output, grid, line, &quiet)));
         threads.push(std::thread::spawn(move || draw(inputs, first_frame, wall, &drawn)));
         channel.set_session(Some(session.clone()));
         Broadcast { session, stop, threads }
@@ -233,8 +234,7 @@ fn nal_units(unit: &[u8]) -> Vec<&[u8]> {
 }
 
 /// A tone in AAC, paced by the wall, into the audio rendition.
-fn cut_audio(output: &Arc<RenditionOutput>, grid: Grid, line: PdtLine, stop: &AtomicBool) {
-    let tone = adts_of_a_tone();
+fn cut_audio(tone: &[Bytes], output: &Arc<RenditionOutput>, grid: Grid, line: PdtLine, stop: &AtomicBool) {
     let config = AudioConfig {
         codec: Codec::Aac,
         object_type: 2,
