@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 # The one list of packages. BUILD: to compile. RUN: for tests, figures and the demo's player.
 BUILD_PACKAGES := build-essential pkg-config clang libclang-dev libavcodec-dev libavutil-dev libswscale-dev \
-	libswresample-dev
+	libswresample-dev libavfilter-dev
 RUN_PACKAGES := ffmpeg srt-tools chromium fonts-dejavu-core curl
 
 WEB := src/web

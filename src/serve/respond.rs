@@ -33,7 +33,11 @@ enum Content {
         chunks: VecDeque<Bytes>,
         length: u64,
     },
-    Boxed(UnsyncBoxBody<Bytes, BoxError>),
+    Boxed {
+        body: UnsyncBoxBody<Bytes, BoxError>,
+        /// What the foreign body said of its length; mapping its frames loses it.
+        length: SizeHint,
+    },
 }
 
 impl Body {
@@ -48,13 +52,15 @@ impl Body {
     where
         B: HttpBody<Data: Buf, Error: Into<BoxError>> + Send + 'static,
     {
+        let length = body.size_hint();
         let bytes = body.map_frame(|frame| {
             frame.map_data(|mut data| {
                 let length = data.remaining();
                 data.copy_to_bytes(length)
             })
         });
-        Body { content: Content::Boxed(bytes.map_err(Into::into).boxed_unsync()), serving: None }
+        let body = bytes.map_err(Into::into).boxed_unsync();
+        Body { content: Content::Boxed { body, length }, serving: None }
     }
 
     pub(super) fn carry(&mut self, serving: Serving) {
@@ -91,7 +97,7 @@ impl HttpBody for Body {
                 }
                 None => Poll::Ready(None),
             },
-            Content::Boxed(body) => {
+            Content::Boxed { body, .. } => {
                 Pin::new(body).poll_frame(cx).map(|frame| frame.map(|frame| frame.map(|frame| frame.map_data(hold))))
             }
         }
@@ -101,7 +107,7 @@ impl HttpBody for Body {
         match &self.content {
             Content::Empty => true,
             Content::Chunks { chunks, .. } => chunks.is_empty(),
-            Content::Boxed(body) => body.is_end_stream(),
+            Content::Boxed { body, .. } => body.is_end_stream(),
         }
     }
 
@@ -109,7 +115,7 @@ impl HttpBody for Body {
         match &self.content {
             Content::Empty => SizeHint::with_exact(0),
             Content::Chunks { length, .. } => SizeHint::with_exact(*length),
-            Content::Boxed(body) => body.size_hint(),
+            Content::Boxed { length, .. } => *length,
         }
     }
 }

@@ -4,6 +4,7 @@ const WORDS = {
   idle: 'Off air', init: 'Starting', processing: 'Starting', live: 'Live', reconnecting: 'Reconnecting',
   ended: 'Ended', error: 'Fault',
 };
+const MODES = { ultra: 'Ultra-low latency', low: 'Low latency', normal: 'Normal latency' };
 const list = document.getElementById('channels');
 const cards = new Map();
 
@@ -37,6 +38,13 @@ function span(ms) {
   return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, '0')} min`;
 }
 
+function say(state, since) {
+  if (state === 'live') return `On air${since}`;
+  if (state === 'reconnecting') return 'The source is away; its place is kept';
+  if (state === 'init' || state === 'processing') return 'The first pictures are on their way';
+  return state === 'ended' ? 'The broadcast has ended' : 'Waiting for a publisher';
+}
+
 function show(status) {
   const seen = new Set();
   for (const channel of status.channels) {
@@ -49,8 +57,8 @@ function show(status) {
     const card = cards.get(channel.name);
     card.state.dataset.state = channel.state;
     card.state.textContent = WORDS[channel.state] ?? channel.state;
-    const on = channel.state === 'live' && channel.since_ms;
-    card.say.textContent = channel.detail || (on ? `On air for ${span(status.now_ms - channel.since_ms)}` : 'Waiting for a publisher');
+    const since = channel.since_ms ? ` for ${span(status.now_ms - channel.since_ms)}` : '';
+    card.say.textContent = channel.detail || say(channel.state, since);
     const labels = channel.renditions.map((r) => (r.state === 'shed' ? `${r.name} paused` : r.name));
     if (card.labels !== labels.join()) {
       card.labels = labels.join();
@@ -60,7 +68,7 @@ function show(status) {
         return chip;
       }));
     }
-    card.mode.textContent = `${channel.mode} latency`;
+    card.mode.textContent = MODES[channel.mode] ?? '';
   }
   for (const [name, card] of cards) {
     if (!seen.has(name)) { card.root.remove(); cards.delete(name); }

@@ -46,7 +46,7 @@ async function poll() {
     }
   } catch { status = null; }
   paint();
-  setTimeout(poll, rung.state === 'live' ? 4000 : 1500);
+  setTimeout(() => poll(), rung.state === 'live' ? 3000 : 1000);
 }
 
 /** Renditions that the box had to stop for lack of time: automatic choice stays below them. */
@@ -82,12 +82,15 @@ async function onAir() {
 const sessionOf = (url) => url.match(/\/live\/[^/]+\/([^/]+)\/[^/]+\/[^/]+$/)?.[1] ?? null;
 
 async function main() {
-  poll();
+  await poll();
   let wait = 500;
   let after = 'waiting';
   for (;;) {
     let session = null;
-    try { session = await onAir(); } catch { /* the server is away: try again */ }
+    try {
+      // The status saves asking for playlists that are not there; without it they are asked for.
+      if (!status || !['idle', 'init', 'ended', 'unknown'].includes(status.state)) session = await onAir();
+    } catch { /* the server is away: try again */ }
     if (session === null) {
       setState(after);
       await sleep(wait);
@@ -114,6 +117,15 @@ function play(session) {
   return new Promise(() => setState(missing ? 'unbuilt' : 'unsupported'));
 }
 
+/** Live media does not wait: short tries, then the page starts over. */
+const policy = (ms, tries) => ({
+  default: {
+    maxTimeToFirstByteMs: ms, maxLoadTimeMs: 2 * ms,
+    timeoutRetry: { maxNumRetry: 2, retryDelayMs: 0, maxRetryDelayMs: 0 },
+    errorRetry: { maxNumRetry: tries, retryDelayMs: 300, maxRetryDelayMs: 1500, backoff: 'linear' },
+  },
+});
+
 function playWithHls(session) {
   return new Promise((resolve) => {
     rung.engine = 'hls.js';
@@ -127,6 +139,9 @@ function playWithHls(session) {
       maxBufferSize: 24e6,
       abrEwmaDefaultEstimate: 2.5e6,
       maxFragLookUpTolerance: 0.1,
+      manifestLoadPolicy: policy(8000, 2),
+      playlistLoadPolicy: policy(10000, 6),
+      fragLoadPolicy: policy(10000, 6),
     });
     rung.hls = hls;
     let recovered = 0;
@@ -169,7 +184,13 @@ function playWithHls(session) {
     });
 
     // Catch-up is the player's work (a little faster); what is too far behind for that jumps.
+    let stood = 0;
+    let before = -1;
     const watch = setInterval(() => {
+      // Tracks that end apart leave the player waiting at the shorter one's end: over is over.
+      stood = !video.paused && video.currentTime === before ? stood + 1 : 0;
+      before = video.currentTime;
+      if (stood >= 2 && hls.latestLevelDetails?.live === false) { end('ended'); return; }
       const target = hls.targetLatency ?? 0;
       const behind = rung.latency - target;
       const far = behind > Math.max(6, 1.5 * target);
@@ -271,6 +292,8 @@ const SAY = {
   live: ['', '', 'live', 'Live'],
 };
 
+const MODES = { ultra: 'Ultra-low latency', low: 'Low latency', normal: 'Normal latency' };
+
 function setState(state) {
   rung.state = state;
   if (state !== 'live') { waitingSince = null; rung.latency = null; trace.length = 0; }
@@ -287,6 +310,7 @@ const figure = (id, value, unit) => {
 
 function paint() {
   let shown = rung.state;
+  if (shown === 'waiting' && !status) shown = 'away';
   if (shown === 'waiting' && status?.state === 'unknown') shown = 'unknown';
   if (shown === 'waiting' && ['init', 'processing'].includes(status?.state)) shown = 'starting';
   const [title, words, colour, pill] = SAY[shown];
@@ -296,11 +320,12 @@ function paint() {
   byId('cover').toggleAttribute('data-busy', ['waiting', 'starting', 'ended', 'away'].includes(shown));
   byId('bar').hidden = shown !== 'live' && shown !== 'tap';
   byId('unmute').hidden = shown !== 'live' || !video.muted;
-  const away = shown === 'live' && status?.state === 'reconnecting';
+  const held = shown === 'live' && waitingSince !== null && performance.now() - waitingSince > 2000;
+  const away = shown === 'live' && (held || status?.state === 'reconnecting');
   byId('state').dataset.state = away ? 'reconnecting' : colour;
-  text('state', away ? 'Source reconnecting' : pill);
+  text('state', !away ? pill : status ? held ? 'Waiting for media' : 'Source reconnecting' : 'Server away');
   text('session', rung.session && shown === 'live' ? rung.session : '');
-  text('mode', status?.mode ? `${status.mode} latency` : '');
+  text('mode', MODES[status?.mode] ?? '');
   text('rendition-note', rendition());
   figures(shown === 'live');
 }
