@@ -54,7 +54,15 @@ impl Scene {
             gauge(Metric::SessionState, &[self.label(), Label::State(state.name())], on);
         }
         let level = if to == State::Error { Level::Error } else { Level::Info };
-        log(level, "session_state", &self.place(), format!("{from} -> {to_name} ({reason}) {detail}"));
+        // A code per state: lines of one code are gathered, and every transition deserves its own.
+        let code = match to {
+            State::Init => "session_init",
+            State::Processing => "session_processing",
+            State::Live => "session_live",
+            State::Error => "session_error",
+            State::Ended => "session_ended",
+        };
+        log(level, code, &self.place(), format!("{from} -> {to_name} ({reason}) {detail}"));
     }
 
     pub fn fault(&self, fault: &Fault) {
