@@ -27,11 +27,9 @@ setup-run:
 
 web: $(WEB)/vendor/hls.min.js
 
-$(WEB)/vendor/hls.min.js: $(WEB)/package-lock.json
-	@tools/npm.sh ci --no-audit --no-fund
-	@mkdir -p $(WEB)/vendor
-	@cp $(WEB)/node_modules/hls.js/dist/hls.min.js $@
-	@touch $@
+$(WEB)/vendor/hls.min.js: $(WEB)/package-lock.json $(WEB)/vendor.mjs
+	@tools/npm.sh ci --no-audit --no-fund --silent
+	@tools/npm.sh run --silent vendor
 
 build: setup-build ## both programs, optimised, into target/release
 	cargo build --release

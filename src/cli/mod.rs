@@ -4,8 +4,11 @@
 
 mod config;
 mod daemon;
+mod demo;
 mod probe;
+mod push;
 mod serve;
+mod studio;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -26,6 +29,10 @@ the page to open.";
 enum Command {
     /// Run the daemon until SIGTERM or Ctrl-C
     Serve(serve::Serve),
+    /// Start a channel with a test picture and print the page to open
+    Demo(demo::Demo),
+    /// Publish a transport stream file over SRT, paced by its PCR
+    Push(push::Push),
     /// Work with the configuration file
     #[command(subcommand)]
     Config(config::Config),
@@ -56,6 +63,8 @@ impl Failure {
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(command) => command.run(),
+        Command::Demo(command) => command.run(),
+        Command::Push(command) => command.run(),
         Command::Config(command) => command.run(),
         Command::Probe(command) => command.run(),
     };
@@ -74,4 +83,21 @@ pub(crate) fn print(text: &str) {
     let mut out = std::io::stdout().lock();
     // A closed pipe ends the output, not the program.
     drop(out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()));
+}
+
+/// A line that the next one replaces on a terminal, and an ordinary one elsewhere.
+#[expect(clippy::print_stderr, reason = "the face at the terminal")]
+pub(crate) fn status_line(text: &str) {
+    use std::io::IsTerminal;
+    if std::io::stderr().is_terminal() {
+        eprint!("\r\x1b[K{text}");
+    } else {
+        eprintln!("{text}");
+    }
+}
+
+/// Something went wrong that the command survives.
+#[expect(clippy::print_stderr, reason = "the face at the terminal")]
+pub(crate) fn complain(text: &str) {
+    eprintln!("rung: {text}");
 }
