@@ -472,6 +472,33 @@ fn http_2_with_prior_knowledge_shares_the_port_and_one_connection_carries_many_r
     });
 }
 
+#[test]
+fn viewers_who_go_away_while_they_wait_leave_nothing_behind() {
+    let mut air = OnAir::new(LatencyMode::Ultra);
+    air.parts(7);
+    let rig = Rig::of(&air);
+    let output = air.session.rendition("720p").unwrap();
+    let path = format!("/live/news/720p.m3u8?_HLS_msn={}&_HLS_part=2", MSN0 + 1);
+    let streams: Vec<TcpStream> = (0..20)
+        .map(|_| {
+            let mut stream = rig.connect();
+            stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    let reset = rig.runtime.spawn({
+        let (address, path) = (rig.address, path.clone());
+        async move { h2_get(&mut h2(address).await, &path).await }
+    });
+    until("all wait", || output.facts().waiting == 21);
+    drop(streams);
+    reset.abort();
+    // Sooner than their patience of six seconds would end it.
+    let start = SystemClock::mono();
+    until("nobody waits", || output.facts().waiting == 0);
+    assert!(since(start) < Duration::from_secs(3));
+}
+
 /// Patience for tests.
 fn quick() -> Options {
     let ms = Duration::from_millis;

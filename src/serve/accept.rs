@@ -1,23 +1,27 @@
 //! The accept loop: HTTP/1.1 and HTTP/2 (prior knowledge) on one port, bounded in number and in patience.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{Response, StatusCode};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
+use warp::Filter;
+use warp::filters::BoxedFilter;
 
 use super::connection::{Connection, Order, Patience, Watched};
+use super::respond::{Body, Problem};
 use super::tally::{Counted, Route, Tally};
-use super::{Site, answer};
+use super::{Routes, Site, answer};
 use crate::media::limits;
 use crate::telemetry::{Label, Level, Metric, Place, count, log};
 use crate::time::SystemClock;
@@ -213,6 +217,32 @@ impl Shared {
             self.emptied.notify_waiters();
         }
     }
+}
+
+/// Warp filters as [`Routes`]: what they reject becomes a problem body.
+pub fn routes<R: warp::Reply + Send + 'static>(filter: BoxedFilter<(R,)>) -> Routes {
+    use hyper::service::Service;
+    let service = hyper_util::service::TowerToHyperService::new(warp::service(filter.recover(explain_rejection)));
+    Arc::new(move |request| {
+        let answer = service.call(request);
+        Box::pin(async move {
+            match answer.await {
+                Ok(response) => response.map(Body::boxed),
+                Err(never) => match never {},
+            }
+        })
+    })
+}
+
+async fn explain_rejection(rejection: warp::Rejection) -> Result<Response<String>, Infallible> {
+    let problem = if rejection.find::<warp::reject::MethodNotAllowed>().is_some() {
+        Problem::method_not_allowed("GET, HEAD")
+    } else if rejection.is_not_found() {
+        Problem::unknown_route()
+    } else {
+        Problem::bad_request("request_malformed", format!("This request cannot be read: {rejection:?}."))
+    };
+    Ok(problem.into_text())
 }
 
 async fn accept(listener: tokio::net::TcpListener, shared: Arc<Shared>, mut closed: watch::Receiver<bool>) {

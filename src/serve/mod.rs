@@ -20,15 +20,13 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Method, Request, Response, header};
 use hyper::body::Incoming;
-use warp::Filter;
-use warp::filters::BoxedFilter;
 
 use crate::package::origin::Origin;
 use connection::Connection;
 use respond::{Body, Problem};
 use tally::{Route, Tally};
 
-pub use accept::{BindError, Options, Server, bind};
+pub use accept::{BindError, Options, Server, bind, routes};
 pub use health::{Check, Health};
 
 /// What is not media: called with every request that no room of `serve` answers.
@@ -58,32 +56,6 @@ impl std::fmt::Debug for Site {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Site").field("origin", &self.origin.is_some()).finish_non_exhaustive()
     }
-}
-
-/// Warp filters as [`Routes`]: what they reject becomes a problem body.
-pub fn routes<R: warp::Reply + Send + 'static>(filter: BoxedFilter<(R,)>) -> Routes {
-    use hyper::service::Service;
-    let service = hyper_util::service::TowerToHyperService::new(warp::service(filter.recover(explain_rejection)));
-    Arc::new(move |request| {
-        let answer = service.call(request);
-        Box::pin(async move {
-            match answer.await {
-                Ok(response) => response.map(Body::boxed),
-                Err(never) => match never {},
-            }
-        })
-    })
-}
-
-async fn explain_rejection(rejection: warp::Rejection) -> Result<Response<String>, Infallible> {
-    let problem = if rejection.find::<warp::reject::MethodNotAllowed>().is_some() {
-        Problem::method_not_allowed("GET, HEAD")
-    } else if rejection.is_not_found() {
-        Problem::unknown_route()
-    } else {
-        Problem::bad_request("request_malformed", format!("This request cannot be read: {rejection:?}."))
-    };
-    Ok(problem.into_text())
 }
 
 /// Answers one request.
