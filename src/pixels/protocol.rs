@@ -32,7 +32,8 @@ pub enum ToWorker {
         ch: u32,
         unit: Unit,
     },
-    /// Fill every N not yet shown up to and excluding `to`; never flushes the decoder.
+    /// Fill every N not yet shown up to and excluding `to`; never flushes the decoder. Audio tracks become silent up to
+    /// the same instant. In an audio-only worker, which knows no frame rate, `to` is a 48 kHz sample index.
     Fill {
         ch: u32,
         to: i64,

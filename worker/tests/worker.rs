@@ -35,9 +35,9 @@ fn every_frame_appears_once_in_every_rendition_with_its_own_picture_and_idrs_on_
     let dir = tempfile::tempdir().unwrap();
     let pictures = video(dir.path(), 130, &["-bf", "3", "-g", "30"]);
     let mut open = ladder();
-    for rendition in &mut open.video.as_mut().unwrap().renditions {
-        rendition.bframes = 3;
-    }
+    let renditions = &mut open.video.as_mut().unwrap().renditions;
+    renditions.iter_mut().for_each(|r| r.bframes = 3);
+    renditions[0].threads = 2;
     let (worker, inits) = run(open, to_units(&pictures));
     for (i, (width, height)) in [(320, 180), (192, 108), (128, 72)].into_iter().enumerate() {
         let frames = worker.encoded(&Output::Video(u8::try_from(i).unwrap()));
@@ -229,6 +229,26 @@ fn a_rendition_that_cannot_keep_up_is_shed_until_the_next_grid_idr_and_the_lowes
     assert!(keys(&frames).iter().all(|n| n % 50 == 0));
     assert!(shown(&worker.encoded(&Output::Video(2))).into_iter().eq(0..220));
     assert!(decode_luma(dir.path(), &inits[0], &frames, 1280, 720).len() == frames.len());
+}
+
+#[test]
+fn a_burst_that_the_machine_can_catch_up_with_sheds_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let pictures = video(dir.path(), 75, &["-bf", "0", "-g", "50"]);
+    let mut open = ladder();
+    open.unpaced = false;
+    // What a session's first three seconds look like to a worker that is started at their end.
+    let now = SystemClock::mono();
+    let messages = pictures.iter().map(|p| {
+        let mut unit = video_unit(p);
+        unit.stamps.received = now.back(Duration::from_millis((75 - p.n).unsigned_abs() * 40));
+        ToWorker::Unit { ch: CH, unit }
+    });
+    let (worker, _) = run(open, messages.collect());
+    for i in 0..3 {
+        assert!(shown(&worker.encoded(&Output::Video(i))).into_iter().eq(0..75));
+    }
+    assert_eq!(last_progress(&worker).shed, 0);
 }
 
 #[test]

@@ -1,16 +1,17 @@
 //! Purpose: the decode thread: access units to pictures, each N shown once, handed to every rendition's encoder.
 //! Time: N; decoders see a running tag per unit instead, so that two units on one N stay apart.
 //! Invariants: each N from the start on is offered to each rendition exactly once, in order; the lowest rendition is
-//! never shed; decode waits for nobody else.
+//! never shed. Decode waits for it, and for the others as long as frames are young or a backlog melts (`lateness`).
 //! When it fails: damaged input is a fault; an error of libav itself ends the channel (`Failed`).
 
+mod lateness;
 mod show;
 mod source;
 
 use rung::media::fault::FaultKind;
 use rung::media::sample::Stamps;
 use rung::pixels::protocol::{Deinterlace, Fill, FromWorker, OpenVideo, RenditionIndex, Unit};
-use rung::time::SystemClock;
+use rung::time::{Mono, SystemClock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,6 +22,7 @@ use crate::encode::{Gate, Job, ToEncode, Verdict};
 use crate::picture::Picture;
 use crate::queue::Queue;
 use crate::shared::{Counters, Faults, Shared};
+use lateness::Lateness;
 use show::{Placed, Show};
 use source::{Decoded, Health, Source};
 
@@ -61,6 +63,7 @@ pub struct Decode {
     faults: Faults,
     source: Source,
     show: Show<Shot>,
+    lateness: Lateness,
     outlets: Vec<Outlet>,
     /// Index of the rendition with the fewest pixels.
     lowest: usize,
@@ -107,6 +110,7 @@ impl Decode {
             ch,
             source,
             show: Show::new(open.start),
+            lateness: Lateness::default(),
             faults: Faults::new(ch, Arc::clone(&shared)),
             open,
             shared,
@@ -253,6 +257,9 @@ impl Decode {
                 Counters::add(&self.shared.counters.repeated, 1);
                 shot.stamps = Stamps { decoded: SystemClock::mono(), ..Stamps::default() };
             }
+            if shot.stamps.received != Mono(0) {
+                self.lateness.shown(SystemClock::mono().since(shot.stamps.received));
+            }
             self.offer(n, &shot);
         }
         self.shots = shots;
@@ -270,7 +277,7 @@ impl Decode {
         }
         let key = asked || n.rem_euclid(i64::from(self.open.cadence.gop)) == 0;
         for (i, outlet) in self.outlets.iter_mut().enumerate() {
-            let waits = self.unpaced || i == self.lowest;
+            let waits = self.unpaced || i == self.lowest || !self.lateness.is_overloaded();
             match outlet.gate.decide(n, !waits && outlet.queue.is_full()) {
                 Verdict::Encode => {
                     let job = Job { n, key, picture: shot.picture.clone(), stamps: shot.stamps };
