@@ -15,3 +15,6 @@ pub mod package; // samples -> CMAF parts, playlists, windows
 
 // pixels: the worker's protocol and client
 pub mod pixels;
+
+// faces: instruments
+pub mod inspect; // readable dumps of streams, parts, playlists
