@@ -28,5 +28,6 @@ pub mod pipeline; // one channel end to end; governor; respawn
 pub mod control; // configuration
 
 // faces
+pub mod inspect; // readable dumps of streams, parts, playlists
 pub mod web; // start page, watch page, status, embedded
 pub mod cli; // the terminal

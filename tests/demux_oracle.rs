@@ -4,16 +4,24 @@
 mod clips;
 #[path = "support/random.rs"]
 mod random;
+#[path = "support/ts_builder.rs"]
+#[expect(dead_code, reason = "tests/demux.rs turns the other knobs")]
+mod ts_builder;
 
 use std::collections::HashSet;
+use std::process::Command;
 
 use clips::{Packet, clip, oracle};
 use random::Random;
+use rung::bitstream::aac::adts::{Fixed, Header};
 use rung::bitstream::annexb::nal_units;
 use rung::demux::{Counters, Demuxer, Event};
 use rung::media::access_unit::AccessUnit;
 use rung::media::fault::{Fault, FaultKind};
+use rung::media::track::Codec;
+use rung::mpegts::Muxer;
 use rung::time::Mono;
+use ts_builder::{Coding, TsBuilder};
 
 const SOURCE: &str = "-f lavfi -i testsrc2=s=640x360:r=25 -f lavfi -i sine=r=48000 -t 12 -c:a aac -b:a 128k -ac 2";
 
@@ -197,4 +205,89 @@ fn insert(stream: &[u8], cuts: &[usize], random: &mut Random) -> Vec<u8> {
     }
     out.extend_from_slice(&stream[at..]);
     out
+}
+
+/// What ffprobe says at level warning: nothing, and how many frames decode.
+fn probe(stream: &[u8]) -> (String, String) {
+    let file = tempfile::Builder::new().suffix(".ts").tempfile_in(clips::folder()).expect("a temporary file");
+    std::fs::write(file.path(), stream).expect("room for a clip");
+    let output = Command::new("ffprobe")
+        .args(["-v", "warning", "-count_frames", "-show_entries", "stream=codec_name,nb_read_frames", "-of", "csv=p=0"])
+        .arg(file.path())
+        .output()
+        .expect("ffprobe is installed");
+    let [complaints, found] =
+        [output.stderr, output.stdout].map(|b| String::from_utf8(b).expect("ffprobe writes ASCII"));
+    // The same streams come twice: by program, and on their own.
+    let found = found.split("\n\n").next().expect("one part at least").trim().to_owned();
+    (complaints, found)
+}
+
+#[test]
+fn what_the_muxer_writes_is_read_back_by_libavformat_without_complaint() {
+    let source = Run::of(&main_clip(), 1316);
+    // From the clip's own times, and over the 33-bit wrap.
+    for shift in [0, (1 << 33) - 400_000] {
+        let (mut muxer, mut stream) = (Muxer::new(true, true), Vec::new());
+        for unit in source.units() {
+            let (pts, dts) = (unit.pts.0 + shift, unit.dts.0 + shift);
+            if unit.codec.is_video() {
+                muxer.video(pts, dts, unit.random_access, &unit.data, &mut stream);
+            } else {
+                let fixed = Fixed { object_type: 2, rate_index: 3, channel_configuration: 2 };
+                let header = Header::write(fixed, unit.data.len()).expect("a short frame");
+                muxer.audio(pts, &[&header[..], &unit.data].concat(), &mut stream);
+            }
+        }
+        let packets = oracle(&stream);
+        let again = Run::of(&stream, 188);
+        for video in [true, false] {
+            let mut sent = source.packets(video);
+            for packet in &mut sent {
+                packet.pts = packet.pts.map(|t| (t as i64 + shift).rem_euclid(1 << 33) as u64);
+                packet.dts = packet.dts.map(|t| (t as i64 + shift).rem_euclid(1 << 33) as u64);
+            }
+            assert_same(&theirs(&packets, video), &sent, "libavformat");
+            assert_same(&again.packets(video), &sent, "own demuxer");
+        }
+        assert_eq!(again.faults().collect::<Vec<_>>(), Vec::<&Fault>::new());
+        assert_eq!((again.counters.pcr_errors, again.counters.continuity_errors), (0, 0));
+        assert_eq!(probe(&stream), (String::new(), "h264,300\naac,564".into()));
+    }
+}
+
+#[test]
+fn what_the_builder_writes_is_decoded_by_libavcodec_without_complaint() {
+    for coding in [Coding::Frames, Coding::Reordered, Coding::FieldPairs, Coding::FieldPairsTogether] {
+        let stream = TsBuilder::h264().audio().coding(coding).frames(75).build();
+        assert_eq!(probe(&stream), (String::new(), "h264,75\naac,141".into()), "{coding:?}");
+    }
+}
+
+#[test]
+fn what_is_not_taken_is_named_once_with_what_to_do() {
+    let cases = [
+        ("-c:v mpeg2video -c:a mp2", [Codec::Mpeg2Video, Codec::MpegAudio]),
+        ("-c:v libx264 -preset ultrafast -c:a ac3", [Codec::H264, Codec::Ac3]),
+        ("-c:v libx264 -preset ultrafast -c:a eac3", [Codec::H264, Codec::Eac3]),
+        ("-c:v libx264 -preset ultrafast -c:a aac -mpegts_flags latm", [Codec::H264, Codec::AacLatm]),
+        ("-c:v libx264 -preset ultrafast -c:a libopus", [Codec::H264, Codec::Opus]),
+        ("-c:v libx265 -preset ultrafast -x265-params log-level=none -c:a aac", [Codec::H265, Codec::Aac]),
+    ];
+    for (arguments, codecs) in cases {
+        let source = "-f lavfi -i testsrc2=s=160x120:r=25 -f lavfi -i sine=r=48000 -t 3 -ac 2";
+        let run = Run::of(&clip("codec", &format!("{source} {arguments}")), 1316);
+        let program = run.events.iter().find_map(|e| if let Event::Program(p) = e { Some(p) } else { None });
+        let found: Vec<Codec> = program.expect("a program").tracks.iter().map(|t| t.codec).collect();
+        assert_eq!(found, codecs, "{arguments}");
+        let taken = |codec: &Codec| matches!(codec, Codec::H264 | Codec::Aac);
+        let refused: Vec<&Fault> = run.faults().collect();
+        assert_eq!(refused.len(), codecs.iter().filter(|c| !taken(c)).count(), "{refused:?}");
+        assert!(
+            refused.iter().all(|f| f.kind == FaultKind::UnsupportedCodec && f.detail.contains("set the encoder to"))
+        );
+        for codec in codecs {
+            assert_eq!(run.units().any(|u| u.codec == codec), taken(&codec), "{arguments}");
+        }
+    }
 }

@@ -424,11 +424,11 @@ impl Assembly {
             let detail = "a time stamp with a wrong marker bit was left out";
             out.fault(FaultKind::Syntax, Some(self.pid), None, detail);
         }
-        if let Some(pts) = header.pts {
-            if let Some(last) = self.last_pts.replace(pts) {
-                let ahead = pts.wrapping_sub(last) & ((1 << 33) - 1);
-                out.counters.pts_errors += u64::from((PTS_LIMIT + 1..1 << 32).contains(&ahead));
-            }
+        if let Some(pts) = header.pts
+            && let Some(last) = self.last_pts.replace(pts)
+        {
+            let ahead = pts.wrapping_sub(last) & ((1 << 33) - 1);
+            out.counters.pts_errors += u64::from((PTS_LIMIT + 1..1 << 32).contains(&ahead));
         }
         let stamp = Stamp { pes: self.pes_packets, pts: header.pts, dts: header.dts };
         match &mut self.units {

@@ -139,7 +139,7 @@ impl Header {
 }
 
 fn write_pcr(pcr: u64) -> [u8; 6] {
-    let (base, extension) = (pcr / 300 & ((1 << 33) - 1), pcr % 300);
+    let (base, extension) = ((pcr / 300) & ((1 << 33) - 1), pcr % 300);
     let packed = base << 15 | 0x3F << 9 | extension;
     let [_, _, bytes @ ..] = packed.to_be_bytes();
     bytes

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use super::{Pps, Sps};
 use crate::media::track::{Codec, VideoConfig};
@@ -33,12 +34,13 @@ impl ParameterSets {
             return Err("an SPS of more than 4096 bytes");
         }
         let sps = Sps::parse(unit)?;
-        let entry = (sps, Bytes::copy_from_slice(unit));
-        if self.sps.contains_key(&entry.0.id) {
-            self.held = Some(entry);
-        } else {
-            self.sps.insert(entry.0.id, entry);
-            self.revision += 1;
+        let (id, bytes) = (sps.id, Bytes::copy_from_slice(unit));
+        match self.sps.entry(id) {
+            Entry::Occupied(_) => self.held = Some((sps, bytes)),
+            Entry::Vacant(slot) => {
+                slot.insert((sps, bytes));
+                self.revision += 1;
+            }
         }
         Ok(())
     }
