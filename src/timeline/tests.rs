@@ -356,6 +356,99 @@ fn composition_offsets_give_the_sources_own_presentation_times() {
 }
 
 #[test]
+fn leading_pictures_of_an_open_gop_are_decoded_and_not_shown() {
+    for kind in [ChannelKind::Transcode, ChannelKind::Transmux, ChannelKind::Hybrid] {
+        let rate = FrameRate::new(25_000, 1_000);
+        let mut mux = Mux::default();
+        // Random access points every 48 units in decode order, each before two pictures that are shown before it.
+        for k in 0..480 {
+            let shown = if k % 3 == 0 { k + 2 } else { k - 1 };
+            mux.0.push((rate.ticks(k), unit(VIDEO, 900 + rate.ticks(shown + 1), 900 + rate.ticks(k), k % 48 == 0)));
+        }
+        let out = mux.run(facts(kind, None));
+        let videos: Vec<(i64, bool)> = out
+            .iter()
+            .filter_map(|out| if let Out::Video { n, prime, .. } = out { Some((*n, *prime)) } else { None })
+            .collect();
+        if kind != ChannelKind::Transmux {
+            assert_eq!(videos.len(), 480);
+            let mut shown: Vec<i64> = videos.iter().filter(|(_, prime)| !prime).map(|(n, _)| *n).collect();
+            shown.sort_unstable();
+            assert!(shown.iter().copied().eq(0..478), "{shown:?}");
+        }
+        if kind != ChannelKind::Transcode {
+            check_source(&out, "open GOP");
+            check_regular(&out, rate, ready(&out).source.unwrap(), "open GOP");
+        }
+    }
+}
+
+#[test]
+fn new_headers_of_a_source_begin_a_segment_behind_a_discontinuity() {
+    let rate = FrameRate::new(25_000, 1_000);
+    let mut mux = Mux::default();
+    mux.video(rate, 9, 0..400, |k| k % 50 == 0);
+    let mut timeline = Timeline::new(facts(ChannelKind::Transmux, None));
+    open(&mut timeline, 48_000);
+    let mut out = Vec::new();
+    for (k, (at, unit)) in mux.0.into_iter().enumerate() {
+        if k == 200 {
+            let TrackConfig::Video(mut config) = video_config() else { unreachable!() };
+            config.width = 1_280;
+            timeline.config(0, VIDEO, &TrackConfig::Video(config));
+        }
+        timeline.push(now(at), 0, AccessUnit { received: now(at).mono, ..unit });
+        out.extend(std::iter::from_fn(|| timeline.poll()));
+    }
+    timeline.finish(now(0));
+    out.extend(std::iter::from_fn(|| timeline.poll()));
+    check_source(&out, "new headers");
+    let position = |is: &dyn Fn(&Out) -> bool| out.iter().position(is).expect("comes");
+    let broken = position(&|out| matches!(out, Out::Discontinuity { .. }));
+    assert_eq!(position(&|out| matches!(out, Out::Config { .. })), broken + 1);
+    assert_eq!(out[..broken].iter().filter(|out| matches!(out, Out::Source(_))).count(), 200);
+    assert_eq!(out[broken..].iter().filter(|out| matches!(out, Out::Source(_))).count(), 200);
+}
+
+#[test]
+fn the_second_leg_takes_over_on_the_same_numbers_at_a_random_access_point() {
+    for kind in [ChannelKind::Transcode, ChannelKind::Transmux] {
+        let rate = FrameRate::new(25_000, 1_000);
+        let mut mux = Mux::default();
+        mux.video(rate, 9, 0..600, |k| k % 50 == 0);
+        let mut timeline = Timeline::new(facts(kind, None));
+        let mut out = Vec::new();
+        open(&mut timeline, 48_000);
+        timeline.leg_joined(1);
+        let tracks = vec![Track { pid: VIDEO, codec: Codec::H264, language: None }];
+        timeline.program(1, &Program { number: 1, pcr_pid: None, tracks });
+        timeline.config(1, VIDEO, &video_config());
+        for (at, unit) in mux.0 {
+            let unit = AccessUnit { received: now(at).mono, ..unit };
+            // Leg a dies after 12 s without a word.
+            if at < 12 * 90_000 + 9 {
+                timeline.push(now(at), 0, unit.clone());
+            }
+            timeline.push(now(at), 1, unit);
+            out.extend(std::iter::from_fn(|| timeline.poll()));
+        }
+        timeline.finish(now(0));
+        out.extend(std::iter::from_fn(|| timeline.poll()));
+        assert_eq!(timeline.on_air(), Some(1));
+        let anchors = out.iter().filter(|out| matches!(out, Out::Record(Record::Anchor(_)))).count();
+        assert_eq!(anchors, 1, "{kind:?}: the run goes on");
+        for out in &out {
+            if let Out::Video { n, unit, prime: false, .. } = out {
+                assert_eq!(*n, rate.frames(unit.pts.0 - 9) - 1);
+            }
+        }
+        if kind == ChannelKind::Transmux {
+            check_source(&out, "take-over");
+        }
+    }
+}
+
+#[test]
 fn holes_of_any_length_never_skip_a_number_or_stretch_a_part() {
     let mut seed = 1u64;
     for rate in rates() {
