@@ -46,7 +46,7 @@ impl Dice {
 
     /// In `[from, to)`.
     fn range(&mut self, from: i64, to: i64) -> i64 {
-        from + i64::try_from(self.roll() >> 1).unwrap() % (to - from).max(1)
+        from + i64::try_from(self.roll() >> 1).expect("fits") % (to - from).max(1)
     }
 
     fn one_in(&mut self, n: i64) -> bool {
@@ -89,6 +89,14 @@ struct Report {
     /// Largest |N - wall|, milliseconds; where the source jumped forward by less than a second, and elsewhere.
     off_wall_ms: i64,
     off_wall_jumped_ms: i64,
+    /// Seeds with anything wrong, to be run again.
+    bad: Vec<u64>,
+}
+
+impl Report {
+    fn good(&self) -> bool {
+        (self.doubled, self.split) == (0, 0) && self.off_wall_ms <= 1_000 && self.off_wall_jumped_ms <= 2_100
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -119,7 +127,7 @@ struct Options {
 }
 
 fn options(dice: &mut Dice, frames: i64, one_leg: bool) -> Options {
-    let (num, den) = RATES[usize::try_from(dice.range(0, 11)).unwrap()];
+    let (num, den) = RATES[usize::try_from(dice.range(0, 11)).expect("fits")];
     let rate = FrameRate::new(num, den);
     // Half of the sources wrap within a minute.
     let start_pts = if dice.one_in(2) { WRAP - dice.range(0, 60 * 90_000) } else { dice.range(0, WRAP) };
@@ -129,7 +137,7 @@ fn options(dice: &mut Dice, frames: i64, one_leg: bool) -> Options {
         frames,
         millis,
         bframes: dice.one_in(2),
-        gop: (rate.hz() * [0.96, 1.0, 2.0, 2.5, 5.0][usize::try_from(dice.range(0, 5)).unwrap()]).round() as i64,
+        gop: (rate.hz() * [0.96, 1.0, 2.0, 2.5, 5.0][usize::try_from(dice.range(0, 5)).expect("fits")]).round() as i64,
         ppm: dice.range(-100, 101),
         start_pts,
         fixed_pts: dice.range(0, 10 * 90_000),
@@ -143,14 +151,11 @@ fn options(dice: &mut Dice, frames: i64, one_leg: bool) -> Options {
 /// The pictures of one source in decode order, and what happened to it.
 fn source(dice: &mut Dice, o: &Options, report: &mut Report) -> Vec<(Picture, bool)> {
     let mut pictures = Vec::new();
-    let frame_ns = |n: i64| (i128::from(n) * i128::from(o.rate.den) * 1_000_000_000 / i128::from(o.rate.num)) as i64;
-    // The source's clock runs `ppm` fast.
-    let slow = |ns: i64| ns - ns / 1_000_000 * o.ppm;
     let (mut begun, mut base, mut pts0, mut index) = (0i64, 0i64, o.start_pts, 0i64);
     let mut until = dice.range(12, 30) * SECOND;
     let (mut joined, mut jumped_forward, mut id) = (true, false, 0u64);
-    while i64::try_from(pictures.len()).unwrap() < o.frames {
-        let at = base + slow(frame_ns(index - begun));
+    while i64::try_from(pictures.len()).expect("fits") < o.frames {
+        let at = base + wall(o, index - begun);
         if at > until {
             let mishap = mishap(dice, o);
             report.mishaps += 1;
@@ -177,8 +182,8 @@ fn source(dice: &mut Dice, o: &Options, report: &mut Report) -> Vec<(Picture, bo
                 }
                 Mishap::Reconnect { down } => {
                     // What it encodes meanwhile is lost.
-                    let from = base + slow(frame_ns(index - begun)) + down;
-                    while base + slow(frame_ns(index - begun)) < from {
+                    let from = base + wall(o, index - begun) + down;
+                    while base + wall(o, index - begun) < from {
                         index += 1;
                         id += 1;
                     }
@@ -187,30 +192,38 @@ fn source(dice: &mut Dice, o: &Options, report: &mut Report) -> Vec<(Picture, bo
             }
             continue;
         }
-        let k = index - begun;
-        let (shown, reorder) = if o.bframes { displayed(k, o.gop) } else { (k, 0) };
-        let stamp = |n: i64| {
-            let ticks = pts0 + o.rate.ticks(n);
-            if o.millis { (ticks + 45).div_euclid(90) * 90 } else { ticks }
-        };
-        pictures.push((
-            Picture {
-                id: id + (shown - k).unsigned_abs() * u64::from(shown > k)
-                    - (k - shown).unsigned_abs() * u64::from(k > shown),
-                taken: base + slow(frame_ns(shown)),
-                sent: base + slow(frame_ns(k + reorder)),
-                pts: stamp(shown + reorder),
-                dts: stamp(k),
-                idr: k % o.gop == 0,
-                joined,
-            },
-            jumped_forward,
-        ));
+        let mut picture = picture(o, index - begun, id, base, pts0);
+        picture.joined = joined;
+        pictures.push((picture, jumped_forward));
         joined = false;
         index += 1;
         id += 1;
     }
     pictures
+}
+
+/// The `k`-th picture in decode order of an encoder that started at wall time `base` and PTS `pts0`.
+fn picture(o: &Options, k: i64, id: u64, base: i64, pts0: i64) -> Picture {
+    let (shown, reorder) = if o.bframes { displayed(k, o.gop) } else { (k, 0) };
+    let stamp = |n: i64| {
+        let ticks = pts0 + o.rate.ticks(n);
+        if o.millis { (ticks + 45).div_euclid(90) * 90 } else { ticks }
+    };
+    Picture {
+        id: id.saturating_add_signed(shown - k),
+        taken: base + wall(o, shown),
+        sent: base + wall(o, k + reorder),
+        pts: stamp(shown + reorder),
+        dts: stamp(k),
+        idr: k % o.gop == 0,
+        joined: false,
+    }
+}
+
+/// Wall time that `n` frames take by the source's clock, which runs `ppm` fast; ns.
+fn wall(o: &Options, n: i64) -> i64 {
+    let ns = n * i64::from(o.rate.den) * SECOND / i64::from(o.rate.num);
+    ns - ns / 1_000_000 * o.ppm
 }
 
 /// Display index of the `k`-th picture in decode order, closed GOPs of I P B B, and frames of delay.
@@ -352,7 +365,7 @@ fn simulate(seed: u64, frames: i64, rules: Rules, one_leg: bool) -> Report {
         while let Some(out) = timeline.poll() {
             match out {
                 Out::Video { n, prime, unit, .. } if !prime => {
-                    let id = u64::from_le_bytes(unit.data[..].try_into().unwrap());
+                    let id = u64::from_le_bytes(unit.data[..].try_into().expect("eight bytes"));
                     checker.check(n, id, &mut report);
                     let taken =
                         pictures.iter().skip(i.saturating_sub(400)).find(|(p, _)| p.id == id).map(|(p, _)| p.taken);
@@ -382,13 +395,8 @@ fn all(seeds: std::ops::Range<u64>, frames: i64, rules: Rules, one_leg: bool) ->
     let mut sum = Report::default();
     for seed in seeds {
         let report = simulate(seed, frames, rules, one_leg);
-        if rules == Rules::default()
-            && (report.doubled > 0
-                || report.split > 0
-                || report.off_wall_ms > 1_000
-                || report.off_wall_jumped_ms > 2_100)
-        {
-            eprintln!("seed {seed}: {report:?}");
+        if !report.good() {
+            sum.bad.push(seed);
         }
         sum.frames += report.frames;
         sum.placed += report.placed;
@@ -413,8 +421,7 @@ fn no_index_has_two_pictures_and_no_picture_two_indices() {
     let report = all(0..seeds, frames, Rules::default(), false);
     println!("{report:?}");
     assert!(report.placed * 10 > report.frames * 8 && report.fixed > 0, "{report:?}");
-    assert_eq!((report.doubled, report.split), (0, 0), "{report:?}");
-    assert!(report.off_wall_ms <= 1_000 && report.off_wall_jumped_ms <= 2_100, "{report:?}");
+    assert!(report.good() && report.bad.is_empty(), "{report:?}");
 }
 
 #[test]

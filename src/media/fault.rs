@@ -71,6 +71,8 @@ kinds! {
     Overrun = "overrun",
     /// The decoder reported damage.
     Decode = "decode",
+    /// A source rendition had no key frame where its GOP promised one; it was cut elsewhere.
+    Gop = "gop",
     /// The audio grid was re-aligned by one frame.
     AudioDrift = "audio_drift",
 }

@@ -71,8 +71,9 @@ impl AudioGrid {
             return self.anchored(run, pts, time, rounded(self.scaled(time)), false);
         };
         let mut error = self.scaled(time - at.time0) - (at.due - at.m0) * FRAME;
-        if error.abs() > FRAME / 2 {
-            let frames = rounded(error);
+        // A sudden half frame is a hole, or a frame too many; a slow one is drift.
+        if (error - at.drift).abs() > FRAME / 2 {
+            let frames = rounded(error - at.drift);
             at.due += frames;
             error -= frames * FRAME;
         }

@@ -18,3 +18,6 @@ pub use grid::probed_rate;
 pub use run::Rules;
 pub use session::{AudioOut, Facts, Out, Ready, Timeline};
 pub use source::{Cut, SourcePlan, SourceSample, plan};
+
+#[cfg(test)]
+mod tests;

@@ -55,7 +55,7 @@ pub(super) struct Running {
     /// A source rendition goes on at a random access point only.
     pub(super) resume: bool,
     /// New headers for the source rendition, from the next random access point on.
-    pub(super) reconfigure: bool,
+    pub(super) reconfigure: Option<Out>,
     pub(super) video_config: Option<VideoConfig>,
     pub(super) pieces: Vec<Piece>,
 }
@@ -127,9 +127,10 @@ impl Running {
         let (Some(pid), Some(config)) = (state.video, &state.video_config) else { return };
         let config = Out::Config { pid, config: TrackConfig::Video(config.clone()) };
         if self.cutter.is_some() {
-            self.reconfigure = true;
+            self.reconfigure = Some(config);
+        } else {
+            out.push_back(config);
         }
-        out.push_back(config);
     }
 
     /// False: the unit has no place.
@@ -146,8 +147,7 @@ impl Running {
                 "PTS lies before DTS or 10 s behind it: DTS stands for it",
             ));
         }
-        let verdict =
-            if std::mem::take(&mut self.reconfigure) && unit.random_access { Verdict::Stray } else { verdict };
+        let verdict = if self.reconfigure.is_some() { Verdict::Stray } else { verdict };
         let placed = match verdict {
             Verdict::Continues(placed) => placed,
             Verdict::Fits(placed) => {
@@ -206,6 +206,7 @@ impl Running {
             }
             out.push_back(Out::Discontinuity { msn: self.grid.msn_of(anchor.n0) });
         }
+        out.extend(self.reconfigure.take());
         Some(placed)
     }
 
@@ -237,8 +238,12 @@ impl Running {
             out.push_back(Out::Video { n: placed.n, prime, hidden, unit });
             return true;
         }
-        if self.resume && (!unit.random_access || hidden) {
-            return false;
+        // What was overtaken by its random access point is for decoders alone.
+        if prime || (self.resume && (!unit.random_access || hidden)) {
+            if self.ladder {
+                out.push_back(Out::Video { n: placed.n, prime, hidden, unit });
+            }
+            return self.ladder;
         }
         self.resume = false;
         let index = Index { d: placed.d, time: placed.time, shown_at: placed.shown_at };
@@ -246,7 +251,13 @@ impl Running {
         if self.ladder {
             out.push_back(Out::Video { n: placed.n, prime, hidden, unit: unit.clone() });
         }
+        let Some(broken) = self.cutter.as_ref().map(|cutter| cutter.broken) else { return true };
+        let at = At { byte: 0, pid: Some(unit.pid), pts: Some(unit.pts.0) };
         self.cut(out, |cutter, pieces| cutter.push(unit, index, snap, pieces));
+        if self.cutter.as_ref().is_some_and(|cutter| cutter.broken > broken) {
+            let detail = "a segment begins where the source's GOP did not promise it".to_owned();
+            out.push_back(Out::Fault(Fault { kind: FaultKind::Gop, at, detail }));
+        }
         self.drain_undecided(out, false);
         true
     }

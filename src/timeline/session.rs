@@ -199,6 +199,7 @@ impl Timeline {
             && running.on_air == Some(leg)
         {
             running.on_air = None;
+            running.tracks.iter_mut().for_each(|track| track.waiting.clear());
         }
     }
 
@@ -249,18 +250,17 @@ impl Timeline {
     /// When `handle_timeout` is due.
     pub fn deadline(&self) -> Option<Mono> {
         if let Some(running) = &self.running {
-            return running.tracks.iter().filter_map(|t| t.waiting.front()).map(|unit| unit.received + WAIT).min();
+            let waiting = running.tracks.iter().filter_map(|track| track.waiting.front());
+            return running.on_air.and_then(|_| waiting.map(|unit| unit.received + WAIT).min());
         }
         if self.refused {
             return None;
         }
-        let source = self.facts.kind != ChannelKind::Transcode && self.facts.profile.is_none();
-        let wait = if source { GOP_WAIT } else { RATE_WAIT };
         match (self.probe.start, self.probe.since) {
-            (Some(start), _) if self.rate_pending(start) => Some(start + RATE_WAIT),
-            (Some(start), _) => Some(start + wait),
-            (None, Some(since)) => Some(since + VIDEO_WAIT),
-            (None, None) => None,
+            (Some(start), _) if self.gop_known() => Some(start + RATE_WAIT),
+            (Some(start), _) => Some(start + GOP_WAIT),
+            (None, Some(since)) if !self.probe.seen_video => Some(since + VIDEO_WAIT),
+            (None, _) => None,
         }
     }
 
@@ -283,12 +283,12 @@ impl Timeline {
         });
     }
 
-    fn rate_pending(&self, start: Mono) -> bool {
+    /// The rate, or an audio track's headers, cannot be told yet.
+    fn rate_pending(&self) -> bool {
         let leg = self.probe.leg.map(|leg| &self.legs[usize::from(leg)]);
-        let latest = self.probe.units.back().map_or(start, |(now, ..)| now.mono);
         let named = leg.is_some_and(|leg| leg.video_config.as_ref().is_some_and(|v| v.rate.is_some()));
         let configs = leg.is_none_or(|leg| leg.audio_config.iter().all(Option::is_some));
-        latest.since(start) < RATE_WAIT && !(self.probe.rate.enough(self.facts.profile.is_some(), named) && configs)
+        !(self.probe.rate.enough(self.facts.profile.is_some(), named) && configs)
     }
 
     fn with_running(&mut self, act: impl FnOnce(&mut Running, &mut VecDeque<Out>)) {
@@ -356,11 +356,14 @@ impl Timeline {
             }
             return;
         }
-        let source = self.facts.kind != ChannelKind::Transcode;
-        let gop_known = !source || self.facts.profile.is_some() || self.probe.random_access >= 2;
-        if (waited >= RATE_WAIT || !self.rate_pending(start)) && (gop_known || waited >= GOP_WAIT) {
+        if (waited >= RATE_WAIT || !self.rate_pending()) && (self.gop_known() || waited >= GOP_WAIT) {
             self.begin(now);
         }
+    }
+
+    fn gop_known(&self) -> bool {
+        let source = self.facts.kind != ChannelKind::Transcode && !self.probe.audio_only;
+        !source || self.facts.profile.is_some() || self.probe.random_access >= 2
     }
 
     fn begin(&mut self, now: Now) {
@@ -420,7 +423,7 @@ impl Timeline {
             tracks,
             made: VecDeque::new(),
             resume: false,
-            reconfigure: false,
+            reconfigure: None,
             video_config: state.video_config.clone(),
             pieces: Vec::new(),
         }));
