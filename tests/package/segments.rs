@@ -1,1 +1,306 @@
+//! What the segmenter makes of samples: exact times, cuts, gaps, discontinuities, samples that come wrong.
 
+use rung::media::grid::{Cadence, Ends, Grid};
+use rung::media::modes::LatencyMode;
+use rung::package::fmp4::init::InitSection;
+use rung::package::fmp4::read::{Fragment, fragments};
+use rung::package::segmenter::{Counts, Cut, PartPublished, Segmenter};
+use rung::package::window::{Answer, Directives, Kind, Media, RenditionOutput};
+use std::sync::Arc;
+
+use crate::world::{MSN0, World, at, audio_config, place, plain, source_sample, video_config};
+
+fn media(output: &RenditionOutput, msn: u64) -> Media {
+    match output.segment(at(0), at(0), msn) {
+        Answer::Now(media) => media,
+        other => panic!("segment {msn}: {other:?}"),
+    }
+}
+
+fn read(media: &Media) -> Vec<Fragment> {
+    media.chunks.iter().flat_map(|chunk| fragments(chunk).unwrap()).collect()
+}
+
+/// (rate, timescale, ticks of a part, ticks of a segment)
+const EXACT: [(f64, u32, u64, u64); 3] =
+    [(25.0, 25_000, 10_000, 50_000), (29.97, 30_000, 10_010, 60_060), (50.0, 50_000, 20_000, 100_000)];
+
+#[test]
+fn video_parts_have_exact_times_at_25_and_29_97_and_50_frames() {
+    for (hz, timescale, part, segment) in EXACT {
+        let mut world = World::new(hz, LatencyMode::Ultra).video("360p");
+        world.run_to(10_200);
+        let output = world.output(0);
+        assert_eq!(world.grid.cadence.timescale(), timescale);
+        for k in 0..4 {
+            let fragments = read(&media(&output, MSN0 + k));
+            assert_eq!(fragments.len() as u64, segment / part);
+            for (j, fragment) in fragments.iter().enumerate() {
+                assert_eq!(fragment.start, k * segment + j as u64 * part, "{hz} segment {k} part {j}");
+                assert_eq!(fragment.duration(), part);
+                assert_eq!(fragment.samples[0].sync, j == 0);
+                assert_eq!(u64::from(fragment.sequence), ((MSN0 + k) & 0x3ff_ffff) << 6 | j as u64);
+            }
+        }
+    }
+}
+
+#[test]
+fn audio_parts_have_exact_times_at_44_1_and_48_khz() {
+    for (hz, ..) in EXACT {
+        for rate in [44_100u32, 48_000] {
+            let mut world = World::new(hz, LatencyMode::Ultra).audio("a-eng-1", rate);
+            world.run_to(60_000);
+            let (output, grid) = (world.output(0), world.grid);
+            for k in 0..28 {
+                let fragments = read(&media(&output, MSN0 + k));
+                for (j, fragment) in fragments.iter().enumerate() {
+                    // The first frame that starts at or after the part's first picture.
+                    let n = i64::try_from(k).unwrap() * i64::from(grid.cadence.segment)
+                        + i64::try_from(j).unwrap() * i64::from(grid.cadence.part);
+                    let first = u64::try_from(grid.audio_at_frame(n, rate)).unwrap();
+                    assert_eq!(fragment.start, first * 1024, "{hz} {rate} segment {k} part {j}");
+                    assert!(fragment.samples.iter().all(|s| s.duration == 1024 && s.sync && s.cto == 0));
+                }
+                let frames: usize = fragments.iter().map(|f| f.samples.len()).sum();
+                let exact = 1_000 * u64::from(rate) / 1024 * 2 / 1_000;
+                assert!((frames as u64).abs_diff(exact) <= 1, "{frames} frames, {exact} expected");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_was_published_is_told_once() {
+    let mut world = World::new(25.0, LatencyMode::Ultra).video("360p");
+    world.run_to(2_500);
+    let segmenter = &mut world.feeders[0].segmenter;
+    let told: Vec<PartPublished> = std::iter::from_fn(|| segmenter.poll()).collect();
+    assert_eq!(told.len(), 6);
+    assert_eq!((told[4].msn, told[4].part, told[4].completes_segment), (MSN0, 4, true));
+    assert_eq!((told[5].msn, told[5].part, told[5].completes_segment), (MSN0 + 1, 0, false));
+    assert!(told[0].independent && !told[1].independent && told[5].independent);
+    assert!(told.iter().all(|p| p.samples == 10 && p.duration == 10_000 && !p.gap));
+    assert_eq!(told[0].published, at(400));
+}
+
+fn source(targets_td: u32) -> (Arc<RenditionOutput>, Segmenter, World) {
+    let mut world = World::new(25.0, LatencyMode::Ultra);
+    world.targets = rung::package::window::Targets::source(LatencyMode::Ultra, world.grid.cadence, targets_td, None);
+    let output = RenditionOutput::new(world.spec("source", Kind::Video { rate: None }, 4_000_000));
+    world.session.add(output.clone());
+    let init = InitSection::video(&video_config(), 90_000, 0);
+    let segmenter = Segmenter::new(output.clone(), init, Cut::Source, world.grid, world.line);
+    (output, segmenter, world)
+}
+
+/// 25 fps in 90 kHz, frames `from..to` of one segment, parts of ten.
+fn frames(segmenter: &mut Segmenter, msn: u64, from: i64, to: i64) {
+    for d in from..to {
+        let part = u32::try_from((d - from) / 10).unwrap();
+        let ends = if (d - from + 1) % 10 == 0 { Ends::Part } else { Ends::Nothing };
+        segmenter.push(at(0), source_sample(d * 3_600, 3_600, d == from), place(msn, part, ends));
+    }
+}
+
+fn text(output: &RenditionOutput) -> String {
+    match output.playlist(at(0), at(0), &Directives::default()) {
+        Answer::Now(playlist) => plain(&playlist),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_sample_of_a_later_segment_closes_the_open_one_of_a_source() {
+    let (output, mut segmenter, _) = source(2);
+    frames(&mut segmenter, 0, 0, 48);
+    frames(&mut segmenter, 1, 48, 60);
+    frames(&mut segmenter, 2, 60, 61);
+    let list = text(&output);
+    assert!(list.contains(&format!("#EXTINF:1.92000,\n{}", world_base())), "{list}");
+    assert!(list.contains("#EXTINF:0.48000,\n"), "{list}");
+    assert!(!list.contains("GAP"), "{list}");
+    let first = read(&media(&output, MSN0));
+    assert_eq!(first.iter().map(|f| f.samples.len()).collect::<Vec<_>>(), [10, 10, 10, 10, 8]);
+    // The part that was hinted behind 0.4 will never come.
+    assert!(matches!(output.part(at(0), at(0), MSN0, 5), Answer::Refuse(rung::package::window::Refusal::NotFound(_))));
+}
+
+fn world_base() -> String {
+    format!("{}/source/s{MSN0}.m4s", crate::world::session_id())
+}
+
+#[test]
+fn late_and_repeated_samples_are_dropped_and_counted() {
+    let mut world = World::new(25.0, LatencyMode::Ultra).video("360p");
+    world.run_to(3_000);
+    let before = world.text(0);
+    for n in [0, 74, 40] {
+        world.lose_to(0, n);
+        world.feed(0);
+    }
+    assert_eq!(world.feeders[0].segmenter.counts(), Counts { late: 3, ..Counts::default() });
+    assert_eq!(world.text(0), before);
+    // The grid goes on as if nothing had been.
+    world.lose_to(0, 75);
+    world.run_to(4_000);
+    assert_eq!(world.feeders[0].segmenter.counts().stretched, 0);
+    assert_eq!(read(&media(&world.output(0), MSN0 + 1)).len(), 5);
+}
+
+#[test]
+fn a_hole_inside_a_part_lengthens_the_sample_before_it() {
+    let mut world = World::new(25.0, LatencyMode::Ultra).video("360p");
+    world.run_to(120);
+    world.lose_to(0, 6);
+    world.run_to(2_000);
+    let first = &read(&media(&world.output(0), MSN0))[0];
+    let durations: Vec<u32> = first.samples.iter().map(|s| s.duration).collect();
+    assert_eq!(durations, [1_000, 1_000, 4_000, 1_000, 1_000, 1_000, 1_000]);
+    assert_eq!(world.feeders[0].segmenter.counts().stretched, 1);
+}
+
+#[test]
+fn missing_parts_and_segments_become_gaps_with_the_grids_times() {
+    let mut world = World::new(29.97, LatencyMode::Ultra).video("360p").audio("a-eng-1", 48_000);
+    world.run_to(2_200); // within part 0 of segment 1
+    world.lose_to(0, 60 * 4);
+    let m = world.grid.audio_at_frame(60 * 4, 48_000);
+    world.lose_to(1, m);
+    world.run_to(10_300);
+    for index in 0..2 {
+        let list = world.text(index);
+        assert_eq!(list.matches("#EXT-X-GAP\n").count(), 3, "{list}");
+        // Segments 2 and 3 whole, five parts of segment 1; the sixth is the one that was open, shown longer.
+        assert_eq!(world.output(index).facts().gap_parts, 17);
+        let extinf: Vec<&str> = list.lines().filter(|l| l.starts_with("#EXTINF")).collect();
+        assert_eq!(extinf.len(), 5);
+        if index == 0 {
+            assert!(extinf.iter().all(|l| *l == "#EXTINF:2.00200,"), "{list}");
+        }
+        // No date-time steps: 2.002 s apart, in milliseconds; audio within its 21 ms frames.
+        let after = read(&media(&world.output(index), MSN0 + 4));
+        let start = if index == 0 { 240 * 1_001 } else { u64::try_from(m).unwrap() * 1_024 };
+        assert_eq!(after[0].start, start);
+    }
+    let dates: Vec<String> =
+        world.text(0).lines().filter(|l| l.contains("DATE-TIME")).map(|l| l[42..].to_owned()).collect();
+    assert_eq!(dates, ["00.000Z", "02.002Z", "04.004Z", "06.006Z", "08.008Z"]);
+}
+
+#[test]
+fn a_rendition_that_joins_within_a_segment_lists_what_it_missed() {
+    let mut world = World::new(25.0, LatencyMode::Ultra).video("360p");
+    world.lose_to(0, 130);
+    world.run_to(8_500);
+    let list = world.text(0);
+    assert!(list.contains(&format!("MEDIA-SEQUENCE:{}\n", MSN0 + 2)));
+    assert_eq!(list.matches("GAP=YES").count(), 3, "parts 0 to 2 of segment 2: {list}");
+    assert!(list.contains("PROGRAM-DATE-TIME:2026-11-20T12:00:04.000Z"), "{list}");
+}
+
+#[test]
+fn a_jump_over_more_than_the_window_keeps_the_grids_numbers() {
+    let mut world = World::new(25.0, LatencyMode::Ultra).video("360p");
+    world.run_to(5_000);
+    world.lose_to(0, 50 * 1_000);
+    world.run_to(2_002_500);
+    let list = world.text(0);
+    assert_eq!(world.output(0).facts().last, Some((MSN0 + 1_001, 0)));
+    assert!(list.contains("PROGRAM-DATE-TIME:2026-11-20T12:33:20.000Z"), "{list}");
+    assert_eq!(list.matches("#EXTINF").count(), 15);
+    assert!(list.contains(&format!("#EXT-X-MEDIA-SEQUENCE:{}\n", MSN0 + 986)), "{list}");
+    // However far: what lies between is not walked through.
+    let now = world.now;
+    world.feeders[0].segmenter.gap(now, (MSN0 + (1 << 40), 0));
+    assert_eq!(world.output(0).facts().segments_held, 14);
+}
+
+#[test]
+fn another_init_section_means_discontinuity_and_a_new_map() {
+    let (output, mut segmenter, world) = source(2);
+    frames(&mut segmenter, 0, 0, 48);
+    let mut other = video_config();
+    other.width = 1_280;
+    let line =
+        rung::media::grid::PdtLine { from_n: 50, wall: rung::time::Wall(world.line.wall.0 + 9_000_000_000), ppm: 0 };
+    segmenter.discontinuity(at(0), Some(InitSection::video(&other, 90_000, 0)), Some(line));
+    frames(&mut segmenter, 1, 50, 100);
+    let list = text(&output);
+    let base = format!("{}/source/", crate::world::session_id());
+    let wanted = format!(
+        "#EXT-X-DISCONTINUITY\n#EXT-X-MAP:URI=\"{base}init-1.mp4\"\n#EXT-X-PROGRAM-DATE-TIME:2026-11-20T12:00:09.000Z\n"
+    );
+    assert!(list.contains(&wanted), "{list}");
+    assert!(list.contains(&format!("#EXT-X-MAP:URI=\"{base}init-0.mp4\"\n")));
+    assert!(output.init(0).is_some() && output.init(1).is_some() && output.init(2).is_none());
+    assert_ne!(output.init(0), output.init(1));
+}
+
+#[test]
+fn discontinuities_are_counted_when_they_leave_and_maps_go_with_their_segments() {
+    let (output, mut segmenter, _) = source(2);
+    for k in 0..60 {
+        if k == 3 || k == 20 {
+            segmenter.discontinuity(at(0), Some(InitSection::video(&video_config(), 90_000, k)), None);
+        }
+        let from = i64::try_from(k).unwrap() * 50;
+        frames(&mut segmenter, k, from, from + 50);
+        let first = (k + 1).saturating_sub(15 + 1);
+        let gone = u64::from(first > 3) + u64::from(first > 20);
+        let list = text(&output);
+        assert!(list.contains(&format!("#EXT-X-DISCONTINUITY-SEQUENCE:{gone}\n")), "{k}: {list}");
+    }
+    assert!(output.init(0).is_none() && output.init(1).is_none() && output.init(2).is_some());
+}
+
+#[test]
+fn samples_of_a_segment_that_a_discontinuity_ended_are_late() {
+    let (_, mut segmenter, _) = source(2);
+    frames(&mut segmenter, 0, 0, 15);
+    segmenter.discontinuity(at(0), None, None);
+    frames(&mut segmenter, 0, 15, 20);
+    assert_eq!(segmenter.counts().late, 5);
+}
+
+#[test]
+fn a_part_is_bounded_and_what_exceeds_it_is_counted() {
+    let (_, mut segmenter, _) = source(2);
+    for d in 0..1_100 {
+        segmenter.push(at(0), source_sample(d, 1, d == 0), place(0, 0, Ends::Nothing));
+    }
+    assert_eq!(segmenter.counts().over, 1_100 - 1_024);
+}
+
+#[test]
+fn date_lines_hold_from_their_own_frame_on() {
+    let mut world = World::new(25.0, LatencyMode::Ultra).video("360p").audio("a-eng-1", 48_000);
+    world.run_to(3_000);
+    let mut line = world.line;
+    // From segment 2 on, 1,000 ppm faster, without a step.
+    line.wall = line.at(&world.grid, 100);
+    line.from_n = 100;
+    line.ppm = 1_000;
+    world.feeders.iter_mut().for_each(|f| f.segmenter.date_line(line));
+    world.run_to(10_500);
+    let dates = |index: usize| -> Vec<String> {
+        world.text(index).lines().filter(|l| l.contains("DATE-TIME")).map(|l| l[42..].to_owned()).collect()
+    };
+    assert_eq!(dates(0), ["00.000Z", "02.000Z", "04.000Z", "06.002Z", "08.004Z", "10.006Z"]);
+    // Audio: that of its own first frame, up to 21 ms later.
+    assert_eq!(dates(1), ["00.000Z", "02.005Z", "04.010Z", "06.018Z", "08.004Z", "10.011Z"]);
+}
+
+#[test]
+fn without_a_grid_rate_row_an_audio_only_session_cuts_by_the_grid() {
+    let grid = Grid { cadence: Cadence::for_rate(25.0, LatencyMode::Normal), msn0: MSN0 };
+    let mut world = World::new(25.0, LatencyMode::Normal).audio("a-und-1", 44_100);
+    assert_eq!(world.grid, grid);
+    world.run_to(12_100);
+    let list = world.text(0);
+    assert_eq!(list.matches("#EXTINF:6.0").count() + list.matches("#EXTINF:5.9").count(), 2, "{list}");
+    let text = plain(&world.session.multivariant().unwrap());
+    assert!(text.contains("CODECS=\"mp4a.40.2\"\na-und-1.m3u8"), "{text}");
+    assert!(!text.contains("EXT-X-MEDIA:"), "{text}");
+    assert_eq!(audio_config(44_100).channels, 2);
+}

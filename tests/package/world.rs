@@ -73,7 +73,6 @@ enum Track {
 
 pub(crate) struct World {
     pub(crate) grid: Grid,
-    pub(crate) mode: LatencyMode,
     pub(crate) now: Mono,
     pub(crate) session: Arc<SessionOutput>,
     pub(crate) feeders: Vec<Feeder>,
@@ -88,7 +87,6 @@ impl World {
         let grid = Grid { cadence, msn0: MSN0 };
         World {
             grid,
-            mode,
             now: at(0),
             session: Arc::new(SessionOutput::new(session_id(), mode)),
             feeders: Vec::new(),
@@ -162,13 +160,6 @@ impl World {
         let (sample, place) = sample(&self.grid, feeder.kind, feeder.next, feeder.size);
         feeder.next += 1;
         feeder.segmenter.push(now, sample, place);
-    }
-
-    /// Pushes samples of one track until it stands at `next`, all now.
-    pub(crate) fn feed_to(&mut self, index: usize, next: i64) {
-        while self.feeders[index].next < next {
-            self.feed(index);
-        }
     }
 
     /// Leaves samples out, as if nobody had produced them.

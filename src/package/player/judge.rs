@@ -33,7 +33,7 @@ pub(super) struct Track {
     queue: VecDeque<(What, String)>,
     /// A media request is out.
     pub(super) busy: bool,
-    hint: Option<String>,
+    pub(super) hint: Option<String>,
     hint_sent: Option<String>,
     /// The hint whose answer is awaited.
     pub(super) hint_out: Option<String>,
@@ -436,7 +436,7 @@ impl Track {
         if self.hint.is_some() && self.hint != list.hint && !self.hint.as_ref().is_some_and(listed) && !list.ended {
             log.report.hints_missed += 1;
             if self.served.as_ref().is_some_and(|(uri, ..)| Some(uri) == self.hint.as_ref()) {
-                log.broken(format!("{}: {:?} was served and never listed", self.uri, self.hint));
+                log.broken(format!("{}: {} was served and never listed", self.uri, self.hint.as_deref().unwrap_or("")));
             }
         }
         self.hint.clone_from(&list.hint);

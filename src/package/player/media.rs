@@ -54,6 +54,9 @@ impl Track {
         log.report.hints += 1;
         match listed {
             Some((msn, index, _)) => self.take_part(log, msn, index, body),
+            None if self.hint.as_ref() != Some(&uri) => {
+                log.broken(format!("{}: {uri} was served and never listed", self.uri))
+            }
             None => self.served = Some((uri, body.clone(), now.mono)),
         }
     }
