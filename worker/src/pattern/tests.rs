@@ -55,6 +55,54 @@ fn strips_survive_scaling_to_the_smallest_rendition() {
     }
 }
 
+/// Two seconds of 216p through libx264 at 60 kb/s and back.
+#[test]
+fn strips_survive_x264_ultrafast_at_a_low_rate() {
+    use std::io::{Read, Write};
+    use std::process::{Command, Stdio};
+    const FRAMES: u32 = 50;
+    let run = |arguments: &str, input: Vec<u8>| -> Vec<u8> {
+        let mut ffmpeg = Command::new("ffmpeg")
+            .args(["-v", "error", "-nostdin"])
+            .args(arguments.split(' '))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut pipe = ffmpeg.stdin.take().unwrap();
+        let writer = std::thread::spawn(move || pipe.write_all(&input));
+        let mut out = Vec::new();
+        ffmpeg.stdout.take().unwrap().read_to_end(&mut out).unwrap();
+        writer.join().unwrap().unwrap();
+        assert!(ffmpeg.wait().unwrap().success());
+        out
+    };
+    let mut painter = Painter::new(960, 540, RATE);
+    let (mut picture, mut small) = (Picture::new(960, 540), Picture::new(384, 216));
+    let mut scaler = Scaler::new(960, 540, 384, 216, Siting::Left);
+    let mut raw = Vec::new();
+    for frame in 0..FRAMES {
+        let wall = Wall(WALL.0 + i64::from(frame) * 40_000_000);
+        painter.paint(frame * 1000, wall, &mut picture.view_mut());
+        scaler.scale(&picture.view(), &mut small.view_mut());
+        raw.extend(small.planes.concat());
+    }
+    let format = "-f rawvideo -pix_fmt yuv420p -s 384x216 -r 25";
+    let encode = "-c:v libx264 -preset ultrafast -tune zerolatency -b:v 60k -maxrate 60k -bufsize 60k -f h264 -";
+    let coded = run(&format!("{format} -i - {encode}"), raw);
+    assert!(coded.len() < 40_000, "the rate was low: {} bytes", coded.len());
+    let decoded = run("-f h264 -i - -f rawvideo -pix_fmt yuv420p -", coded);
+    let mut frames = 0;
+    for (frame, bytes) in (0..).zip(decoded.chunks_exact(384 * 216 * 3 / 2)) {
+        small.planes[0].copy_from_slice(&bytes[..384 * 216]);
+        assert_eq!(read_strip(&small.view(), Strip::Frame), Some(frame * 1000), "frame {frame}");
+        let hundredths = strip::hundredths(Wall(WALL.0 + i64::from(frame) * 40_000_000));
+        assert_eq!(read_strip(&small.view(), Strip::Time), Some(hundredths), "frame {frame}");
+        frames += 1;
+    }
+    assert_eq!(frames, FRAMES);
+}
+
 #[test]
 fn what_is_no_strip_reads_as_none() {
     let mut painter = Painter::new(640, 360, RATE);

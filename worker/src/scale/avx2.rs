@@ -28,6 +28,10 @@ pub(super) struct Tables {
     eights: Vec<i16>,
     /// Taps / 8, rounded up.
     chunks: usize,
+    /// First source sample of each target sample, in whole sixteens.
+    firsts: Vec<usize>,
+    /// No load of the horizontal pass goes further: the largest of `firsts` plus eight times `chunks`.
+    reach: usize,
 }
 
 impl Tables {
@@ -50,7 +54,9 @@ impl Tables {
                 }
             }
         }
-        Tables { _kernel: kernel, pairs, pairs_per_row, eights, chunks }
+        let firsts = horizontal.firsts()[..horizontal.outputs() / 16 * 16].to_vec();
+        let reach = firsts.iter().max().map_or(0, |first| first + 8 * chunks);
+        Tables { _kernel: kernel, pairs, pairs_per_row, eights, chunks, firsts, reach }
     }
 
     pub(super) fn vertical(&self, filter: &Filter, src: &Plane<'_>, y: usize, out: &mut [i16]) {
@@ -64,8 +70,8 @@ impl Tables {
 
     pub(super) fn horizontal(&self, filter: &Filter, between: &[i16], out: &mut [u8]) {
         // SAFETY: `self` holds a `Kernel`, so AVX2 was detected.
-        let done = unsafe { horizontal(&self.eights, self.chunks, filter.firsts(), between, out) };
-        scalar::horizontal(filter, between, done, out);
+        unsafe { self.sixteens(between, out) };
+        scalar::horizontal(filter, between, self.firsts.len(), out);
     }
 }
 
@@ -74,6 +80,7 @@ impl Tables {
 fn vertical(pairs: &[i32], first: usize, taps: usize, src: &Plane<'_>, out: &mut [i16]) {
     let (width, stride) = (src.width, src.stride);
     assert!(width >= BLOCK && out.len() >= width, "a row holds a block and fits the scratch");
+    assert!(pairs.len() == taps.div_ceil(2), "the pairs are the filter's");
     assert!((first + taps - 1) * stride + width <= src.data.len(), "the rows of the filter lie in the plane");
     let mut x = 0;
     loop {
@@ -124,43 +131,46 @@ fn add_rows(sums: &mut [__m256i; 4], a: __m256i, b: __m256i, pair: __m256i) {
     }
 }
 
-/// Writes whole sixteens of target samples and says how many samples that were.
-#[target_feature(enable = "avx2")]
-fn horizontal(eights: &[i16], chunks: usize, firsts: &[usize], between: &[i16], out: &mut [u8]) -> usize {
-    let mut done = 0;
-    for (out, firsts) in out.as_chunks_mut::<16>().0.iter_mut().zip(firsts.as_chunks::<16>().0) {
-        let table = &eights[done * chunks * 8..][..chunks * 128];
-        let (near, far) = table.split_at(chunks * 64);
-        let a = eight_samples(near, &firsts[..8], between);
-        let b = eight_samples(far, &firsts[8..], between);
-        let words = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0b11_01_10_00);
-        let bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
-        // SAFETY: `out` is 16 bytes.
-        unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), bytes) };
-        done += 16;
-    }
-    done
-}
-
-/// Eight target samples before clamping, in order.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn eight_samples(table: &[i16], firsts: &[usize], between: &[i16]) -> __m256i {
-    let mut sums = [_mm256_setzero_si256(); 4];
-    for (chunk, table) in table.as_chunks::<64>().0.iter().enumerate() {
-        for (n, sum) in sums.iter_mut().enumerate() {
-            let low = load_eight(between, firsts[n] + 8 * chunk);
-            let high = load_eight(between, firsts[n + 4] + 8 * chunk);
-            let samples = _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1);
-            let taps = &table[n * 16..n * 16 + 16];
-            // SAFETY: `taps` is 32 bytes; the load needs no alignment.
-            let taps = unsafe { _mm256_loadu_si256(taps.as_ptr().cast()) };
-            *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(samples, taps));
+impl Tables {
+    /// The horizontal pass for all whole sixteens of target samples.
+    #[target_feature(enable = "avx2")]
+    fn sixteens(&self, between: &[i16], out: &mut [u8]) {
+        match self.chunks {
+            1 => self.sixteens_of::<1>(between, out),
+            2 => self.sixteens_of::<2>(between, out),
+            _ => self.sixteens_of::<0>(between, out),
         }
     }
-    let [a, b, c, d] = sums;
-    let sum = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
-    _mm256_srai_epi32(_mm256_add_epi32(sum, _mm256_set1_epi32(1 << 19)), 20)
+
+    /// For `CHUNKS` chunks of taps; 0: however many there are.
+    #[target_feature(enable = "avx2")]
+    fn sixteens_of<const CHUNKS: usize>(&self, between: &[i16], out: &mut [u8]) {
+        let chunks = if CHUNKS == 0 { self.chunks } else { CHUNKS };
+        assert!(chunks == self.chunks && between.len() >= self.reach, "every load lies in the row and its spare");
+        let tables = self.eights.chunks_exact(chunks * 64);
+        let mut words = [_mm256_setzero_si256(); 2];
+        for (group, (firsts, table)) in self.firsts.as_chunks::<8>().0.iter().zip(tables).enumerate() {
+            let mut sums = [_mm256_setzero_si256(); 4];
+            for (chunk, table) in table.as_chunks::<64>().0.iter().enumerate() {
+                let taps = table.as_chunks::<16>().0;
+                for (n, sum) in sums.iter_mut().enumerate() {
+                    // SAFETY: one of `firsts` and a chunk below `chunks`: eight values further is within `reach`.
+                    let low = unsafe { load_eight(between, firsts[n] + 8 * chunk) };
+                    // SAFETY: likewise.
+                    let high = unsafe { load_eight(between, firsts[n + 4] + 8 * chunk) };
+                    let samples = _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1);
+                    *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(samples, load_sixteen(&taps[n])));
+                }
+            }
+            // Pairs of lanes, twice: eight target samples in order.
+            let [a, b, c, d] = sums;
+            let sum = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
+            words[group % 2] = _mm256_srai_epi32(_mm256_add_epi32(sum, _mm256_set1_epi32(1 << 19)), 20);
+            if let (1, Some(out)) = (group % 2, out.as_chunks_mut::<16>().0.get_mut(group / 2)) {
+                store_bytes(out, words);
+            }
+        }
+    }
 }
 
 /// # Safety
@@ -175,12 +185,33 @@ unsafe fn load_block(data: &[u8], at: usize) -> __m256i {
     unsafe { _mm256_loadu_si256(from.cast()) }
 }
 
+/// # Safety
+/// `data` holds eight values from `at` on.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn load_eight(data: &[i16], at: usize) -> __m128i {
-    let from = &data[at..at + 8];
-    // SAFETY: `from` is 16 bytes; the load needs no alignment.
-    unsafe { _mm_loadu_si128(from.as_ptr().cast()) }
+unsafe fn load_eight(data: &[i16], at: usize) -> __m128i {
+    debug_assert!(at + 8 <= data.len(), "the caller checked");
+    // SAFETY: the caller says that `at` lies inside `data`.
+    let from = unsafe { data.as_ptr().add(at) };
+    // SAFETY: the caller says that 16 bytes follow; the load needs no alignment.
+    unsafe { _mm_loadu_si128(from.cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_sixteen(from: &[i16; 16]) -> __m256i {
+    // SAFETY: `from` is 32 bytes; the load needs no alignment.
+    unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
+}
+
+/// Two times eight words, clamped to bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn store_bytes(to: &mut [u8; 16], [near, far]: [__m256i; 2]) {
+    let words = _mm256_permute4x64_epi64(_mm256_packs_epi32(near, far), 0b11_01_10_00);
+    let bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+    // SAFETY: `to` is 16 bytes; the store needs no alignment.
+    unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), bytes) };
 }
 
 #[inline]

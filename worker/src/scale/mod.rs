@@ -25,8 +25,9 @@
 //! 16384 exactly (flat areas keep their value), and the positive ones sum to less than 32768.
 //!
 //! **Vertical.** v(x, j) = (sum of c(k) s(x, k) + 128) >> 8: 64 times a sample, fits i16.
-//! **Horizontal.** d(i, j) = clamp((sum of c(k) v(k, j) + 2^19) >> 20, 0, 255). Shifts are arithmetic, sums are i32:
-//! each is below 2^30 * 2 in size whatever the order of its terms.
+//! **Horizontal.** d(i, j) = clamp((sum of c(k) v(k, j) + 2^19) >> 20, 0, 255). Shifts are arithmetic; every
+//! sum fits i32 in whatever order its terms are added (|v| <= 32640, and the c of a sample sum to less than 49152 in
+//! size).
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
