@@ -352,6 +352,7 @@ fn simulate(seed: u64, frames: i64, rules: Rules, one_leg: bool) -> Report {
     let mut timeline = Timeline::new(facts);
     let program =
         Program { number: 1, pcr_pid: Some(PID), tracks: vec![Track { pid: PID, codec: Codec::H264, language: None }] };
+    let by_id: BTreeMap<u64, usize> = pictures.iter().enumerate().map(|(i, picture)| (picture.id, i)).collect();
     let mut checker = Checker::default();
     let (mut origin, mut seen_idr) = (None, [false; 2]);
     let (mut jumped, mut seen_jumps, mut seen_runs) = (false, 0, 0);
@@ -373,9 +374,7 @@ fn simulate(seed: u64, frames: i64, rules: Rules, one_leg: bool) -> Report {
                 Out::Video { n, prime, unit, .. } if !prime => {
                     let id = u64::from_le_bytes(unit.data[..].try_into().expect("eight bytes"));
                     checker.check(n, id, &mut report);
-                    let taken = pictures.iter().skip(i.saturating_sub(400)).find(|p| p.id == id);
-                    let picture = pictures.iter().skip(i.saturating_sub(400)).find(|p| p.id == id);
-                    let picture = picture.expect("what comes out went in");
+                    let picture = &pictures[by_id[&id]];
                     // A jump that made no run was taken for time that passed: N is as far ahead as it was.
                     jumped |= picture.jumps > seen_jumps && report.runs == seen_runs;
                     (seen_jumps, seen_runs) = (seen_jumps.max(picture.jumps), report.runs);
