@@ -12,3 +12,6 @@ pub mod package; // samples -> CMAF parts, playlists, windows
 
 // pixels: the worker's protocol and client
 pub mod pixels;
+
+// faces
+pub mod inspect; // fMP4 files and live playlists, shown and judged
