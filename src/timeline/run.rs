@@ -327,7 +327,7 @@ impl Runs {
         self.pace.is_some_and(|(offset, _)| placed.time - expected(offset, at) > most)
     }
 
-    /// The newest anchor on which the unit lies where the leg's line, or that of the leg on air, expects it.
+    /// The anchor on which the unit lies where the leg's line, or that of the leg on air, expects it.
     fn fits(&self, leg: u8, stamp: &Stamp, on_air: Option<u8>) -> Option<Placed> {
         let state = &self.legs[usize::from(leg)];
         let second = on_air.is_some_and(|air| air != leg);
@@ -338,7 +338,7 @@ impl Runs {
         let due = line.expected(stamp.arrival);
         let most = if second { FIT_MAX_SECOND } else { FIT_MAX };
         let given = self.legs.iter().filter_map(|leg| leg.given.max).max();
-        self.runs.iter().rev().find_map(|run| {
+        let candidates = self.runs.iter().rev().filter_map(|run| {
             let placed = run.place(self.rate, stamp, due);
             let near = (placed.time - due).abs() <= within;
             let mine = self.owner(placed.n) == Some(placed.run) && placed.low >= run.floor;
@@ -347,7 +347,9 @@ impl Runs {
             let phase = self.rate.phase(placed.shown_at - run.base);
             let in_phase = !self.exact || !self.rules.whole_frames || phase.abs() <= PHASE_MAX;
             (near && ahead && in_phase && !self.runs_ahead(&placed, stamp.arrival, most)).then_some(placed)
-        })
+        });
+        // Newest first; of several within its wider window a second leg takes the nearest.
+        candidates.min_by_key(|placed| if second { (placed.time - due).abs() } else { 0 })
     }
 
     /// A new run at `stamp`, made by the leg on air. `next`: the smallest N it may show; `cut`: frames of a segment where
