@@ -1,7 +1,8 @@
 //! Rung: live feeds in over SRT, Low-Latency HLS out. The map, in the order that media flows.
 //!
 //! Tags in brackets name clauses: HLS = draft-pantos-hls-rfc8216bis, TS = ISO/IEC 13818-1 (2019), BMFF = ISO/IEC
-//! 14496-12 (2020), AVC = ITU-T H.264 (2019), SRT = draft-sharabayko-srt-01, AAC = ISO/IEC 14496-3 (2009).
+//! 14496-12 (2020), AVC = ITU-T H.264 (2019), SRT = draft-sharabayko-srt-01, AAC = ISO/IEC 14496-3 (2009), EN = ETSI EN
+//! 300 468 (2016).
 
 // ground: values, no I/O
 pub mod time; // instants and spans as types; the clocks

@@ -75,7 +75,7 @@ fn theirs(packets: &[Packet], video: bool) -> Vec<Packet> {
             let units = nal_units(&packet.data).filter(|unit| unit[0] & 31 != 9);
             units.flat_map(|unit| [&[0, 0, 0, 1], unit].concat()).collect()
         } else {
-            packet.data[7..].to_vec()
+            packet.data.get(7..).unwrap_or_default().to_vec()
         };
         Packet { data, ..packet.clone() }
     };

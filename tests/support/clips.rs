@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A folder for test media that survives from run to run.
 pub(crate) fn folder() -> PathBuf {
@@ -21,7 +22,9 @@ pub(crate) fn clip_path(name: &str, arguments: &str) -> PathBuf {
         arguments.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01B3));
     let path = folder().join(format!("{name}-{print:016x}.ts"));
     if !path.exists() {
-        let made = path.with_extension(format!("{}.part", std::process::id()));
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let made = path.with_extension(format!("{}.{number}.part", std::process::id()));
         let mut words: Vec<&str> = vec!["-v", "error", "-y", "-nostdin"];
         words.extend(arguments.split_whitespace());
         words.extend(["-f", "mpegts"]);
