@@ -225,7 +225,7 @@ pub fn get(to: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Response {
     Response { status, headers, body }
 }
 
-fn unchunk(mut bytes: &[u8]) -> Vec<u8> {
+pub fn unchunk(mut bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     while let Some(end) = bytes.windows(2).position(|w| w == b"\r\n") {
         let size = usize::from_str_radix(String::from_utf8_lossy(&bytes[..end]).trim(), 16).expect("a chunk size");
