@@ -303,3 +303,80 @@ fn mutated_streams_never_panic_and_never_grow() {
     assert!(survived > 3_000 * clean_units / 4, "{survived} of {}", 3_000 * clean_units);
     assert!(told > 3_000);
 }
+
+#[test]
+fn a_picture_without_end_is_dropped_at_16_mib_and_the_next_ones_play() {
+    let builder = TsBuilder::h264().frames(50);
+    let packets = builder.packets();
+    let cut = packets.iter().rposition(|p| p[1] & 0x40 != 0 && p[2] == 0 && p[1] & 0x1F == 1).expect("a picture");
+    let mut stream = packets[..cut].concat();
+    let counter = packets[..cut].iter().rev().find(|p| p[1] & 0x1F == 1).expect("video")[3];
+    for n in 0..100_000u32 {
+        let mut packet = [0x55u8; 188];
+        packet[..4].copy_from_slice(&[0x47, 0x01, 0, 0x10 | (counter.wrapping_add(1).wrapping_add(n as u8) & 15)]);
+        if n == 0 {
+            packet[1] |= 0x40;
+            packet[4..18].copy_from_slice(&[0, 0, 1, 0xE0, 0, 0, 0x80, 0, 0, 0, 0, 1, 0x41, 0x9A]);
+        }
+        stream.extend_from_slice(&packet);
+    }
+    let restart = TsBuilder::h264().start(9_000_000).frames(30);
+    stream.extend(restart.build());
+    let (events, _) = run(&stream, 1316);
+    assert!(faults(&events).contains(&FaultKind::Oversize));
+    let found = video(&events);
+    assert!(found.iter().all(|unit| unit.data.len() < 10_000));
+    let after: Vec<AccessUnit> = found.into_iter().filter(|unit| unit.dts.0 >= 9_000_000).collect();
+    assert_times(&restart, 25, &after);
+    assert_eq!(after.len(), 30);
+}
+
+#[test]
+fn a_source_that_starts_anew_on_the_same_pids_plays_on() {
+    let builder = TsBuilder::h264().audio().frames(40);
+    let stream = [builder.build(), builder.build()].concat();
+    let (events, counters) = run(&stream, 1316);
+    let found = video(&events);
+    assert_eq!(found.len(), 80);
+    for (n, unit) in found.iter().enumerate() {
+        assert_eq!((unit.pts.0, unit.random_access), (builder.pts(n % 40), n % 40 % 25 == 0));
+    }
+    assert!(faults(&events).contains(&FaultKind::PcrJump));
+    assert!(counters.damaged_units <= 1);
+}
+
+#[test]
+fn a_scrambled_track_is_told_once_and_gives_no_units() {
+    let mut packets = TsBuilder::h264().audio().frames(50).packets();
+    for packet in packets.iter_mut().filter(|p| p[2] == 0 && p[1] & 0x1F == 1) {
+        packet[3] |= 0x80;
+    }
+    let (events, counters) = run(&packets.concat(), 1316);
+    assert_eq!(faults(&events), [FaultKind::Scrambled]);
+    assert_eq!((video(&events).len(), units(&events, false).len() > 90), (0, true));
+    assert_eq!(counters.cat_errors, counters.scrambled_packets);
+}
+
+#[test]
+fn health_counters_count_what_tr_101_290_names() {
+    let mut packets = TsBuilder::h264().audio().frames(75).packets();
+    let video = |p: &[u8; 188]| p[2] == 0 && p[1] & 0x1F == 1;
+    // A transport error, a lost packet, a damaged table; then five seconds without tables, then the rest.
+    let at: Vec<usize> =
+        packets.iter().enumerate().filter(|(_, p)| video(p) && p[1] & 0x40 == 0).map(|(n, _)| n).collect();
+    packets[at[3]][1] |= 0x80;
+    let table = packets.iter().rposition(|p| p[1] == 0x50 && p[2] == 0).expect("a PMT");
+    packets[table][20] ^= 1;
+    packets.remove(at[9]);
+    let mut demuxer = Demuxer::new();
+    for packet in &packets {
+        demuxer.push(Mono(1), packet);
+    }
+    for n in 1..=55u64 {
+        demuxer.push(Mono(n * 100_000_000), &[]);
+    }
+    let c = demuxer.counters();
+    assert_eq!((c.transport_errors, c.continuity_errors, c.crc_errors), (1, 1, 1));
+    assert_eq!((c.pat_errors, c.pmt_errors, c.pid_errors), (9, 9, 2));
+    assert_eq!((c.sync_losses, c.sync_byte_errors, c.pcr_errors, c.pts_errors), (0, 0, 0, 0));
+}

@@ -18,7 +18,7 @@ use rung::bitstream::annexb::nal_units;
 use rung::demux::{Counters, Demuxer, Event};
 use rung::media::access_unit::AccessUnit;
 use rung::media::fault::{Fault, FaultKind};
-use rung::media::track::Codec;
+use rung::media::track::{Codec, TrackConfig};
 use rung::mpegts::Muxer;
 use rung::time::Mono;
 use ts_builder::{Coding, TsBuilder};
@@ -290,4 +290,85 @@ fn what_is_not_taken_is_named_once_with_what_to_do() {
             assert_eq!(run.units().any(|u| u.codec == codec), taken(&codec), "{arguments}");
         }
     }
+}
+
+#[test]
+fn the_configuration_says_what_ffprobe_says() {
+    let cases = [
+        "-f lavfi -i testsrc2=s=1920x1080:r=30000/1001 -t 1 -c:v libx264 -preset ultrafast",
+        "-f lavfi -i testsrc2=s=720x576:r=25,setsar=16/11 -t 1 -c:v libx264 -preset veryfast -colorspace bt470bg \
+         -color_primaries bt470bg -color_trc gamma28 -flags +ilme+ildct",
+        "-f lavfi -i testsrc2=s=426x238:r=50,format=yuv422p10 -t 1 -c:v libx264 -preset veryfast -profile:v high422 \
+         -colorspace bt709 -color_primaries bt709 -color_trc bt709 -color_range pc",
+    ];
+    for arguments in cases {
+        let run = Run::of(&clip("config", arguments), 1316);
+        let config = run.events.iter().find_map(|e| match e {
+            Event::Config { config: TrackConfig::Video(config), .. } => Some(config),
+            _ => None,
+        });
+        let v = config.expect("a configuration");
+        let rate = v.rate.expect("x264 writes timing");
+        let name = |value: u8| match value {
+            1 => "bt709",
+            4 => "gamma28",
+            5 => "bt470bg",
+            _ => "unknown",
+        };
+        let ours = [
+            format!("width={}", v.width),
+            format!("height={}", v.height),
+            format!("sample_aspect_ratio={}:{}", v.sar.0, v.sar.1),
+            format!("r_frame_rate={}/{}", rate.num, rate.den),
+            format!("color_range={}", if v.colour.full_range { "pc" } else { "unknown" }),
+            format!("color_space={}", name(v.colour.matrix)),
+            format!("color_transfer={}", name(v.colour.transfer)),
+            format!("color_primaries={}", name(v.colour.primaries)),
+            format!("level={}", v.profile[2]),
+            format!("bits_per_raw_sample={}", v.bit_depth),
+        ];
+        let path = clips::clip_path("config", arguments);
+        let probe = Command::new("ffprobe").args(["-v", "error", "-show_streams"]).arg(path).output();
+        let theirs = String::from_utf8(probe.expect("ffprobe is installed").stdout).expect("ASCII");
+        for line in ours {
+            // Libavformat writes "tv" where a limited range is said out loud.
+            let said = theirs.lines().any(|l| l == line || (line == "color_range=unknown" && l == "color_range=tv"));
+            assert!(said, "{arguments}: ours {line}, theirs\n{theirs}");
+        }
+        assert_eq!(v.interlaced, arguments.contains("ildct"));
+        let avcc = rung::bitstream::h264::decoder_configuration(&v.sps, &v.pps).expect("the SPS parses");
+        assert_eq!((avcc[0], &avcc[1..4], &avcc[8..8 + v.sps.len()]), (1, &v.profile[..], &v.sps[..]));
+    }
+}
+
+#[test]
+fn six_thousand_mutations_of_a_real_clip_neither_panic_nor_grow() {
+    let clip = main_clip();
+    let clean = &clip[..188 * 1_000];
+    let mut random = Random(99);
+    let (mut units, mut flagged) = (0, 0);
+    for round in 0..300 {
+        let mut stream = clean.to_vec();
+        for _ in 0..20 {
+            let at = random.below(stream.len());
+            match random.below(4) {
+                0 => stream[at] ^= 1 << random.below(8),
+                1 => stream[at] = random.next() as u8,
+                2 => drop(stream.drain(at..(at + random.below(500)).min(stream.len()))),
+                _ => {
+                    let end = (at + random.below(100)).min(stream.len());
+                    stream[at..end].fill([0, 0xFF, 0x47][random.below(3)]);
+                }
+            }
+        }
+        let run = Run::of(&stream, 1 + random.below(3_000));
+        let bytes: usize = run.units().map(|u| u.data.len()).sum();
+        assert!(bytes <= stream.len(), "round {round}: {bytes} bytes out of {}", stream.len());
+        assert!(run.events.len() < 2_000, "round {round}: {} events", run.events.len());
+        units += run.units().count();
+        flagged += run.units().filter(|u| u.damaged).count();
+    }
+    let whole = Run::of(clean, 1316).units().count();
+    assert!(units > 300 * whole / 2, "{units} units of {}", 300 * whole);
+    assert!(flagged > 300);
 }

@@ -1,7 +1,6 @@
 //! The daemon put together: telemetry, SRT port, shard, HTTP listeners. `rung serve` and `rung demo` both run it.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -147,7 +146,7 @@ fn srt_port(loaded: &Loaded) -> Result<Port, Failure> {
 }
 
 /// A box that has something to encode must have a worker to do it.
-fn check_worker(program: &PathBuf, loaded: &Loaded) -> Result<(), Failure> {
+fn check_worker(program: &std::path::Path, loaded: &Loaded) -> Result<(), Failure> {
     use crate::media::channel::ChannelKind;
     let needed = loaded.channels.iter().any(|c| c.channel.kind != ChannelKind::Transmux);
     if needed && !program.is_file() {

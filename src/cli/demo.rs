@@ -119,7 +119,7 @@ fn announce(daemon: &Daemon, plan: &Plan, own_key: &str, input: Option<&Path>) {
     print("");
     print("  Publish a picture of your own, and watch it at");
     print(&format!("            http://localhost:{http}/watch/mine"));
-    print(&format!("  ffmpeg    ffmpeg -re -i FILE -c:v libx264 -g 50 -c:a aac -f mpegts \\"));
+    print("  ffmpeg    ffmpeg -re -i FILE -c:v libx264 -g 50 -c:a aac -f mpegts \\");
     print(&format!("              'srt://localhost:{srt}?streamid=mine/{own_key}'"));
     print("  OBS       Settings > Stream > Service: Custom, Server:");
     print(&format!("              srt://localhost:{srt}?streamid=mine/{own_key}"));

@@ -5,6 +5,7 @@
 mod config;
 mod daemon;
 mod demo;
+mod inspect;
 mod probe;
 mod push;
 mod serve;
@@ -33,6 +34,9 @@ enum Command {
     Demo(demo::Demo),
     /// Publish a transport stream file over SRT, paced by its PCR
     Push(push::Push),
+    /// Show what is in a stream, a part, a live playlist
+    #[command(subcommand)]
+    Inspect(inspect::Inspect),
     /// Work with the configuration file
     #[command(subcommand)]
     Config(config::Config),
@@ -65,6 +69,7 @@ pub fn main() -> ExitCode {
         Command::Serve(command) => command.run(),
         Command::Demo(command) => command.run(),
         Command::Push(command) => command.run(),
+        Command::Inspect(command) => command.run(),
         Command::Config(command) => command.run(),
         Command::Probe(command) => command.run(),
     };

@@ -1,8 +1,8 @@
 //! H.264 byte stream to access units [AVC 7.4.1.2.3, 7.4.1.2.4]: Annex B with 4-byte start codes, without delimiters;
 //! both fields of a frame in one unit.
 //!
-//! Payload is copied once, into the buffer that units are split off; start codes are brought into form there, by
-//! moving at most a packet's bytes.
+//! Payload is copied once, into the buffer that units are split off (a unit at the end of a block moves to the next
+//! one); start codes are brought into form there, by moving at most a packet's bytes.
 //!
 //! Delay: a unit is whole when the next one is seen to start (its delimiter, parameter set, SEI or first slice: in the
 //! first packet of the next PES packet, one frame later), or at once at the end of its PES packet, where that end is
@@ -245,7 +245,7 @@ impl VideoUnits {
     }
 
     fn reset(&mut self) {
-        self.buffer.clear();
+        self.buffer = BytesMut::new();
         (self.scan, self.nal, self.boundary) = (0, None, None);
         self.pes[0].0 = 0;
         self.pes[1].0 = 0;

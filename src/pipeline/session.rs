@@ -308,9 +308,9 @@ impl Session {
 
     fn take_out(&mut self, now: Now, out: Out) {
         match out {
-            Out::Record(record) => return self.commit(now, record),
-            Out::Ready(ready) => return self.ready(now, &ready),
-            Out::Refused(why) => return self.refuse(now, &why),
+            Out::Record(record) => self.commit(now, record),
+            Out::Ready(ready) => self.ready(now, &ready),
+            Out::Refused(why) => self.refuse(now, &why),
             Out::Profile(profile) => self.profile = Some(profile),
             Out::Fault(fault) => self.fault(&fault),
             Out::Video { n, prime, hidden, unit } => {

@@ -25,15 +25,9 @@ impl RateProbe {
     }
 
     /// Steps enough to tell: two confirm a rate kept from before, three one that the headers name, ten tell by themselves.
-    pub(super) fn enough(&self, stored: bool, named: bool) -> bool {
-        self.steps.len()
-            >= if stored {
-                2
-            } else if named {
-                3
-            } else {
-                10
-            }
+    pub(super) fn enough(&self, stored: bool, named: Option<FrameRate>) -> bool {
+        let named = self.steps.len() >= 3 && named.is_some_and(|named| agrees(&self.steps, named));
+        (stored && self.steps.len() >= 2) || named || self.steps.len() >= 10
     }
 
     pub(super) fn resolve(&self, stored: Option<FrameRate>, named: Option<FrameRate>) -> (FrameRate, bool) {
@@ -47,9 +41,9 @@ pub fn probed_rate(steps: &[i64], stored: Option<FrameRate>, named: Option<Frame
     let row = |hz: f64| Cadence::for_rate(hz, LatencyMode::Ultra).rate;
     let on_row = |rate: FrameRate| (row(rate.hz()).hz() - rate.hz()).abs() <= rate.hz() * 0.0005;
     if let Some(stored) = stored {
-        return (stored, keeps(steps, stored));
+        return (stored, agrees(steps, stored));
     }
-    if let Some(named) = named.filter(|named| (1.0..=1000.0).contains(&named.hz()) && keeps(steps, *named)) {
+    if let Some(named) = named.filter(|named| (1.0..=1000.0).contains(&named.hz()) && agrees(steps, *named)) {
         return (row(named.hz()), on_row(named));
     }
     let Some(median) = median(steps) else {
@@ -69,13 +63,18 @@ pub fn probed_rate(steps: &[i64], stored: Option<FrameRate>, named: Option<Frame
     best.map_or_else(|| (row(hz), false), |rate| (rate, true))
 }
 
-/// Every step a whole number of frames, and their sum too, but for rounding to milliseconds.
+/// Every step is a whole number of frames, and most are one: what a rate is taken from.
 fn keeps(steps: &[i64], rate: FrameRate) -> bool {
+    agrees(steps, rate) && steps.iter().filter(|step| rate.frames(**step) == 1).count() * 2 >= steps.len()
+}
+
+/// Every step is a whole number of frames, one at least is one frame, and their sum is right but for rounding to
+/// milliseconds: what a rate is believed for.
+fn agrees(steps: &[i64], rate: FrameRate) -> bool {
     let frames: i64 = steps.iter().map(|step| rate.frames(*step)).sum();
     let ticks: i64 = steps.iter().sum();
-    !steps.is_empty()
+    steps.iter().any(|step| rate.frames(*step) == 1)
         && steps.iter().all(|step| rate.frames(*step) >= 1 && rate.phase(*step).abs() <= 0.2)
-        && steps.iter().filter(|step| rate.frames(**step) == 1).count() * 2 >= steps.len()
         && (ticks - rate.ticks(frames)).abs() <= MILLISECOND + ticks / 2_000
 }
 

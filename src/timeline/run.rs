@@ -137,6 +137,43 @@ pub(super) fn smoothed(offset: i64, sample: i64) -> i64 {
     offset + (sample - offset) / SMOOTHING
 }
 
+/// Which N were given out: the last 128.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Shown {
+    max: Option<i64>,
+    bits: u128,
+}
+
+impl Shown {
+    /// False if `n` was shown before, or lies too far back to know.
+    pub(super) fn show(&mut self, n: i64) -> bool {
+        let max = *self.max.get_or_insert(n - 1);
+        if n > max {
+            self.bits = u32::try_from(n - max).ok().and_then(|by| self.bits.checked_shl(by)).unwrap_or(0) | 1;
+            self.max = Some(n);
+            return true;
+        }
+        let Some(bit) = u32::try_from(max - n).ok().and_then(|by| 1u128.checked_shl(by)) else { return false };
+        let free = self.bits & bit == 0;
+        self.bits |= bit;
+        free
+    }
+
+    /// `n` was shown, and is still remembered.
+    fn has(&self, n: i64) -> bool {
+        let back = self.max.and_then(|max| u32::try_from(max - n).ok());
+        back.and_then(|by| 1u128.checked_shl(by)).is_some_and(|bit| self.bits & bit != 0)
+    }
+
+    pub(super) fn max(&self) -> Option<i64> {
+        self.max
+    }
+
+    pub(super) fn next(&self) -> i64 {
+        self.max.map_or(0, |max| max + 1)
+    }
+}
+
 #[derive(Debug, Default)]
 struct Leg {
     line: Option<Line>,
@@ -146,7 +183,8 @@ struct Leg {
     fresh: bool,
     /// Newest run that was tried in vain.
     tried: Option<u32>,
-    max_n: Option<i64>,
+    /// Every N that it delivered.
+    given: Shown,
 }
 
 /// What became of a unit.
@@ -215,7 +253,7 @@ impl Runs {
             return Verdict::Stray;
         };
         let line = state.line.filter(|_| state.placed && !state.fresh);
-        if let Some(placed) = line.and_then(|line| self.continues(&line, stamp)) {
+        if let Some(placed) = line.and_then(|line| self.continues(leg, &line, stamp)) {
             self.moved(leg, stamp, placed, true, on_air);
             return Verdict::Continues(placed);
         }
@@ -239,20 +277,26 @@ impl Runs {
     }
 
     /// The step is positive, within 0.5 s of what its arrival says, and a whole number of frames.
-    fn continues(&mut self, line: &Line, stamp: &Stamp) -> Option<Placed> {
+    fn continues(&mut self, leg: u8, line: &Line, stamp: &Stamp) -> Option<Placed> {
         let due = line.expected(stamp.arrival);
         let placed = self.run(line.run)?.place(self.rate, stamp, due);
-        if self.rules.ahead && self.owner(placed.n) != Some(line.run) && !self.prime(&placed) {
+        let shown = !self.prime(&placed);
+        if shown && self.rules.ahead && self.owner(placed.n) != Some(line.run) {
             return None;
         }
         let step = placed.time - line.time;
         if step <= 0 || (placed.time - due).abs() > STEP_MAX {
             return None;
         }
-        if placed.time - due > STEP_MAX / 5 && self.runs_ahead(&placed, stamp.arrival) {
+        if placed.time - due > STEP_MAX / 5 && self.runs_ahead(&placed, stamp.arrival, FIT_MAX) {
             return None;
         }
-        if self.exact && self.rules.whole_frames && self.rate.phase(step).abs() > PHASE_MAX {
+        // Among reordered pictures even a whole step may land on one that was there before.
+        if shown && self.exact && self.rules.whole_frames && self.legs[usize::from(leg)].given.has(placed.n) {
+            return None;
+        }
+        let whole = self.rate.frames(step) >= 1 && self.rate.phase(step).abs() <= PHASE_MAX;
+        if self.exact && self.rules.whole_frames && !whole {
             self.went_off_grid(stamp.arrival);
             if self.exact {
                 return None;
@@ -278,39 +322,40 @@ impl Runs {
         self.run(placed.run).is_some_and(|run| placed.n < run.floor.max(0))
     }
 
-    fn runs_ahead(&self, placed: &Placed, at: Mono) -> bool {
-        self.pace.is_some_and(|(offset, _)| placed.time - expected(offset, at) > AHEAD_MAX)
+    /// Further ahead of the session's pace than any single jump may lead: small jumps must not add up.
+    fn runs_ahead(&self, placed: &Placed, at: Mono, most: i64) -> bool {
+        self.pace.is_some_and(|(offset, _)| placed.time - expected(offset, at) > most)
     }
 
-    /// The newest anchor on which the unit lies where the leg's line, or that of the leg on air, expects it.
+    /// The anchor on which the unit lies where the leg's line, or that of the leg on air, expects it.
     fn fits(&self, leg: u8, stamp: &Stamp, on_air: Option<u8>) -> Option<Placed> {
         let state = &self.legs[usize::from(leg)];
         let second = on_air.is_some_and(|air| air != leg);
-        let own = state.line.map(|line| (line.expected(stamp.arrival), FIT_MAX));
+        // A leg that was here lately knows its own line; one that joins is held against the one on air.
+        let own = state.line.filter(|line| !second || stamp.arrival.since(line.arrival) <= LINE_STALE);
         let other = on_air.filter(|_| second).and_then(|air| self.legs.get(usize::from(air))?.line);
-        let other = other.map(|line| (line.expected(stamp.arrival), FIT_MAX_SECOND));
-        let stale = state.line.is_none_or(|line| stamp.arrival.since(line.arrival) > LINE_STALE);
-        let own = if stale && other.is_some() { None } else { own };
-        let own_then_other = [own, other];
-        let given = self.legs.iter().filter_map(|leg| leg.max_n).max();
-        self.runs.iter().rev().find_map(|run| {
-            own_then_other.iter().flatten().find_map(|(due, within)| {
-                let placed = run.place(self.rate, stamp, *due);
-                let near = (placed.time - due).abs() <= *within;
-                let mine = self.owner(placed.n) == Some(placed.run) && placed.low >= run.floor;
-                let free = mine || (!second && given.is_none_or(|max| placed.low > max));
-                let ahead = !self.rules.ahead || (free && state.max_n.is_none_or(|max| placed.low > max));
-                let phase = self.rate.phase(placed.shown_at - run.base);
-                let in_phase = !self.exact || !self.rules.whole_frames || phase.abs() <= PHASE_MAX;
-                (near && ahead && in_phase && !self.runs_ahead(&placed, stamp.arrival)).then_some(placed)
-            })
-        })
+        let (line, within) = own.map(|line| (line, FIT_MAX)).or(other.map(|line| (line, FIT_MAX_SECOND)))?;
+        let due = line.expected(stamp.arrival);
+        let most = if second { FIT_MAX_SECOND } else { FIT_MAX };
+        let given = self.legs.iter().filter_map(|leg| leg.given.max).max();
+        let candidates = self.runs.iter().rev().filter_map(|run| {
+            let placed = run.place(self.rate, stamp, due);
+            let near = (placed.time - due).abs() <= within;
+            let mine = self.owner(placed.n) == Some(placed.run) && placed.low >= run.floor;
+            let free = mine || (!second && given.is_none_or(|max| placed.low > max));
+            let ahead = !self.rules.ahead || (free && state.given.max.is_none_or(|max| placed.low > max));
+            let phase = self.rate.phase(placed.shown_at - run.base);
+            let in_phase = !self.exact || !self.rules.whole_frames || phase.abs() <= PHASE_MAX;
+            (near && ahead && in_phase && !self.runs_ahead(&placed, stamp.arrival, most)).then_some(placed)
+        });
+        // Newest first; of several within its wider window a second leg takes the nearest.
+        candidates.min_by_key(|placed| if second { (placed.time - due).abs() } else { 0 })
     }
 
     /// A new run at `stamp`, made by the leg on air. `next`: the smallest N it may show; `cut`: frames of a segment where
     /// it must begin on one.
     pub(super) fn begin(&mut self, leg: u8, stamp: &Stamp, next: i64, cut: Option<i64>) -> (Anchor, Placed) {
-        let given = self.legs.iter().filter_map(|leg| leg.max_n).max();
+        let given = self.legs.iter().filter_map(|leg| leg.given.max).max();
         let next = next.max(given.map_or(0, |max| max + 1));
         // In mid-GOP the reordering goes on as it was, and pictures decoded late were overtaken: they are not shown.
         let reordered = self.runs.back().map(|run| run.delay0).filter(|_| !stamp.random_access);
@@ -333,7 +378,9 @@ impl Runs {
         self.runs.push_back(run);
         self.own(run.floor, anchor.run);
         if cut.is_some() {
+            // Session time jumped: no line holds any more.
             self.pace = None;
+            self.legs.iter_mut().for_each(|leg| (leg.line, leg.placed) = (None, false));
         }
         let placed = run.place(self.rate, stamp, run.base);
         self.moved(leg, stamp, placed, false, Some(leg));
@@ -354,6 +401,7 @@ impl Runs {
     }
 
     fn moved(&mut self, leg: u8, stamp: &Stamp, placed: Placed, smooth: bool, on_air: Option<u8>) {
+        let shown = !self.prime(&placed);
         let state = &mut self.legs[usize::from(leg)];
         let sample = offset_of(stamp.arrival, placed.time);
         let offset = match state.line {
@@ -364,7 +412,9 @@ impl Runs {
         state.placed = true;
         state.fresh = false;
         state.tried = None;
-        state.max_n = Some(state.max_n.map_or(placed.n, |max| max.max(placed.n)));
+        if shown {
+            state.given.show(placed.n);
+        }
         if on_air == Some(leg) {
             self.pace = Some(match self.pace {
                 None => (offset, stamp.arrival),
@@ -388,8 +438,6 @@ const SMOOTHING: i64 = 16;
 const STEP_MAX: i64 = 45_000;
 const FIT_MAX: i64 = 90_000;
 const FIT_MAX_SECOND: i64 = 180_000;
-/// Further ahead of the pace no jump is believed: 1 s, so that one that is stays within 2 s.
-const AHEAD_MAX: i64 = 180_000;
 const PHASE_MAX: f64 = 0.2;
 /// A line this old gives way to that of the leg on air.
 const LINE_STALE: std::time::Duration = std::time::Duration::from_secs(60);

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::audio::AudioGrid;
 use super::grid::GopProbe;
 use super::pdt::{Pdt, first_line};
-use super::run::{Placed, Runs, Stamp, Verdict};
+use super::run::{Placed, Runs, Shown, Stamp, Verdict};
 use super::session::{AudioOut, Leg, Out};
 use super::source::{Cutter, Index, Piece};
 use crate::media::access_unit::AccessUnit;
@@ -58,33 +58,6 @@ pub(super) struct Running {
     pub(super) reconfigure: Option<Out>,
     pub(super) video_config: Option<VideoConfig>,
     pub(super) pieces: Vec<Piece>,
-}
-
-/// Which N were given out: the last 128.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Shown {
-    max: Option<i64>,
-    bits: u128,
-}
-
-impl Shown {
-    /// False if `n` was shown before, or lies too far back to know.
-    fn show(&mut self, n: i64) -> bool {
-        let max = *self.max.get_or_insert(n - 1);
-        if n > max {
-            self.bits = u32::try_from(n - max).ok().and_then(|by| self.bits.checked_shl(by)).unwrap_or(0) | 1;
-            self.max = Some(n);
-            return true;
-        }
-        let Some(bit) = u32::try_from(max - n).ok().and_then(|by| 1u128.checked_shl(by)) else { return false };
-        let free = self.bits & bit == 0;
-        self.bits |= bit;
-        free
-    }
-
-    fn next(&self) -> i64 {
-        self.max.map_or(0, |max| max + 1)
-    }
 }
 
 impl Track {
@@ -184,7 +157,7 @@ impl Running {
             return None;
         }
         self.made.push_back(now.mono);
-        let first = self.shown.max.is_none();
+        let first = self.shown.max().is_none();
         let cut = self.cutter.as_ref().map(|_| i64::from(self.grid.cadence.segment));
         let (anchor, placed) = self.runs.begin(leg, stamp, self.shown.next(), cut);
         self.gop.restart();
@@ -212,7 +185,7 @@ impl Running {
 
     /// What a unit teaches about PDT and the source's GOP.
     fn watch(&mut self, now: Now, placed: &Placed, unit: &AccessUnit, out: &mut VecDeque<Out>) {
-        let max_n = self.shown.max.unwrap_or(0).max(placed.n);
+        let max_n = self.shown.max().unwrap_or(0).max(placed.n);
         if let Some(line) = self.pdt.observe(now.mono, arrival_wall(now, unit), placed.time, max_n) {
             out.push_back(Out::Record(Record::Pdt(line)));
         }

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use super::firewall::{AudioClock, Heard, WAIT};
 use super::grid::{GopProbe, RateProbe};
 use super::pdt::{Pdt, first_line};
-use super::run::{LEGS_MAX, Rules, Runs};
-use super::running::{Running, Shown, Track, arrival_wall, fault};
+use super::run::{LEGS_MAX, Rules, Runs, Shown};
+use super::running::{Running, Track, arrival_wall, fault};
 use super::source::{Cutter, SourcePlan, SourceSample, plan};
 use crate::media::access_unit::AccessUnit;
 use crate::media::channel::ChannelKind;
@@ -286,7 +286,7 @@ impl Timeline {
     /// The rate, or an audio track's headers, cannot be told yet.
     fn rate_pending(&self) -> bool {
         let leg = self.probe.leg.map(|leg| &self.legs[usize::from(leg)]);
-        let named = leg.is_some_and(|leg| leg.video_config.as_ref().is_some_and(|v| v.rate.is_some()));
+        let named = leg.and_then(|leg| leg.video_config.as_ref()?.rate);
         let configs = leg.is_none_or(|leg| leg.audio_config.iter().all(Option::is_some));
         !(self.probe.rate.enough(self.facts.profile.is_some(), named) && configs)
     }

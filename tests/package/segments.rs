@@ -136,13 +136,12 @@ fn late_and_repeated_samples_are_dropped_and_counted() {
     world.run_to(3_000);
     let before = world.text(0);
     for n in [0, 74, 40] {
-        world.lose_to(0, n);
-        world.feed(0);
+        let ((sample, place), now) = (world.sample(0, n), world.now);
+        world.feeders[0].segmenter.push(now, sample, place);
     }
     assert_eq!(world.feeders[0].segmenter.counts(), Counts { late: 3, ..Counts::default() });
     assert_eq!(world.text(0), before);
     // The grid goes on as if nothing had been.
-    world.lose_to(0, 75);
     world.run_to(4_000);
     assert_eq!(world.feeders[0].segmenter.counts().stretched, 0);
     assert_eq!(read(&media(&world.output(0), MSN0 + 1)).len(), 5);

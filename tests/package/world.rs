@@ -162,6 +162,11 @@ impl World {
         feeder.segmenter.push(now, sample, place);
     }
 
+    /// Sample `n` of one track, and where it goes.
+    pub(crate) fn sample(&self, index: usize, n: i64) -> (Sample, Place) {
+        sample(&self.grid, self.feeders[index].kind, n, self.feeders[index].size)
+    }
+
     /// Leaves samples out, as if nobody had produced them.
     pub(crate) fn lose_to(&mut self, index: usize, next: i64) {
         self.feeders[index].next = next;

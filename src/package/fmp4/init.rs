@@ -28,7 +28,7 @@ impl InitSection {
         InitSection { track: TrackConfig::Audio(config.clone()), timescale, bytes }
     }
 
-    /// The CODECS value of this track [RFC 6381].
+    /// The CODECS value of this track (RFC 6381).
     pub fn codec(&self) -> String {
         match &self.track {
             TrackConfig::Video(v) => {
@@ -176,7 +176,7 @@ fn avc1(out: &mut Vec<u8>, config: &VideoConfig, bitrate: u64) {
     });
 }
 
-/// AVCDecoderConfigurationRecord [ISO/IEC 14496-15 5.3.3.1]: one SPS, every PPS, 4-byte lengths.
+/// AVCDecoderConfigurationRecord (ISO/IEC 14496-15, 5.3.3.1): one SPS, every PPS, 4-byte lengths.
 fn avc_configuration(out: &mut Vec<u8>, config: &VideoConfig) {
     let profile = config.profile;
     out.extend_from_slice(&[1, profile[0], profile[1], profile[2], 0xff, 0xe1]);
@@ -212,7 +212,7 @@ fn mp4a(out: &mut Vec<u8>, config: &AudioConfig, bitrate: u64) {
     });
 }
 
-/// ES_Descriptor with the AudioSpecificConfig [ISO/IEC 14496-1 7.2.6.5].
+/// ES_Descriptor with the AudioSpecificConfig (ISO/IEC 14496-1, 7.2.6.5).
 fn elementary_stream(out: &mut Vec<u8>, config: &AudioConfig, bitrate: u64) {
     let asc = &config.asc[..config.asc.len().min(64)];
     let asc_length = u8::try_from(asc.len()).unwrap_or(0);
