@@ -77,6 +77,8 @@ pub struct Workers {
     progress: Progress,
     moved: Mono,
     fed: Mono,
+    /// When the worker was told what to make: a warm one that waits for that may be silent.
+    asked: Mono,
     overrun: bool,
     retry: Option<(Mono, Duration)>,
     encoder_delay: i64,
@@ -97,6 +99,7 @@ impl Workers {
             progress: Progress::default(),
             moved: now,
             fed: now,
+            asked: now,
             overrun: false,
             retry: None,
             encoder_delay: 0,
@@ -253,6 +256,7 @@ impl Workers {
     fn send_open(&mut self, now: Mono) {
         let Some(open) = self.open.clone() else { return };
         self.fed = now;
+        self.asked = now;
         self.tell(&ToWorker::Open { ch: CH, open: Box::new(open) });
     }
 
@@ -325,7 +329,7 @@ impl Workers {
         if self.open.is_none() {
             return;
         }
-        let silence = worker.silence(now);
+        let silence = worker.silence(now).min(now - self.asked);
         if silence > WORKER_SILENCE_SOFTWARE {
             let detail = format!("worker {} said nothing for {:.1} s", worker.pid(), silence.as_secs_f64());
             return self.lose(now, "silent", detail);

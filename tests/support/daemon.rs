@@ -8,23 +8,23 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// The publish key of every channel in tests.
-pub const KEY: &str = "abcdefghijklmnopqrstuvwx12";
+pub(crate) const KEY: &str = "abcdefghijklmnopqrstuvwx12";
 
-pub struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
-    pub http: SocketAddr,
-    pub srt: SocketAddr,
-    pub metrics: SocketAddr,
+    pub(crate) http: SocketAddr,
+    pub(crate) srt: SocketAddr,
+    pub(crate) metrics: SocketAddr,
     folder: tempfile::TempDir,
 }
 
 impl Daemon {
     /// `rung serve` with free ports and `channels` (TOML of `[[bootstrap.channel]]` tables without keys).
-    pub fn start(channels: &str) -> Daemon {
+    pub(crate) fn start(channels: &str) -> Daemon {
         Daemon::start_with("", channels, &[])
     }
 
-    pub fn start_with(more: &str, channels: &str, env: &[(&str, &str)]) -> Daemon {
+    pub(crate) fn start_with(more: &str, channels: &str, env: &[(&str, &str)]) -> Daemon {
         let folder = tempfile::tempdir().expect("a temporary folder");
         std::fs::write(folder.path().join("test.key"), KEY).expect("writable");
         let channels = channels.replace("[[bootstrap.channel]]", "[[bootstrap.channel]]\nkey_file = \"test.key\"");
@@ -50,37 +50,37 @@ impl Daemon {
         Daemon { http: address("http"), srt: address("srt"), metrics: address("metrics"), child, folder }
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.http)
     }
 
     /// What it logged so far.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
     /// The SRT URL that `channel` is published to.
-    pub fn publish_url(&self, channel: &str) -> String {
+    pub(crate) fn publish_url(&self, channel: &str) -> String {
         format!("srt://{}?streamid={channel}/{KEY}", self.srt)
     }
 
-    pub fn get(&self, path: &str) -> Response {
+    pub(crate) fn get(&self, path: &str) -> Response {
         get(self.http, path, &[])
     }
 
     /// A metric's value by its whole series name, e.g. `rung_faults_total{channel="a",kind="continuity"}`.
-    pub fn metric(&self, series: &str) -> f64 {
+    pub(crate) fn metric(&self, series: &str) -> f64 {
         let text = String::from_utf8(get(self.metrics, "/metrics", &[]).body).expect("metrics are text");
         let line = text.lines().find(|l| l.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')));
         line.and_then(|l| l.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0)
     }
 
     /// Its workers' process ids.
-    pub fn workers(&self) -> Vec<u32> {
+    pub(crate) fn workers(&self) -> Vec<u32> {
         let tasks = format!("/proc/{0}/task", self.pid());
         let mut found = Vec::new();
         for task in std::fs::read_dir(tasks).into_iter().flatten().flatten() {
@@ -91,12 +91,12 @@ impl Daemon {
     }
 
     /// Asks until `path` answers 200.
-    pub fn wait_for(&self, path: &str, limit: Duration) -> Response {
+    pub(crate) fn wait_for(&self, path: &str, limit: Duration) -> Response {
         wait(limit, &format!("200 for {path}"), || Some(self.get(path)).filter(|r| r.status == 200))
     }
 
     /// SIGTERM, and its exit within 10 s.
-    pub fn stop(&mut self) -> std::process::ExitStatus {
+    pub(crate) fn stop(&mut self) -> std::process::ExitStatus {
         signal(self.pid(), "TERM");
         wait(Duration::from_secs(10), "the daemon's exit", || self.child.try_wait().expect("own child"))
     }
@@ -134,7 +134,7 @@ fn read_until_ready(child: &mut Child) -> Vec<String> {
 }
 
 /// Polls `probe` until it gives a value.
-pub fn wait<T>(limit: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait<T>(limit: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + limit;
     loop {
         if let Some(value) = probe() {
@@ -145,13 +145,13 @@ pub fn wait<T>(limit: Duration, what: &str, mut probe: impl FnMut() -> Option<T>
     }
 }
 
-pub fn signal(pid: u32, name: &str) {
+pub(crate) fn signal(pid: u32, name: &str) {
     let status = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status().expect("kill");
     assert!(status.success(), "kill -{name} {pid}");
 }
 
 /// A child that is killed when the test is over.
-pub struct Running(pub Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -161,7 +161,7 @@ impl Drop for Running {
 }
 
 /// Real ffmpeg, publishing a file in real time.
-pub fn ffmpeg_publish(file: &Path, url: &str, more: &[&str]) -> Running {
+pub(crate) fn ffmpeg_publish(file: &Path, url: &str, more: &[&str]) -> Running {
     let mut command = Command::new("ffmpeg");
     command.args(["-v", "error", "-re"]).args(more).arg("-i").arg(file);
     command.args(["-c", "copy", "-f", "mpegts", url]).stdin(Stdio::null());
@@ -169,7 +169,7 @@ pub fn ffmpeg_publish(file: &Path, url: &str, more: &[&str]) -> Running {
 }
 
 /// A clip made once by real ffmpeg and kept beside the build: `args` between the inputs and the output name.
-pub fn clip(name: &str, args: &[&str]) -> PathBuf {
+pub(crate) fn clip(name: &str, args: &[&str]) -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("clips");
     std::fs::create_dir_all(&folder).expect("writable target folder");
     let file = folder.join(name);
@@ -183,24 +183,24 @@ pub fn clip(name: &str, args: &[&str]) -> PathBuf {
     file
 }
 
-pub struct Response {
-    pub status: u16,
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Response {
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
     }
 }
 
 /// One HTTP/1.1 request on a connection of its own.
-pub fn get(to: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Response {
+pub(crate) fn get(to: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Response {
     let mut stream = TcpStream::connect(to).expect("the daemon listens");
     stream.set_read_timeout(Some(Duration::from_secs(30))).expect("settable");
     let mut request = format!("GET {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n");
@@ -225,7 +225,7 @@ pub fn get(to: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Response {
     Response { status, headers, body }
 }
 
-fn unchunk(mut bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn unchunk(mut bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     while let Some(end) = bytes.windows(2).position(|w| w == b"\r\n") {
         let size = usize::from_str_radix(String::from_utf8_lossy(&bytes[..end]).trim(), 16).expect("a chunk size");

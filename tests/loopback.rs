@@ -1,0 +1,347 @@
+//! The whole way, from outside: real publishers over SRT into the daemon, the model player on every rendition, every
+//! picture's number read back from the fetched segments.
+
+#[path = "support/daemon.rs"]
+mod daemon;
+#[path = "support/follow.rs"]
+mod follow;
+#[path = "support/numbered.rs"]
+mod numbered;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use daemon::{Daemon, KEY, Running, ffmpeg_publish, wait};
+use follow::{Follow, Followed, ffprobe};
+use numbered::{Drawn, clip};
+use rung::time::SystemClock;
+
+const SMALL_LADDER: &str =
+    "ladder = [{ name = \"180p\", height = 180, bitrate = 400000 }, { name = \"90p\", height = 90, bitrate = 150000 }]";
+const TEST_LADDER: &str = "ladder = [{ name = \"540p\", height = 540, bitrate = 1800000 }, \
+                           { name = \"360p\", height = 360, bitrate = 900000 }, \
+                           { name = \"216p\", height = 216, bitrate = 400000 }]";
+const TONE: &str = "sine=frequency=440:sample_rate=48000";
+
+/// B-frames, closed GOPs of two seconds, AAC 48 kHz stereo.
+fn natural(seconds: u32) -> PathBuf {
+    let drawn = Drawn { width: 960, height: 540, rate: "25", pictures: 25 * seconds };
+    clip(
+        &format!("natural-{seconds}.ts"),
+        drawn,
+        &[TONE],
+        "-shortest -c:v libx264 -preset veryfast -profile:v high -bf 3 -g 50 -keyint_min 50 -sc_threshold 0 -b:v 2M \
+         -c:a aac -ac 2 -b:a 128k",
+    )
+}
+
+/// The same, small.
+fn small(name: &str, rate: &'static str, pictures: u32, audio: &[&str], encode: &str) -> PathBuf {
+    let video = "-c:v libx264 -preset veryfast -profile:v main -bf 2 -sc_threshold 0 -b:v 500k";
+    clip(name, Drawn { width: 320, height: 180, rate, pictures }, audio, &format!("{video} {encode}"))
+}
+
+fn plain(seconds: u32) -> PathBuf {
+    small(
+        &format!("plain-{seconds}.ts"),
+        "25",
+        25 * seconds,
+        &[TONE],
+        "-shortest -g 50 -keyint_min 50 -c:a aac -ac 2 -b:a 96k",
+    )
+}
+
+/// ffmpeg paces the file, srt-live-transmit calls.
+fn transmit_publish(file: &Path, url: &str) -> (Running, Running) {
+    let mut pacer = Command::new("ffmpeg");
+    pacer.args(["-v", "error", "-re", "-i"]).arg(file).args(["-map", "0", "-c", "copy", "-f", "mpegts", "pipe:1"]);
+    let mut pacer = pacer.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("ffmpeg is installed");
+    let pipe = pacer.stdout.take().expect("piped");
+    let mut caller = Command::new("srt-live-transmit");
+    caller.args(["-chunk:1316", "-quiet", "-a:no", "file://con", url]).stdin(pipe).stdout(Stdio::null());
+    (Running(pacer), Running(caller.spawn().expect("srt-live-transmit is installed")))
+}
+
+fn channel(name: &str, kind: &str, mode: &str, more: &str) -> String {
+    format!("[[bootstrap.channel]]\nname = \"{name}\"\nkind = \"{kind}\"\nmode = \"{mode}\"\n{more}\n")
+}
+
+fn transcode(name: &str, mode: &str, ladder: &str) -> String {
+    channel(name, "transcode", mode, &format!("preset = \"ultrafast\"\n{ladder}"))
+}
+
+/// Follows until the publisher's end has arrived on every rendition.
+fn to_the_end(follow: Follow, what: &str) -> Followed {
+    let seen = follow.until_ended(Duration::from_secs(50));
+    println!("{what}: {:?}", seen.report);
+    seen.assert_satisfied(what);
+    assert!(seen.report.ended, "{what}: no ENDLIST: {:?}", seen.report);
+    assert_eq!((seen.report.gaps, seen.report.discontinuities), (0, 0), "{what}: {:?}", seen.report);
+    seen
+}
+
+#[track_caller]
+fn assert_video(seen: &Followed, what: &str, rendition: &str, size: &str, frames: usize) {
+    let fetched = seen.rendition(rendition);
+    let what = format!("{what} {rendition}");
+    fetched.assert_segments_begin_with_idr(&what);
+    fetched.assert_consecutive(&what);
+    // The last segment ends where the publisher did.
+    let whole = fetched.segments.len() - 1;
+    let file = fetched.file();
+    let counted = numbered::read_counters(&file).len();
+    assert!((whole * frames..=(whole + 1) * frames).contains(&counted), "{what}: {counted} pictures in {whole}+1 segments");
+    let variant = seen.variant(rendition);
+    assert!(variant.contains(&format!("RESOLUTION={size}")), "{what}: {variant}");
+    let probe = ffprobe(&file, &["-select_streams", "v:0", "-show_entries", "stream=codec_name,profile,level,width,height"]);
+    let field = |name: &str| probe.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix('=')).unwrap_or("").to_owned();
+    assert_eq!(format!("{}x{}", field("width"), field("height")), size, "{what}");
+    let level: u32 = field("level").parse().expect("a level");
+    let profile = match field("profile").as_str() {
+        "High" => "64",
+        "Main" => "4d",
+        "Baseline" | "Constrained Baseline" => "42",
+        other => panic!("{what}: profile {other}"),
+    };
+    let codec = variant.split("avc1.").nth(1).unwrap_or_default().to_ascii_lowercase();
+    assert!(codec.starts_with(profile) && codec[4..].starts_with(&format!("{level:02x}")), "{what}: {variant}, {probe}");
+}
+
+#[track_caller]
+fn assert_audio(seen: &Followed, what: &str, rendition: &str, rate: u32, channels: u32) {
+    let fetched = seen.rendition(rendition);
+    let probe = ffprobe(
+        &fetched.file(),
+        &["-select_streams", "a:0", "-show_entries", "stream=codec_name,sample_rate,channels", "-show_entries", "packet=dts"],
+    );
+    assert!(probe.contains("codec_name=aac"), "{what}: {probe}");
+    assert!(probe.contains(&format!("sample_rate={rate}\nchannels={channels}")), "{what}: {probe}");
+    let times: Vec<i64> = probe.lines().filter_map(|l| l.strip_prefix("dts=")?.parse().ok()).collect();
+    assert!(times.len() > 100, "{what}: {} frames of audio", times.len());
+    let hole = times.windows(2).find(|w| w[1] - w[0] != 1024);
+    assert_eq!(hole, None, "{what}: audio frames follow each other");
+}
+
+#[test]
+fn each_kind_in_its_mode_from_real_publishers_loses_no_picture() {
+    let clip = natural(26);
+    let small = plain(26);
+    let daemon = Daemon::start(
+        &[
+            transcode("t", "ultra", TEST_LADDER),
+            channel("x", "transmux", "low", ""),
+            channel("h", "hybrid", "normal", &format!("preset = \"ultrafast\"\n{SMALL_LADDER}")),
+        ]
+        .concat(),
+    );
+    let follow = |name| Follow::start(daemon.http, name);
+    let (t, x, h) = (follow("t"), follow("x"), follow("h"));
+    let _t = ffmpeg_publish(&clip, &daemon.publish_url("t"), &[]);
+    let _h = ffmpeg_publish(&small, &daemon.publish_url("h"), &[]);
+    let _x = transmit_publish(&small, &daemon.publish_url("x"));
+    wait(Duration::from_secs(10), "a publisher", || {
+        daemon.log().lines().any(|l| l.contains("publisher_connected") && l.contains("channel=\"t\"")).then_some(())
+    });
+    let connected = SystemClock::mono();
+    wait(Duration::from_secs(10), "a part", || {
+        daemon.get("/live/t/540p.m3u8").text().contains("#EXT-X-PART:").then_some(())
+    });
+    let first_part = SystemClock::mono() - connected;
+    println!("first part listed {:.2} s after the publisher connected", first_part.as_secs_f64());
+    assert!(first_part < Duration::from_secs(2), "first part listed after {first_part:?}");
+
+    let seen = to_the_end(t, "transcode ultra");
+    for (name, size) in [("540p", "960x540"), ("360p", "640x360"), ("216p", "384x216")] {
+        assert_video(&seen, "transcode ultra", name, size, 50);
+    }
+    assert_eq!(seen.report.renditions, 4, "{}", seen.multivariant);
+    let audio = seen.renditions.keys().find(|k| k.starts_with("a-")).expect("audio").clone();
+    assert_audio(&seen, "transcode ultra", &audio, 48_000, 2);
+    assert!(seen.variant("540p").contains("mp4a.40.2") && seen.variant("540p").contains("FRAME-RATE=25.000"));
+
+    let seen = to_the_end(x, "transmux low");
+    assert_video(&seen, "transmux low", "source", "320x180", 50);
+    assert_audio(&seen, "transmux low", &audio, 48_000, 2);
+    let seen = to_the_end(h, "hybrid normal");
+    assert_video(&seen, "hybrid normal", "source", "320x180", 150);
+    assert_video(&seen, "hybrid normal", "90p", "160x90", 150);
+    assert_audio(&seen, "hybrid normal", &audio, 48_000, 2);
+    assert!(!daemon.log().contains("worker_lost"), "no worker was replaced");
+}
+
+#[test]
+fn odd_rates_sounds_and_programs_are_carried_whole() {
+    let seconds = 14;
+    let ntsc = small(
+        "ntsc.ts",
+        "30000/1001",
+        30 * seconds,
+        &["sine=frequency=440:sample_rate=44100"],
+        "-shortest -g 60 -keyint_min 60 -c:a aac -ac 1 -b:a 64k",
+    );
+    let fifty = small("fifty.ts", "50", 50 * seconds, &[TONE], "-shortest -g 100 -keyint_min 50 -c:a mp2 -ac 2 -b:a 192k");
+    let two = small(
+        "two.ts",
+        "25",
+        25 * seconds,
+        &[TONE, "sine=frequency=880:sample_rate=48000"],
+        "-map 0:v -map 1:a -map 2:a -shortest -g 25 -keyint_min 25 -c:a:0 aac -c:a:1 ac3 -ac 2 \
+         -metadata:s:a:0 language=eng -metadata:s:a:1 language=deu",
+    );
+    let mute = small("mute.ts", "25", 25 * seconds, &[], "-g 50 -keyint_min 50");
+    let radio = clip(
+        "radio.ts",
+        Drawn { width: 16, height: 16, rate: "25", pictures: 25 * seconds },
+        &[TONE],
+        "-map 1:a -t 14 -c:a aac -ac 2 -b:a 96k",
+    );
+    let daemon = Daemon::start(
+        &[
+            transcode("ntsc", "ultra", SMALL_LADDER),
+            transcode("fifty", "ultra", SMALL_LADDER),
+            channel("two", "transmux", "ultra", ""),
+            transcode("mute", "ultra", SMALL_LADDER),
+            transcode("radio", "ultra", SMALL_LADDER),
+            channel("hybrid", "hybrid", "ultra", &format!("preset = \"ultrafast\"\n{SMALL_LADDER}")),
+        ]
+        .concat(),
+    );
+    let plain = plain(seconds);
+    let files = [("ntsc", &ntsc), ("fifty", &fifty), ("two", &two), ("mute", &mute), ("radio", &radio), ("hybrid", &plain)];
+    let follows: Vec<Follow> = files.iter().map(|(name, _)| Follow::start(daemon.http, name)).collect();
+    let _publishers: Vec<Running> =
+        files.iter().map(|(name, file)| publish_all(file, &daemon.publish_url(name))).collect();
+    let seen: Vec<Followed> = follows.into_iter().zip(files).map(|(f, (name, _))| to_the_end(f, name)).collect();
+    let [ntsc, fifty, two, mute, radio, hybrid] = seen.try_into().expect("six");
+    let audio_of = |seen: &Followed| -> Vec<String> {
+        seen.renditions.keys().filter(|k| k.starts_with("a-")).cloned().collect()
+    };
+
+    assert_video(&ntsc, "ntsc", "180p", "320x180", 60);
+    assert_video(&ntsc, "ntsc", "90p", "160x90", 60);
+    assert!(ntsc.variant("180p").contains("FRAME-RATE=29.970"), "{}", ntsc.multivariant);
+    assert_audio(&ntsc, "ntsc", &audio_of(&ntsc)[0], 44_100, 1);
+    assert_video(&fifty, "fifty", "180p", "320x180", 100);
+    assert_video(&fifty, "fifty", "90p", "160x90", 100);
+    assert_audio(&fifty, "fifty, MP2", &audio_of(&fifty)[0], 48_000, 2);
+    assert_video(&two, "two", "source", "320x180", 50);
+    let sounds = audio_of(&two);
+    assert_eq!(sounds.len(), 2, "{}", two.multivariant);
+    for (sound, language) in sounds.iter().zip([["LANGUAGE=\"de\"", "NAME=\"Deutsch\""], ["LANGUAGE=\"en\"", "NAME=\"English\""]]) {
+        assert_audio(&two, "two sounds", sound, 48_000, 2);
+        assert!(language.iter().any(|l| two.variant(sound).contains(l)), "{}", two.multivariant);
+    }
+    assert_video(&mute, "video only", "180p", "320x180", 50);
+    assert_eq!((mute.report.renditions, audio_of(&mute).len()), (2, 0), "{}", mute.multivariant);
+    assert_eq!(radio.report.renditions, 1, "{}", radio.multivariant);
+    assert_audio(&radio, "audio only", &audio_of(&radio)[0], 48_000, 2);
+    assert_video(&hybrid, "hybrid", "source", "320x180", 50);
+    assert_video(&hybrid, "hybrid", "90p", "160x90", 50);
+    let (source, lower) = (hybrid.rendition("source"), hybrid.rendition("90p"));
+    let shared = source.segments.keys().find(|k| lower.segments.contains_key(k)).expect("the same numbers");
+    let from = |f: &follow::Fetched| {
+        let until = *f.segments.keys().next().expect("some");
+        f.assert_consecutive("hybrid") + 50 * u32::try_from(shared - until).expect("few")
+    };
+    assert_eq!(from(source), from(lower), "the same pictures under the same number");
+}
+
+/// Every track of the file.
+fn publish_all(file: &Path, url: &str) -> Running {
+    let mut command = Command::new("ffmpeg");
+    command.args(["-v", "error", "-re", "-i"]).arg(file).args(["-map", "0", "-c", "copy", "-f", "mpegts", url]);
+    Running(command.stdin(Stdio::null()).spawn().expect("ffmpeg is installed"))
+}
+
+fn edges(daemon: &Daemon, path: &str) -> (u64, u64) {
+    let text = daemon.get(path).text();
+    let first = text.lines().find_map(|l| l.strip_prefix("#EXT-X-MEDIA-SEQUENCE:")?.parse().ok()).unwrap_or(0);
+    (first, first + text.lines().filter(|l| l.starts_with("#EXTINF")).count() as u64)
+}
+
+fn session(daemon: &Daemon, channel: &str) -> (String, String) {
+    let status: serde_json::Value = serde_json::from_slice(&daemon.get("/status.json").body).expect("JSON");
+    let channels = status["channels"].as_array().expect("a list").clone();
+    let one = channels.iter().find(|c| c["name"] == channel).expect("the channel").clone();
+    let text = |v: &serde_json::Value| v.as_str().unwrap_or("").to_owned();
+    (text(&one["state"]), text(&one["session"]))
+}
+
+#[test]
+fn sessions_end_begin_again_change_publishers_and_keep_their_numbers() {
+    let clip = plain(14);
+    let secret = "a passphrase of the port";
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(folder.path().join("pass"), secret).expect("writable");
+    let locked = Daemon::start_with(
+        &format!("[srt]\nlisten = \"127.0.0.1:0\"\npassphrase_file = {:?}\n", folder.path().join("pass")),
+        &channel("locked", "transmux", "ultra", ""),
+        &[],
+    );
+    let daemon = Daemon::start(
+        &[
+            channel("again", "transmux", "ultra", ""),
+            transcode("newest", "ultra", &format!("takeover = \"newest\"\n{SMALL_LADDER}")),
+            transcode("legs", "ultra", SMALL_LADDER),
+        ]
+        .concat(),
+    );
+    // An encrypted port.
+    let encrypted = Follow::start(locked.http, "locked");
+    let open_url = locked.publish_url("locked");
+    let _locked = ffmpeg_publish(&clip, &format!("{open_url}&passphrase={}&pbkeylen=32", secret.replace(' ', "%20")), &[]);
+    // Takeover by the newest publisher, and two legs of which the first goes.
+    let (newest, legs) = (Follow::start(daemon.http, "newest"), Follow::start(daemon.http, "legs"));
+    let first = ffmpeg_publish(&clip, &daemon.publish_url("newest"), &[]);
+    let a = ffmpeg_publish(&clip, &format!("{}/a", daemon.publish_url("legs")), &[]);
+    let _b = ffmpeg_publish(&clip, &format!("{}/b", daemon.publish_url("legs")), &["-stream_loop", "1"]);
+    // A short broadcast, then another one.
+    let short = ffmpeg_publish(&clip, &daemon.publish_url("again"), &[]);
+    for name in ["again", "newest", "legs"] {
+        daemon.wait_for(&format!("/live/{name}/index.m3u8"), Duration::from_secs(20));
+    }
+    let (_, before_takeover) = session(&daemon, "newest");
+    let (_, before_switch) = session(&daemon, "legs");
+    let _second = ffmpeg_publish(&clip, &daemon.publish_url("newest"), &[]);
+    drop(a);
+    let mut first = first;
+    wait(Duration::from_secs(10), "the first publisher's end", || first.0.try_wait().expect("own child"));
+    drop(short);
+    let ended = wait(Duration::from_secs(20), "ENDLIST", || {
+        Some(daemon.get("/live/again/source.m3u8").text()).filter(|t| t.contains("#EXT-X-ENDLIST"))
+    });
+    assert!(ended.contains("#EXTINF"), "{ended}");
+    let (_, last) = edges(&daemon, "/live/again/source.m3u8");
+    let (state, old) = session(&daemon, "again");
+    assert_eq!(state, "ended");
+    let again = ffmpeg_publish(&clip, &daemon.publish_url("again"), &[]);
+    let next = wait(Duration::from_secs(20), "the next session", || {
+        let (state, now) = session(&daemon, "again");
+        (state == "live" && now != old).then_some(now)
+    });
+    let (start, _) = edges(&daemon, "/live/again/source.m3u8");
+    assert!(start >= last, "numbers go on: {last} then {start}");
+    let text = daemon.get("/live/again/source.m3u8").text();
+    assert!(text.contains(&next) && !text.contains(&old), "{text}");
+    let follow = Follow::start(daemon.http, "again");
+    wait(Duration::from_secs(20), "two more segments", || (edges(&daemon, "/live/again/source.m3u8").1 > start + 4).then_some(()));
+    drop(again);
+    let seen = to_the_end(follow, "the second session");
+    seen.rendition("source").assert_consecutive("the second session");
+
+    let seen = newest.until_ended(Duration::from_secs(40));
+    println!("newest: {:?}", seen.report);
+    seen.assert_satisfied("newest publisher takes over");
+    assert_eq!(session(&daemon, "newest").1, before_takeover, "one session");
+    assert_eq!((seen.report.ended, seen.report.gaps, seen.report.discontinuities), (true, 0, 0), "{:?}", seen.report);
+    let seen = legs.until_ended(Duration::from_secs(60));
+    println!("legs: {:?}", seen.report);
+    seen.assert_satisfied("leg b carries on");
+    assert_eq!(session(&daemon, "legs").1, before_switch, "one session");
+    assert_eq!((seen.report.ended, seen.report.gaps, seen.report.discontinuities), (true, 0, 0), "{:?}", seen.report);
+    let seen = to_the_end(encrypted, "encrypted");
+    seen.rendition("source").assert_consecutive("encrypted");
+    assert!(locked.log().contains("AES-256"), "{}", locked.log());
+    assert!(KEY.len() == 26);
+}

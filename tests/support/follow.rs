@@ -1,0 +1,262 @@
+//! The model player over HTTP: follows every rendition of a channel, keeps what it fetched, and reads the pictures'
+//! frame counters back.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rung::package::player::{Fetch, Player, Report};
+use rung::time::{Clock, Mono, SystemClock};
+
+use super::numbered;
+
+/// A viewer that fetches everything, until it is stopped.
+pub(crate) struct Follow {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Followed>,
+}
+
+/// What it saw and kept.
+#[derive(Debug, Default)]
+pub(crate) struct Followed {
+    pub(crate) report: Report,
+    /// The first multivariant playlist.
+    pub(crate) multivariant: String,
+    /// When it came.
+    pub(crate) playable: Option<Mono>,
+    pub(crate) renditions: BTreeMap<String, Fetched>,
+}
+
+/// One rendition's media.
+#[derive(Debug, Default)]
+pub(crate) struct Fetched {
+    /// By URI, in the order of their first request.
+    pub(crate) inits: Vec<(String, Bytes)>,
+    pub(crate) segments: BTreeMap<u64, Bytes>,
+    /// When each part came, by (segment, part).
+    pub(crate) parts: BTreeMap<(u64, u64), Mono>,
+    /// The newest whole playlist.
+    pub(crate) playlist: String,
+}
+
+struct Answer {
+    fetch: Fetch,
+    status: u16,
+    body: Bytes,
+}
+
+impl Follow {
+    pub(crate) fn start(http: SocketAddr, channel: &str) -> Follow {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, playlist) = (Arc::clone(&stop), format!("/live/{channel}/index.m3u8"));
+        let thread = std::thread::spawn(move || follow(http, &playlist, &stopped));
+        Follow { stop, thread }
+    }
+
+    /// Stops and reports.
+    pub(crate) fn stop(self) -> Followed {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the viewer does not panic")
+    }
+
+    /// Waits for ENDLIST on every rendition, then reports.
+    pub(crate) fn until_ended(self, limit: Duration) -> Followed {
+        let end = SystemClock::mono() + limit;
+        while !self.thread.is_finished() && SystemClock::mono() < end {
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        self.stop()
+    }
+}
+
+fn follow(http: SocketAddr, playlist: &str, stop: &AtomicBool) -> Followed {
+    let mut player = Player::new(playlist);
+    let mut seen = Followed::default();
+    let (send, receive): (SyncSender<Answer>, Receiver<Answer>) = sync_channel(256);
+    let mut out = 0;
+    while !stop.load(Ordering::Relaxed) && !(player.report().ended && out == 0) {
+        while let Some(fetch) = player.poll(SystemClock.now()) {
+            out += 1;
+            let send = send.clone();
+            std::thread::spawn(move || {
+                let (status, body) = get(http, &fetch.uri).unwrap_or((0, Bytes::new()));
+                drop(send.send(Answer { fetch, status, body }));
+            });
+        }
+        let now = SystemClock::mono();
+        let wait = player.deadline().map_or(Duration::from_millis(50), |at| at - now).min(Duration::from_millis(50));
+        let mut next = receive.recv_timeout(wait.max(Duration::from_millis(1))).ok();
+        while let Some(answer) = next {
+            out -= 1;
+            let now = SystemClock.now();
+            seen.keep(now.mono, &answer);
+            player.response(now, answer.fetch.id, answer.status, &answer.body);
+            next = receive.try_recv().ok();
+        }
+    }
+    seen.report = player.report();
+    seen
+}
+
+impl Followed {
+    fn keep(&mut self, now: Mono, answer: &Answer) {
+        if answer.status != 200 {
+            return;
+        }
+        let path = answer.fetch.uri.split('?').next().unwrap_or("");
+        let names: Vec<&str> = path.rsplit('/').collect();
+        let text = || String::from_utf8_lossy(&answer.body).into_owned();
+        if path.ends_with("index.m3u8") {
+            self.playable.get_or_insert(now);
+            self.multivariant = text();
+        } else if let Some(name) = names[0].strip_suffix(".m3u8") {
+            let text = text();
+            if !text.contains("#EXT-X-SKIP") {
+                self.renditions.entry(name.to_owned()).or_default().playlist = text;
+            }
+        } else if let Some(name) = names.get(1) {
+            let fetched = self.renditions.entry((*name).to_owned()).or_default();
+            let number = names[0].trim_end_matches(".m4s");
+            if names[0].starts_with("init") {
+                if !fetched.inits.iter().any(|(uri, _)| uri == path) {
+                    fetched.inits.push((path.to_owned(), answer.body.clone()));
+                }
+            } else if let Some(msn) = number.strip_prefix('s').and_then(|n| n.parse().ok()) {
+                fetched.segments.insert(msn, answer.body.clone());
+            } else if let Some((msn, part)) = number.strip_prefix('p').and_then(|n| n.split_once('.')) {
+                let key = (msn.parse().expect("a number"), part.parse().expect("a number"));
+                fetched.parts.entry(key).or_insert(now);
+            }
+        }
+    }
+
+    /// Nothing was broken, and something was there to break.
+    #[track_caller]
+    pub(crate) fn assert_satisfied(&self, what: &str) {
+        let r = &self.report;
+        assert!(r.broken == 0, "{what}: {} promises broken, the first: {:#?}", r.broken, &r.violations);
+        assert!(r.segments >= 2, "{what}: it saw almost nothing: {r:?}");
+    }
+
+    pub(crate) fn rendition(&self, name: &str) -> &Fetched {
+        self.renditions.get(name).unwrap_or_else(|| panic!("no {name} among {:?}", self.renditions.keys()))
+    }
+
+    /// The line of the multivariant playlist that leads to `name`.
+    pub(crate) fn variant(&self, name: &str) -> String {
+        let uri = format!("{name}.m3u8");
+        let lines: Vec<&str> = self.multivariant.lines().collect();
+        let at = lines.iter().position(|l| *l == uri || l.contains(&format!("\"{uri}\"")));
+        let at = at.unwrap_or_else(|| panic!("no {name} in {}", self.multivariant));
+        if lines[at] == uri { lines[at - 1].to_owned() } else { lines[at].to_owned() }
+    }
+}
+
+impl Fetched {
+    /// The fetched segments in a row, behind their init section: a file that any player reads.
+    #[track_caller]
+    pub(crate) fn file(&self) -> Vec<u8> {
+        assert_eq!(self.inits.len(), 1, "one init section: {:?}", self.inits.iter().map(|i| &i.0).collect::<Vec<_>>());
+        let msns: Vec<u64> = self.segments.keys().copied().collect();
+        assert!(msns.windows(2).all(|w| w[1] == w[0] + 1), "segments in a row: {msns:?}");
+        let mut file = self.inits[0].1.to_vec();
+        self.segments.values().for_each(|s| file.extend_from_slice(s));
+        file
+    }
+
+    /// The counters of all pictures, in the order in which they are shown.
+    #[track_caller]
+    pub(crate) fn counters(&self) -> Vec<Option<u32>> {
+        numbered::read_counters(&self.file())
+    }
+
+    /// Every picture's counter could be read, and each follows the one before; the first.
+    #[track_caller]
+    pub(crate) fn assert_consecutive(&self, what: &str) -> u32 {
+        let counters = self.counters();
+        let first = counters.first().copied().flatten().unwrap_or_else(|| panic!("{what}: no counter: {counters:?}"));
+        for (index, counter) in counters.iter().enumerate() {
+            let expected = first + u32::try_from(index).expect("few");
+            assert!(
+                *counter == Some(expected),
+                "{what}: picture {index} is {counter:?}, not {expected}: {:?}",
+                &counters[index.saturating_sub(3)..(index + 6).min(counters.len())]
+            );
+        }
+        first
+    }
+
+    /// Pictures a segment, by what its sample tables say; and each begins with an IDR.
+    #[track_caller]
+    pub(crate) fn assert_segments_begin_with_idr(&self, what: &str) {
+        assert!(!self.segments.is_empty(), "{what}: no segment");
+        for (msn, body) in &self.segments {
+            let types = first_nal_types(body);
+            let first = types.iter().find(|t| matches!(t, 1..=5));
+            assert_eq!(first, Some(&5), "{what}: segment {msn} begins with {types:?}");
+        }
+    }
+
+    /// The longest time between two parts that came one after the other.
+    pub(crate) fn longest_wait(&self) -> Duration {
+        let mut times: Vec<Mono> = self.parts.values().copied().collect();
+        times.sort_unstable();
+        times.windows(2).map(|w| w[1] - w[0]).max().unwrap_or_default()
+    }
+}
+
+/// NAL unit types at the start of the first `mdat`, up to the first slice.
+fn first_nal_types(mut body: &[u8]) -> Vec<u8> {
+    let size = |b: &[u8]| u32::from_be_bytes(b[..4].try_into().expect("four bytes")) as usize;
+    while body.len() >= 8 && &body[4..8] != b"mdat" {
+        body = &body[size(body)..];
+    }
+    let mut types = Vec::new();
+    let mut nals = &body[8.min(body.len())..];
+    while nals.len() > 4 && !types.iter().any(|t| matches!(t, 1..=5)) {
+        types.push(nals[4] & 31);
+        nals = nals.get(4 + size(nals)..).unwrap_or_default();
+    }
+    types
+}
+
+/// What ffprobe says of a file, as `key=value` lines.
+pub(crate) fn ffprobe(file: &[u8], arguments: &[&str]) -> String {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("media.mp4");
+    std::fs::write(&path, file).expect("writable");
+    ffprobe_path(&path, arguments)
+}
+
+fn ffprobe_path(path: &Path, arguments: &[&str]) -> String {
+    let mut command = Command::new("ffprobe");
+    command.args(["-v", "error", "-of", "default=nw=1"]).args(arguments).arg(path).stdin(Stdio::null());
+    let output = command.output().expect("ffprobe is installed");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "ffprobe: {said}");
+    String::from_utf8_lossy(&output.stdout).into_owned() + &said
+}
+
+fn get(to: SocketAddr, path: &str) -> std::io::Result<(u16, Bytes)> {
+    let mut stream = TcpStream::connect(to)?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {to}\r\nConnection: close\r\n\r\n")?;
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all)?;
+    let bad = || std::io::Error::other("not an answer");
+    let split = all.windows(4).position(|w| w == b"\r\n\r\n").ok_or_else(bad)?;
+    let head = String::from_utf8_lossy(&all[..split]).to_ascii_lowercase();
+    let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).ok_or_else(bad)?;
+    let length = head.lines().find_map(|l| l.strip_prefix("content-length: ")?.parse().ok());
+    let body = Bytes::from(all).slice(split + 4..);
+    let body = if head.contains("transfer-encoding: chunked") { Bytes::from(super::daemon::unchunk(&body)) } else { body };
+    if length.is_some_and(|l: usize| l != body.len()) { Err(bad()) } else { Ok((status, body)) }
+}
