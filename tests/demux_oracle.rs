@@ -156,7 +156,9 @@ fn damaged_streams_lose_no_more_than_with_libavformat() {
                 let (ours, theirs) = (run.packets(video), theirs(&packets, video));
                 let (mine, their) = (ours.iter().filter(intact).count(), theirs.iter().filter(intact).count());
                 let line = format!("{what}, seed {seed}, video {video}: {mine} units intact, libavformat {their}");
-                assert!(mine + 1 >= their && mine >= clean.len() / 3, "{line}");
+                // A hole of unknown length may shift the audio frames behind it until the next PES packet's time stamp.
+                let slack = if video { 1 } else { 8 };
+                assert!(mine + slack >= their && mine >= clean.len() / 3, "{line}");
                 assert!(ours.len() <= clean.len() && ours.len() + 12 >= theirs.len().min(clean.len()), "{line}");
                 if !what.contains("bit") {
                     let silent = ours.iter().filter(|p| !p.corrupt && !intact(p)).count();

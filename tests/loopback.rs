@@ -91,11 +91,16 @@ fn assert_video(seen: &Followed, what: &str, rendition: &str, size: &str, frames
     let whole = fetched.segments.len() - 1;
     let file = fetched.file();
     let counted = numbered::read_counters(&file).len();
-    assert!((whole * frames..=(whole + 1) * frames).contains(&counted), "{what}: {counted} pictures in {whole}+1 segments");
+    assert!(
+        (whole * frames..=(whole + 1) * frames).contains(&counted),
+        "{what}: {counted} pictures in {whole}+1 segments"
+    );
     let variant = seen.variant(rendition);
     assert!(variant.contains(&format!("RESOLUTION={size}")), "{what}: {variant}");
-    let probe = ffprobe(&file, &["-select_streams", "v:0", "-show_entries", "stream=codec_name,profile,level,width,height"]);
-    let field = |name: &str| probe.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix('=')).unwrap_or("").to_owned();
+    let probe =
+        ffprobe(&file, &["-select_streams", "v:0", "-show_entries", "stream=codec_name,profile,level,width,height"]);
+    let field =
+        |name: &str| probe.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix('=')).unwrap_or("").to_owned();
     assert_eq!(format!("{}x{}", field("width"), field("height")), size, "{what}");
     let level: u32 = field("level").parse().expect("a level");
     let profile = match field("profile").as_str() {
@@ -105,7 +110,10 @@ fn assert_video(seen: &Followed, what: &str, rendition: &str, size: &str, frames
         other => panic!("{what}: profile {other}"),
     };
     let codec = variant.split("avc1.").nth(1).unwrap_or_default().to_ascii_lowercase();
-    assert!(codec.starts_with(profile) && codec[4..].starts_with(&format!("{level:02x}")), "{what}: {variant}, {probe}");
+    assert!(
+        codec.starts_with(profile) && codec[4..].starts_with(&format!("{level:02x}")),
+        "{what}: {variant}, {probe}"
+    );
 }
 
 #[track_caller]
@@ -113,7 +121,14 @@ fn assert_audio(seen: &Followed, what: &str, rendition: &str, rate: u32, channel
     let fetched = seen.rendition(rendition);
     let probe = ffprobe(
         &fetched.file(),
-        &["-select_streams", "a:0", "-show_entries", "stream=codec_name,sample_rate,channels", "-show_entries", "packet=dts"],
+        &[
+            "-select_streams",
+            "a:0",
+            "-show_entries",
+            "stream=codec_name,sample_rate,channels",
+            "-show_entries",
+            "packet=dts",
+        ],
     );
     assert!(probe.contains("codec_name=aac"), "{what}: {probe}");
     assert!(probe.contains(&format!("sample_rate={rate}\nchannels={channels}")), "{what}: {probe}");
@@ -180,7 +195,8 @@ fn odd_rates_sounds_and_programs_are_carried_whole() {
         &["sine=frequency=440:sample_rate=44100"],
         "-shortest -g 60 -keyint_min 60 -c:a aac -ac 1 -b:a 64k",
     );
-    let fifty = small("fifty.ts", "50", 50 * seconds, &[TONE], "-shortest -g 100 -keyint_min 50 -c:a mp2 -ac 2 -b:a 192k");
+    let fifty =
+        small("fifty.ts", "50", 50 * seconds, &[TONE], "-shortest -g 100 -keyint_min 50 -c:a mp2 -ac 2 -b:a 192k");
     let two = small(
         "two.ts",
         "25",
@@ -208,15 +224,15 @@ fn odd_rates_sounds_and_programs_are_carried_whole() {
         .concat(),
     );
     let plain = plain(seconds);
-    let files = [("ntsc", &ntsc), ("fifty", &fifty), ("two", &two), ("mute", &mute), ("radio", &radio), ("hybrid", &plain)];
+    let files =
+        [("ntsc", &ntsc), ("fifty", &fifty), ("two", &two), ("mute", &mute), ("radio", &radio), ("hybrid", &plain)];
     let follows: Vec<Follow> = files.iter().map(|(name, _)| Follow::start(daemon.http, name)).collect();
     let _publishers: Vec<Running> =
         files.iter().map(|(name, file)| publish_all(file, &daemon.publish_url(name))).collect();
     let seen: Vec<Followed> = follows.into_iter().zip(files).map(|(f, (name, _))| to_the_end(f, name)).collect();
     let [ntsc, fifty, two, mute, radio, hybrid] = seen.try_into().expect("six");
-    let audio_of = |seen: &Followed| -> Vec<String> {
-        seen.renditions.keys().filter(|k| k.starts_with("a-")).cloned().collect()
-    };
+    let audio_of =
+        |seen: &Followed| -> Vec<String> { seen.renditions.keys().filter(|k| k.starts_with("a-")).cloned().collect() };
 
     assert_video(&ntsc, "ntsc", "180p", "320x180", 60);
     assert_video(&ntsc, "ntsc", "90p", "160x90", 60);
@@ -228,7 +244,9 @@ fn odd_rates_sounds_and_programs_are_carried_whole() {
     assert_video(&two, "two", "source", "320x180", 50);
     let sounds = audio_of(&two);
     assert_eq!(sounds.len(), 2, "{}", two.multivariant);
-    for (sound, language) in sounds.iter().zip([["LANGUAGE=\"de\"", "NAME=\"Deutsch\""], ["LANGUAGE=\"en\"", "NAME=\"English\""]]) {
+    for (sound, language) in
+        sounds.iter().zip([["LANGUAGE=\"de\"", "NAME=\"Deutsch\""], ["LANGUAGE=\"en\"", "NAME=\"English\""]])
+    {
         assert_audio(&two, "two sounds", sound, 48_000, 2);
         assert!(language.iter().any(|l| two.variant(sound).contains(l)), "{}", two.multivariant);
     }
@@ -290,7 +308,8 @@ fn sessions_end_begin_again_change_publishers_and_keep_their_numbers() {
     // An encrypted port.
     let encrypted = Follow::start(locked.http, "locked");
     let open_url = locked.publish_url("locked");
-    let _locked = ffmpeg_publish(&clip, &format!("{open_url}&passphrase={}&pbkeylen=32", secret.replace(' ', "%20")), &[]);
+    let _locked =
+        ffmpeg_publish(&clip, &format!("{open_url}&passphrase={}&pbkeylen=32", secret.replace(' ', "%20")), &[]);
     // Takeover by the newest publisher, and two legs of which the first goes.
     let (newest, legs) = (Follow::start(daemon.http, "newest"), Follow::start(daemon.http, "legs"));
     let first = ffmpeg_publish(&clip, &daemon.publish_url("newest"), &[]);
@@ -325,7 +344,9 @@ fn sessions_end_begin_again_change_publishers_and_keep_their_numbers() {
     let text = daemon.get("/live/again/source.m3u8").text();
     assert!(text.contains(&next) && !text.contains(&old), "{text}");
     let follow = Follow::start(daemon.http, "again");
-    wait(Duration::from_secs(20), "two more segments", || (edges(&daemon, "/live/again/source.m3u8").1 > start + 4).then_some(()));
+    wait(Duration::from_secs(20), "two more segments", || {
+        (edges(&daemon, "/live/again/source.m3u8").1 > start + 4).then_some(())
+    });
     drop(again);
     let seen = to_the_end(follow, "the second session");
     seen.rendition("source").assert_consecutive("the second session");

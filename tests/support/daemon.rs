@@ -29,9 +29,8 @@ impl Daemon {
         std::fs::write(folder.path().join("test.key"), KEY).expect("writable");
         let channels = channels.replace("[[bootstrap.channel]]", "[[bootstrap.channel]]\nkey_file = \"test.key\"");
         let srt = if more.contains("[srt]") { "" } else { "[srt]\nlisten = \"127.0.0.1:0\"\n" };
-        let config = format!(
-            "{srt}{more}\n[http]\nlisten = \"127.0.0.1:0\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n{channels}"
-        );
+        let config =
+            format!("{srt}{more}\n[http]\nlisten = \"127.0.0.1:0\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n{channels}");
         let file = folder.path().join("rung.toml");
         std::fs::write(&file, config).expect("writable");
         let mut command = Command::new(env!("CARGO_BIN_EXE_rung"));

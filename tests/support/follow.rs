@@ -257,6 +257,7 @@ fn get(to: SocketAddr, path: &str) -> std::io::Result<(u16, Bytes)> {
     let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).ok_or_else(bad)?;
     let length = head.lines().find_map(|l| l.strip_prefix("content-length: ")?.parse().ok());
     let body = Bytes::from(all).slice(split + 4..);
-    let body = if head.contains("transfer-encoding: chunked") { Bytes::from(super::daemon::unchunk(&body)) } else { body };
+    let body =
+        if head.contains("transfer-encoding: chunked") { Bytes::from(super::daemon::unchunk(&body)) } else { body };
     if length.is_some_and(|l: usize| l != body.len()) { Err(bad()) } else { Ok((status, body)) }
 }

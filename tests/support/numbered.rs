@@ -56,7 +56,11 @@ fn draw(picture: &mut [u8], drawn: Drawn, number: u32) {
     let bar = number as usize * 5 % width;
     for (y, row) in luma.chunks_exact_mut(width).enumerate() {
         for (x, sample) in row.iter_mut().enumerate() {
-            *sample = if (bar..bar + width / 16).contains(&x) { 200 } else { 40 + ((x + y + number as usize) / 8 % 96) as u8 };
+            *sample = if (bar..bar + width / 16).contains(&x) {
+                200
+            } else {
+                40 + ((x + y + number as usize) / 8 % 96) as u8
+            };
         }
     }
     chroma.fill(128);
@@ -78,7 +82,14 @@ pub(crate) fn read_counters(file: &[u8]) -> Vec<Option<u32>> {
     let mut command = Command::new("ffmpeg");
     command.args(["-v", "warning", "-i"]).arg(&path);
     // Two rows out of the middle of the strip, each picture squeezed to a fixed width.
-    command.args(["-map", "0:v:0", "-vf", "crop=iw:2:0:ih*23/24:exact=1,scale=1088:2:flags=neighbor", "-fps_mode", "passthrough"]);
+    command.args([
+        "-map",
+        "0:v:0",
+        "-vf",
+        "crop=iw:2:0:ih*23/24:exact=1,scale=1088:2:flags=neighbor",
+        "-fps_mode",
+        "passthrough",
+    ]);
     command.args(["-f", "rawvideo", "-pix_fmt", "gray", "pipe:1"]).stdin(Stdio::null());
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("ffmpeg is installed");
     let mut pixels = Vec::new();
@@ -92,7 +103,8 @@ pub(crate) fn read_counters(file: &[u8]) -> Vec<Option<u32>> {
 
 fn read_strip(row: &[u8]) -> Option<u32> {
     let block = row.len() / BLOCKS;
-    let level = |i: usize| row[i * block + block / 4..(i + 1) * block - block / 4].iter().map(|s| u32::from(*s)).sum::<u32>();
+    let level =
+        |i: usize| row[i * block + block / 4..(i + 1) * block - block / 4].iter().map(|s| u32::from(*s)).sum::<u32>();
     let (white, black) = (level(0), level(1));
     if white < black + 60 * (block / 2) as u32 {
         return None;
@@ -103,7 +115,7 @@ fn read_strip(row: &[u8]) -> Option<u32> {
 }
 
 fn crc8(number: u32) -> u8 {
-    number.to_be_bytes()[1..].iter().fold(0u8, |crc, byte| {
-        (0..8).fold(crc ^ byte, |crc, _| if crc & 0x80 == 0 { crc << 1 } else { crc << 1 ^ 7 })
-    })
+    number.to_be_bytes()[1..]
+        .iter()
+        .fold(0u8, |crc, byte| (0..8).fold(crc ^ byte, |crc, _| if crc & 0x80 == 0 { crc << 1 } else { crc << 1 ^ 7 }))
 }
