@@ -80,7 +80,8 @@ impl ChannelRun {
         let alone = self.publishers.is_empty();
         if let Some(session) = &mut self.session {
             session.leave(now, publisher);
-            if alone {
+            // Whoever took its leg connects next, and goes on with the session.
+            if alone && why != Closing::Replaced {
                 let ending = match why {
                     Closing::Finished => Ending::PublisherFinished,
                     Closing::Shutdown => Ending::Shutdown,

@@ -71,6 +71,12 @@ impl LadderTrack {
         self.next
     }
 
+    /// The part that holds it: all parts before that one are published.
+    pub fn part_edge(&self) -> (u64, u32) {
+        let place = self.grid.place_frame(self.next);
+        (place.msn, place.part)
+    }
+
     pub fn is_flowing(&self) -> bool {
         matches!(self.flow, Flow::Running | Flow::Awaiting { .. })
     }
@@ -275,10 +281,10 @@ impl AudioTrack {
         self.next
     }
 
-    /// Publishes what may be: `video_edge` is the frame up to which the picture is published (`None`: no picture).
-    pub fn release(&mut self, now: Mono, video_edge: Option<i64>) {
+    /// Publishes what may be: `video_edge` is the part up to which the picture is published (`None`: no picture).
+    pub fn release(&mut self, now: Mono, video_edge: Option<(u64, u32)>) {
         while let Some(frame) = self.waiting.front() {
-            let due = video_edge.is_none_or(|edge| self.part_end(frame.m) <= edge);
+            let due = video_edge.is_none_or(|edge| (frame.place.msn, frame.place.part) < edge);
             let patient = now - frame.came < AUDIO_WAIT;
             if !due && patient {
                 return;
@@ -318,11 +324,6 @@ impl AudioTrack {
             self.publish(now, frame);
         }
         self.segmenter.end(now);
-    }
-
-    /// The first video frame after the part that holds audio frame `m`.
-    fn part_end(&self, m: i64) -> i64 {
-        self.grid.part_end(self.grid.frame_at_audio(m, self.rate))
     }
 
     fn publish(&mut self, now: Mono, frame: AudioFrame) {

@@ -16,7 +16,7 @@ use crate::ingest::srt::Closing;
 use crate::media::channel::{Channel, ChannelKind, SessionId};
 use crate::media::fault::Fault;
 use crate::media::grid::{MemoryLog, PdtLine, Record, SourceProfile, TimelineLog};
-use crate::media::limits::{NO_MEDIA, PROBE};
+use crate::media::limits::{NO_MEDIA, PEER_IDLE, PROBE};
 use crate::media::sample::Stamps;
 use crate::media::track::Program;
 use crate::package::origin::SessionOutput;
@@ -69,6 +69,7 @@ pub struct Session {
     detail: Option<String>,
     started: Mono,
     first_media: Option<Mono>,
+    last_media: Mono,
     live_since: Option<Wall>,
     ending: Option<Mono>,
     inputs: BTreeMap<PublisherId, Input>,
@@ -112,6 +113,7 @@ impl Session {
             detail: None,
             started: now.mono,
             first_media: None,
+            last_media: now.mono,
             live_since: None,
             ending: None,
             inputs: BTreeMap::new(),
@@ -154,6 +156,7 @@ impl Session {
     pub fn data(&mut self, now: Now, publisher: PublisherId, payload: &[u8]) {
         let Some(mut input) = self.inputs.remove(&publisher) else { return };
         self.first_media.get_or_insert(now.mono);
+        self.last_media = now.mono;
         input.demuxer.push(now.mono, payload);
         self.take_units(now, &mut input);
         self.inputs.insert(publisher, input);
@@ -179,7 +182,9 @@ impl Session {
         let stage = self.stage.as_ref().and_then(Stage::deadline);
         let probe =
             (self.state == State::Init).then(|| self.first_media.map_or(self.started + NO_MEDIA, |at| at + PROBE));
-        [self.timeline.deadline(), self.ending, stage, probe].into_iter().flatten().min()
+        let silence = self.ending.is_none().then(|| self.last_media + PEER_IDLE);
+        let silence = silence.filter(|_| self.state != State::Init && self.state != State::Ended);
+        [self.timeline.deadline(), self.ending, stage, probe, silence].into_iter().flatten().min()
     }
 
     pub fn fd(&self) -> Option<(BorrowedFd<'_>, bool)> {
@@ -465,7 +470,14 @@ impl Session {
         if self.ending.is_some_and(|at| now.mono >= at) {
             return self.end(now, "drained");
         }
-        if self.state != State::Init || self.ending.is_some() {
+        if self.ending.is_some() || self.state == State::Ended {
+            return;
+        }
+        if self.state != State::Init && now.mono - self.last_media >= PEER_IDLE {
+            self.refusal = Some(Closing::Silent);
+            return self.finish(now, Ending::InputTimeout);
+        }
+        if self.state != State::Init {
             return;
         }
         match self.first_media {

@@ -1,6 +1,8 @@
 //! A session's renditions: made when the grid stands, fed by the timeline and the worker, kept in step with each other.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::outputs::{AudioTrack, LadderTrack};
 use super::placement;
@@ -23,6 +25,8 @@ use crate::timeline::{Out, Ready, SourceSample};
 const SOURCE_TIMESCALE: u32 = 90_000;
 /// Re-encoded audio: AAC-LC 48 kHz stereo.
 const AUDIO_BITRATE: u64 = 128_000;
+/// A source rendition waits no longer for its ladder: a worker may be gone.
+const SOURCE_WAIT: Duration = Duration::from_millis(1_000);
 /// BANDWIDTH of a source rendition until it has been measured, bits per second.
 const SOURCE_BANDWIDTH: u64 = 6_000_000;
 
@@ -76,9 +80,14 @@ pub struct Stage {
     unpaced: bool,
 }
 
+/// The untouched source. Beside a ladder its samples wait until the same part of the ladder is published, so that no
+/// player sees one rendition's edge run ahead of the others'; never longer than `SOURCE_WAIT`.
 struct Source {
     pid: Pid,
     segmenter: Segmenter,
+    waiting: VecDeque<(Mono, SourceSample)>,
+    /// The part that is not published yet.
+    edge: (u64, u32),
     config: VideoConfig,
     /// Headers that hold from the next DISCONTINUITY on.
     next_config: Option<VideoConfig>,
@@ -186,7 +195,11 @@ impl Stage {
     /// Passed-through media, gaps and breaks.
     pub fn take(&mut self, now: Now, out: Out, line: Option<PdtLine>) {
         match out {
-            Out::Source(sample) => self.source_sample(now.mono, &sample),
+            Out::Source(sample) => {
+                if let Some(source) = &mut self.source {
+                    source.waiting.push_back((now.mono, sample));
+                }
+            }
             Out::Audio(frame) => {
                 let stamps = Stamps { received: frame.unit.received, demuxed: now.mono, ..Stamps::default() };
                 let placed = self.source.is_some();
@@ -204,7 +217,7 @@ impl Stage {
                     Ends::Part | Ends::Nothing => (place.msn, place.part + 1),
                 };
                 match track {
-                    None => self.source.iter_mut().for_each(|s| s.segmenter.gap(now.mono, until)),
+                    None => self.source.iter_mut().for_each(|s| s.gap(now.mono, until)),
                     Some(track) => {
                         if let Some(Audio::Passed { out, .. }) = self.audio.get_mut(usize::from(track)) {
                             out.segmenter().gap(now.mono, until);
@@ -218,16 +231,9 @@ impl Stage {
         }
     }
 
-    fn source_sample(&mut self, now: Mono, sample: &SourceSample) {
-        let Some(source) = &mut self.source else { return };
-        let stamps = Stamps { received: sample.unit.received, ..Stamps::default() };
-        let data = h264::to_length_prefixed(&sample.unit.data);
-        let (dts, duration, cto, sync) = (sample.dts, sample.duration, sample.cto, sample.unit.random_access);
-        source.segmenter.push(now, Sample { dts, duration, cto, sync, data, stamps }, sample.place);
-    }
-
     fn break_at(&mut self, now: Mono, msn: u64, line: Option<PdtLine>) {
         if let Some(source) = &mut self.source {
+            source.release(now, None);
             let init = source.next_config.take().map(|config| {
                 source.config = config;
                 InitSection::video(&source.config, SOURCE_TIMESCALE, 0)
@@ -342,11 +348,12 @@ impl Stage {
 
     // ── out ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    /// Audio whose picture is published.
+    /// Source pictures whose ladder is published, then audio whose picture is published.
     pub fn release(&mut self, now: Mono) {
-        let edge = if self.source.is_some() { None } else { self.ladder.last().map(LadderTrack::edge) };
-        // A ladder that is being built has no edge yet; its audio waits.
-        let edge = if self.video.is_some() && self.ladder.is_empty() { Some(-1) } else { edge };
+        // A ladder that is being built has no edge yet: nothing is published before it.
+        let ladder = self.video.is_some().then(|| self.ladder.last().map_or((0, 0), LadderTrack::part_edge));
+        self.source.iter_mut().for_each(|source| source.release(now, ladder));
+        let edge = self.source.as_ref().map(|source| source.edge).or(ladder);
         for audio in &mut self.audio {
             if let Audio::Passed { out, .. } | Audio::Encoded { out: Some(out), .. } = audio {
                 out.release(now, edge);
@@ -359,7 +366,8 @@ impl Stage {
             Audio::Passed { out, .. } | Audio::Encoded { out: Some(out), .. } => out.deadline(),
             _ => None,
         });
-        tracks.min()
+        let source = self.source.as_ref().and_then(|s| s.waiting.front()).map(|(came, _)| *came + SOURCE_WAIT);
+        tracks.chain(source).min()
     }
 
     /// Metrics of what was published since the last call. True if any media was.
@@ -415,7 +423,10 @@ impl Stage {
             self.ladder.iter_mut().for_each(|track| track.follow(now, edge));
         }
         self.ladder.iter_mut().for_each(|track| track.end(now));
-        self.source.iter_mut().for_each(|source| source.segmenter.end(now));
+        if let Some(source) = &mut self.source {
+            source.release(now, None);
+            source.segmenter.end(now);
+        }
         for audio in &mut self.audio {
             if let Audio::Passed { out, .. } | Audio::Encoded { out: Some(out), .. } = audio {
                 out.end(now);
@@ -461,7 +472,8 @@ impl Stage {
         let init = InitSection::video(config, SOURCE_TIMESCALE, 0);
         let segmenter = Segmenter::new(Arc::clone(&output), init, Cut::Source, self.grid, self.line);
         self.output.add(output);
-        self.source = Some(Source { pid, segmenter, config: config.clone(), next_config: None });
+        let (waiting, edge, config) = (VecDeque::new(), (0, 0), config.clone());
+        self.source = Some(Source { pid, segmenter, waiting, edge, config, next_config: None });
     }
 
     fn add_ladder(&mut self, inits: &[VideoInit]) {
@@ -552,6 +564,33 @@ impl Stage {
                 act(out.segmenter());
             }
         }
+    }
+}
+
+impl Source {
+    /// Publishes what lies before part `ladder` or has waited long enough; everything if there is no ladder.
+    fn release(&mut self, now: Mono, ladder: Option<(u64, u32)>) {
+        while let Some((_, sample)) = self.waiting.pop_front_if(|(came, sample)| {
+            let due = ladder.is_none_or(|edge| (sample.place.msn, sample.place.part) < edge);
+            due || now - *came >= SOURCE_WAIT
+        }) {
+            let place = sample.place;
+            self.edge = match place.ends {
+                Ends::Segment => (place.msn + 1, 0),
+                Ends::Part => (place.msn, place.part + 1),
+                Ends::Nothing => (place.msn, place.part),
+            };
+            let stamps = Stamps { received: sample.unit.received, ..Stamps::default() };
+            let data = h264::to_length_prefixed(&sample.unit.data);
+            let (dts, duration, cto, sync) = (sample.dts, sample.duration, sample.cto, sample.unit.random_access);
+            self.segmenter.push(now, Sample { dts, duration, cto, sync, data, stamps }, place);
+        }
+    }
+
+    fn gap(&mut self, now: Mono, until: (u64, u32)) {
+        self.release(now, None);
+        self.edge = self.edge.max(until);
+        self.segmenter.gap(now, until);
     }
 }
 

@@ -10,7 +10,7 @@ use super::governor::{Act, Governor};
 use super::history::History;
 use super::stage::RestartPlan;
 use crate::media::fault::FaultKind;
-use crate::media::limits::{WORKER_QUEUE_BYTES, WORKER_SILENCE_SOFTWARE};
+use crate::media::limits::{WORKER_QUEUE_BYTES, WORKER_QUEUE_SPAN, WORKER_SILENCE_SOFTWARE};
 use crate::media::track::AudioConfig;
 use crate::pixels::client::Worker;
 use crate::pixels::protocol::{Encoded, FromWorker, Open, Progress, RenditionIndex, ToWorker, Unit, VideoInit};
@@ -20,6 +20,10 @@ use crate::time::Mono;
 const CH: u32 = 0;
 /// Units went in and nothing was decoded for this long: the worker hangs, whatever it says.
 const STUCK: Duration = Duration::from_secs(3);
+/// Frames that may be on their way to the worker, as time: more wait here, where commands can overtake them.
+const AHEAD: Duration = Duration::from_millis(700);
+/// A new worker has a backlog to catch up with: nothing is shed or skipped for lag meanwhile.
+const GRACE: Duration = Duration::from_secs(3);
 /// First wait before a failed worker is tried again; doubled up to `RETRY_MAX`.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
@@ -80,6 +84,12 @@ pub struct Workers {
     /// When the worker was told what to make: a warm one that waits for that may be silent.
     asked: Mono,
     overrun: bool,
+    /// Video units that wait until the worker has come closer.
+    pending: VecDeque<Unit>,
+    pending_bytes: usize,
+    /// Largest N handed to the worker.
+    handed: i64,
+    grace: Mono,
     retry: Option<(Mono, Duration)>,
     encoder_delay: i64,
     rate_hz: f64,
@@ -101,6 +111,10 @@ impl Workers {
             fed: now,
             asked: now,
             overrun: false,
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            handed: -1,
+            grace: now,
             retry: None,
             encoder_delay: 0,
             rate_hz: 25.0,
@@ -140,43 +154,74 @@ impl Workers {
         }
         self.spawn(now);
         self.send_open(now);
-        let Some(worker) = self.worker.as_mut() else { return };
-        for at in &plan.idrs {
-            // Refused only behind a full queue; the frames then begin at the next grid IDR.
-            worker.send(&ToWorker::Idr { ch: CH, at: *at }).ok();
-        }
-        for unit in self.history.replay(start) {
-            if worker.send(&ToWorker::Unit { ch: CH, unit }).is_err() {
-                break;
-            }
-        }
         let shed: Vec<RenditionIndex> =
             (0..u8::MAX).take(self.renditions()).filter(|r| self.governor.is_shed(usize::from(*r))).collect();
         for rendition in shed {
             self.tell(&ToWorker::Shed { ch: CH, rendition, at: start });
         }
+        for at in &plan.idrs {
+            self.tell(&ToWorker::Idr { ch: CH, at: *at });
+        }
+        let history: Vec<Unit> = self.history.replay(start).collect();
+        for unit in history {
+            self.handed = self.handed.max(unit.at);
+            self.tell(&ToWorker::Unit { ch: CH, unit });
+        }
     }
 
     pub fn video_unit(&mut self, now: Mono, unit: Unit) {
         self.history.push_video(&unit);
-        let at = unit.at;
-        let Some(worker) = self.worker.as_mut() else {
-            self.sent = self.sent.max(at);
+        self.sent = self.sent.max(unit.at);
+        if self.worker.is_none() {
             return;
-        };
-        if self.overrun && unit.random_access && worker.backlog() < WORKER_QUEUE_BYTES / 4 {
+        }
+        if self.overrun {
+            if !unit.random_access {
+                return;
+            }
             self.overrun = false;
         }
-        if !self.overrun && worker.backlog() > WORKER_QUEUE_BYTES && !self.is_unpaced() {
-            self.overrun = true;
-            self.events.push_back(Event::Overrun { at });
+        self.pending_bytes += unit.data.len();
+        self.pending.push_back(unit);
+        self.hand_over(now);
+        self.bound_queue(now);
+    }
+
+    /// Hands waiting units to the worker as far as it has come.
+    fn hand_over(&mut self, now: Mono) {
+        let ahead = (AHEAD.as_secs_f64() * self.rate_hz).ceil() as i64;
+        let held_back = !self.is_unpaced() && now > self.grace;
+        while let Some(unit) = self.pending.front() {
+            if held_back && unit.at.max(self.handed) > self.progress.next + ahead {
+                return;
+            }
+            let Some(unit) = self.pending.pop_front() else { return };
+            self.pending_bytes -= unit.data.len();
+            self.handed = self.handed.max(unit.at);
+            self.fed = now;
+            self.tell(&ToWorker::Unit { ch: CH, unit });
         }
-        self.sent = self.sent.max(at);
-        if self.overrun {
+    }
+
+    /// Never more than half a second waits: what is older goes, up to a random access point.
+    fn bound_queue(&mut self, now: Mono) {
+        let (Some(first), Some(last)) = (self.pending.front(), self.pending.back()) else { return };
+        let span = last.stamps.received - first.stamps.received;
+        if span <= WORKER_QUEUE_SPAN && self.pending_bytes <= WORKER_QUEUE_BYTES
+            || self.is_unpaced()
+            || now <= self.grace
+        {
             return;
         }
-        self.fed = now;
-        self.tell(&ToWorker::Unit { ch: CH, unit });
+        self.events.push_back(Event::Overrun { at: first.at });
+        match self.pending.iter().rposition(|unit| unit.random_access) {
+            Some(keep) => drop(self.pending.drain(..keep)),
+            None => {
+                self.pending.clear();
+                self.overrun = true;
+            }
+        }
+        self.pending_bytes = self.pending.iter().map(|unit| unit.data.len()).sum();
     }
 
     pub fn audio_unit(&mut self, unit: Unit) {
@@ -191,6 +236,9 @@ impl Workers {
 
     /// End of media: `Closed` follows once everything is out.
     pub fn close(&mut self) {
+        while let Some(unit) = self.pending.pop_front() {
+            self.tell(&ToWorker::Unit { ch: CH, unit });
+        }
         if self.worker.is_none() {
             self.events.push_back(Event::Closed);
         }
@@ -247,6 +295,10 @@ impl Workers {
         self.progress = Progress::default();
         self.moved = now;
         self.fed = now;
+        self.grace = now + GRACE;
+        self.handed = -1;
+        self.pending.clear();
+        self.pending_bytes = 0;
         match Worker::spawn(&self.program, now) {
             Ok(worker) => self.worker = Some(worker),
             Err(detail) => self.lose(now, "spawn", detail),
@@ -255,6 +307,7 @@ impl Workers {
 
     fn send_open(&mut self, now: Mono) {
         let Some(open) = self.open.clone() else { return };
+        self.grace = now + GRACE;
         self.fed = now;
         self.asked = now;
         self.tell(&ToWorker::Open { ch: CH, open: Box::new(open) });
@@ -281,7 +334,8 @@ impl Workers {
                     self.moved = now;
                 }
                 self.progress = progress;
-                if self.renditions() > 0 && progress.encoded > 0 && !self.is_unpaced() {
+                self.hand_over(now);
+                if self.renditions() > 0 && progress.encoded > 0 && !self.is_unpaced() && now > self.grace {
                     self.govern(now);
                 }
                 self.events.push_back(Event::Progress(progress));
@@ -310,8 +364,10 @@ impl Workers {
         let next_grid = (self.sent.max(0) / self.grid_gop + 1) * self.grid_gop;
         match act {
             Act::Shed(rendition) => {
-                self.tell(&ToWorker::Shed { ch: CH, rendition, at: next_grid });
-                self.events.push_back(Event::Shed { rendition, at: next_grid });
+                // At once: every frame more makes it later.
+                let at = self.progress.next + 1;
+                self.tell(&ToWorker::Shed { ch: CH, rendition, at });
+                self.events.push_back(Event::Shed { rendition, at });
             }
             Act::Resume(rendition) => {
                 self.tell(&ToWorker::Resume { ch: CH, rendition, at: next_grid });
