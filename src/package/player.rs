@@ -237,10 +237,8 @@ impl Player {
         let (per_segment, edge, name) = (own.parts_per_segment(), own.edge(), own.uri.clone());
         let mut broken = Vec::new();
         for (uri, msn, part) in std::mem::take(&mut own.reports) {
-            let Some(other) = self.tracks.iter().position(|t| t.uri == uri) else {
-                broken.push(format!("{name}: reports {uri}, which nobody named"));
-                continue;
-            };
+            // A shed rendition leaves the multivariant playlist but keeps its media playlist and its reports.
+            let Some(other) = self.tracks.iter().position(|t| t.uri == uri) else { continue };
             let claim = (msn, part);
             let seen = self.tracks[other].edge_before(asked);
             if seen.is_some_and(|seen| absolute(seen, per_segment) > absolute(claim, per_segment).saturating_add(2)) {
