@@ -22,7 +22,10 @@ const SMALL_LADDER: &str =
 const TEST_LADDER: &str = "ladder = [{ name = \"540p\", height = 540, bitrate = 1800000 }, \
                            { name = \"360p\", height = 360, bitrate = 900000 }, \
                            { name = \"216p\", height = 216, bitrate = 400000 }]";
-const TONE: &str = "sine=frequency=440:sample_rate=48000";
+
+fn tone(seconds: u32) -> String {
+    format!("sine=frequency=440:sample_rate=48000:duration={seconds}")
+}
 
 /// B-frames, closed GOPs of two seconds, AAC 48 kHz stereo.
 fn natural(seconds: u32) -> PathBuf {
@@ -30,8 +33,8 @@ fn natural(seconds: u32) -> PathBuf {
     clip(
         &format!("natural-{seconds}.ts"),
         drawn,
-        &[TONE],
-        "-shortest -c:v libx264 -preset veryfast -profile:v high -bf 3 -g 50 -keyint_min 50 -sc_threshold 0 -b:v 2M \
+        &[&tone(seconds)],
+        "-c:v libx264 -preset veryfast -profile:v high -bf 3 -g 50 -keyint_min 50 -sc_threshold 0 -b:v 2M \
          -c:a aac -ac 2 -b:a 128k",
     )
 }
@@ -47,8 +50,8 @@ fn plain(seconds: u32) -> PathBuf {
         &format!("plain-{seconds}.ts"),
         "25",
         25 * seconds,
-        &[TONE],
-        "-shortest -g 50 -keyint_min 50 -c:a aac -ac 2 -b:a 96k",
+        &[&tone(seconds)],
+        "-g 50 -keyint_min 50 -c:a aac -ac 2 -b:a 96k",
     )
 }
 
@@ -61,6 +64,12 @@ fn transmit_publish(file: &Path, url: &str) -> (Running, Running) {
     let mut caller = Command::new("srt-live-transmit");
     caller.args(["-chunk:1316", "-quiet", "-a:no", "file://con", url]).stdin(pipe).stdout(Stdio::null());
     (Running(pacer), Running(caller.spawn().expect("srt-live-transmit is installed")))
+}
+
+/// One test at a time: each fills two cores.
+fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn channel(name: &str, kind: &str, mode: &str, more: &str) -> String {
@@ -140,6 +149,7 @@ fn assert_audio(seen: &Followed, what: &str, rendition: &str, rate: u32, channel
 
 #[test]
 fn each_kind_in_its_mode_from_real_publishers_loses_no_picture() {
+    let _alone = alone();
     let clip = natural(26);
     let small = plain(26);
     let daemon = Daemon::start(
@@ -187,35 +197,36 @@ fn each_kind_in_its_mode_from_real_publishers_loses_no_picture() {
 
 #[test]
 fn odd_rates_sounds_and_programs_are_carried_whole() {
+    let _alone = alone();
     let seconds = 14;
     let ntsc = small(
         "ntsc.ts",
         "30000/1001",
         30 * seconds,
-        &["sine=frequency=440:sample_rate=44100"],
-        "-shortest -g 60 -keyint_min 60 -c:a aac -ac 1 -b:a 64k",
+        &["sine=frequency=440:sample_rate=44100:duration=14"],
+        "-g 60 -keyint_min 60 -c:a aac -ac 1 -b:a 64k",
     );
     let fifty = small(
         "fifty.ts",
         "50",
         50 * seconds,
-        &["sine=frequency=440:sample_rate=22050"],
-        "-shortest -g 100 -keyint_min 50 -c:a aac -ac 2 -b:a 64k",
+        &["sine=frequency=440:sample_rate=22050:duration=14"],
+        "-g 100 -keyint_min 50 -c:a aac -ac 2 -b:a 64k",
     );
     let two = small(
         "two.ts",
         "25",
         25 * seconds,
-        &[TONE, "sine=frequency=880:sample_rate=48000"],
-        "-map 0:v -map 1:a -map 2:a -shortest -g 25 -keyint_min 25 -c:a aac -ac 2 \
+        &[&tone(seconds), &tone(seconds)],
+        "-map 0:v -map 1:a -map 2:a -g 25 -keyint_min 25 -c:a aac -ac 2 \
          -metadata:s:a:0 language=eng -metadata:s:a:1 language=deu",
     );
     let mute = small("mute.ts", "25", 25 * seconds, &[], "-g 50 -keyint_min 50");
     let radio = clip(
         "radio.ts",
         Drawn { width: 16, height: 16, rate: "25", pictures: 25 * seconds },
-        &[TONE],
-        "-map 1:a -t 14 -c:a aac -ac 2 -b:a 96k",
+        &[&tone(seconds)],
+        "-map 1:a -c:a aac -ac 2 -b:a 96k",
     );
     let daemon = Daemon::start(
         &[
@@ -293,6 +304,7 @@ fn session(daemon: &Daemon, channel: &str) -> (String, String) {
 
 #[test]
 fn sessions_end_begin_again_change_publishers_and_keep_their_numbers() {
+    let _alone = alone();
     let clip = plain(14);
     let secret = "a-passphrase-of-the-port";
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -316,7 +328,7 @@ fn sessions_end_begin_again_change_publishers_and_keep_their_numbers() {
     let _locked = ffmpeg_publish(&clip, &format!("{open_url}&passphrase={}&pbkeylen=32", secret), &[]);
     // Takeover by the newest publisher, and two legs of which the first goes.
     let (newest, legs) = (Follow::start(daemon.http, "newest"), Follow::start(daemon.http, "legs"));
-    let first = ffmpeg_publish(&clip, &daemon.publish_url("newest"), &[]);
+    let mut first = ffmpeg_publish(&clip, &daemon.publish_url("newest"), &[]);
     let a = ffmpeg_publish(&clip, &format!("{}/a", daemon.publish_url("legs")), &[]);
     let _b = ffmpeg_publish(&clip, &format!("{}/b", daemon.publish_url("legs")), &["-stream_loop", "1"]);
     // A short broadcast, then another one.
@@ -328,9 +340,8 @@ fn sessions_end_begin_again_change_publishers_and_keep_their_numbers() {
     let (_, before_switch) = session(&daemon, "legs");
     let _second = ffmpeg_publish(&clip, &daemon.publish_url("newest"), &[]);
     drop(a);
-    let mut first = first;
     wait(Duration::from_secs(10), "the first publisher's end", || first.0.try_wait().expect("own child"));
-    drop(short);
+    daemon::signal(short.0.id(), "INT");
     let ended = wait(Duration::from_secs(20), "ENDLIST", || {
         Some(daemon.get("/live/again/source.m3u8").text()).filter(|t| t.contains("#EXT-X-ENDLIST"))
     });
@@ -351,7 +362,7 @@ fn sessions_end_begin_again_change_publishers_and_keep_their_numbers() {
     wait(Duration::from_secs(20), "two more segments", || {
         (edges(&daemon, "/live/again/source.m3u8").1 > start + 4).then_some(())
     });
-    drop(again);
+    daemon::signal(again.0.id(), "INT");
     let seen = to_the_end(follow, "the second session");
     seen.rendition("source").assert_consecutive("the second session");
 

@@ -234,6 +234,8 @@ pub struct AudioTrack {
     segmenter: Segmenter,
     grid: Grid,
     rate: u32,
+    /// A frame of silence, for holes in passed-through audio.
+    silence: Option<Bytes>,
     waiting: std::collections::VecDeque<AudioFrame>,
     next: i64,
 }
@@ -246,12 +248,14 @@ struct AudioFrame {
     came: Mono,
 }
 
+/// A longer hole in passed-through audio becomes GAP, not silence: 10 s.
+const SILENCE_FRAMES_MAX: i64 = 470;
 /// Audio that waited this long for its picture is published without it.
 const AUDIO_WAIT: std::time::Duration = std::time::Duration::from_millis(2_500);
 
 impl AudioTrack {
-    pub fn new(segmenter: Segmenter, grid: Grid, rate: u32) -> AudioTrack {
-        AudioTrack { segmenter, grid, rate, waiting: std::collections::VecDeque::new(), next: 0 }
+    pub fn new(segmenter: Segmenter, grid: Grid, rate: u32, silence: Option<Bytes>) -> AudioTrack {
+        AudioTrack { segmenter, grid, rate, silence, waiting: std::collections::VecDeque::new(), next: 0 }
     }
 
     pub fn segmenter(&mut self) -> &mut Segmenter {
@@ -262,8 +266,14 @@ impl AudioTrack {
         self.segmenter.poll()
     }
 
-    /// Frame `m`, placed by the grid. Frames before the session's first, and repeated ones, are dropped.
+    /// Frame `m`, placed by the grid; silence where frames before it are missing. Frames before the session's first, and
+    /// repeated ones, are dropped.
     pub fn push(&mut self, now: Mono, m: i64, data: Bytes, stamps: Stamps) {
+        if let Some(silence) = self.silence.clone().filter(|_| m - self.next <= SILENCE_FRAMES_MAX) {
+            for missing in self.next..m {
+                self.push_placed(now, missing, self.grid.place_audio(missing, self.rate), silence.clone(), stamps);
+            }
+        }
         self.push_placed(now, m, self.grid.place_audio(m, self.rate), data, stamps);
     }
 

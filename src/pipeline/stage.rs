@@ -4,8 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::outputs::{AudioTrack, LadderTrack};
 use super::placement;
+use crate::bitstream::aac::silence;
 use crate::bitstream::h264;
 use crate::media::channel::{Channel, ChannelKind, ChannelName, Ladder, SessionId};
 use crate::media::grid::{Ends, Grid, PdtLine};
@@ -527,7 +530,8 @@ impl Stage {
         let init = InitSection::audio(config, AUDIO_BITRATE);
         let cut = if self.source.is_some() { Cut::Source } else { Cut::Audio };
         let segmenter = Segmenter::new(output, init, cut, self.grid, self.line);
-        AudioTrack::new(segmenter, self.grid, config.sample_rate)
+        let silence = silence::frame(config.channels).map(Bytes::from_static);
+        AudioTrack::new(segmenter, self.grid, config.sample_rate, silence)
     }
 
     fn add_audio_outputs(&mut self) {

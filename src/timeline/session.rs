@@ -288,7 +288,7 @@ impl Timeline {
         let leg = self.probe.leg.map(|leg| &self.legs[usize::from(leg)]);
         let named = leg.and_then(|leg| leg.video_config.as_ref()?.rate);
         let configs = leg.is_none_or(|leg| leg.audio_config.iter().all(Option::is_some));
-        !(self.probe.rate.enough(self.facts.profile.is_some(), named) && configs)
+        !(self.probe.rate.enough(self.stored().is_some(), named) && configs)
     }
 
     fn with_running(&mut self, act: impl FnOnce(&mut Running, &mut VecDeque<Out>)) {
@@ -361,16 +361,26 @@ impl Timeline {
         }
     }
 
+    /// The profile of earlier sessions, unless the headers name another rate: then it is another source.
+    fn stored(&self) -> Option<SourceProfile> {
+        let leg = self.probe.leg.map(|leg| &self.legs[usize::from(leg)]);
+        let named = leg.and_then(|leg| leg.video_config.as_ref()?.rate);
+        let same = |rate: FrameRate| {
+            named.is_none_or(|named| Cadence::for_rate(named.hz(), self.facts.mode).rate == rate)
+        };
+        self.facts.profile.filter(|profile| same(profile.rate))
+    }
+
     fn gop_known(&self) -> bool {
         let source = self.facts.kind != ChannelKind::Transcode && !self.probe.audio_only;
-        !source || self.facts.profile.is_some() || self.probe.random_access >= 2
+        !source || self.stored().is_some() || self.probe.random_access >= 2
     }
 
     fn begin(&mut self, now: Now) {
         let Some(leg) = self.probe.leg else { return };
         let state = &self.legs[usize::from(leg)];
         let audio_only = self.probe.audio_only;
-        let stored = self.facts.profile;
+        let stored = self.stored();
         let named = state.video_config.as_ref().and_then(|v| v.rate);
         let (rate, exact) = if audio_only {
             (AUDIO_GRID, false)

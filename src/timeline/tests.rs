@@ -76,10 +76,18 @@ impl Mux {
     }
 
     fn run(&self, facts: Facts) -> Vec<Out> {
+        self.run_named(facts, None)
+    }
+
+    /// The headers name a rate.
+    fn run_named(&self, facts: Facts, named: Option<FrameRate>) -> Vec<Out> {
         let mut units = self.0.clone();
         units.sort_by_key(|(at, unit)| (*at, unit.pid));
         let mut timeline = Timeline::new(facts);
         open(&mut timeline, 48_000);
+        if let TrackConfig::Video(config) = video_config() {
+            timeline.config(0, VIDEO, &TrackConfig::Video(VideoConfig { rate: named, ..config }));
+        }
         let (mut out, mut last) = (Vec::new(), now(0));
         for (at, mut unit) in units {
             last = now(at);
@@ -319,6 +327,21 @@ fn source_cuts_keep_every_promise_at_every_rate_and_gop() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn a_stored_profile_gives_way_to_headers_that_name_another_rate() {
+    let (old, new) = (FrameRate::new(25_000, 1_000), FrameRate::new(30_000, 1_001));
+    let stored = SourceProfile { rate: old, gop: SourceGop::Regular(50) };
+    for kind in [ChannelKind::Transcode, ChannelKind::Transmux] {
+        let mut mux = Mux::default();
+        mux.video(new, 900_000, 0..300, |k| k % 60 == 0);
+        let out = mux.run_named(facts(kind, Some(stored)), Some(new));
+        assert_eq!(ready(&out).grid.cadence.rate, new, "{kind:?}");
+        assert_eq!(ready(&out).grid.cadence.segment, 60, "{kind:?}");
+        let out = mux.run_named(facts(kind, Some(stored)), None);
+        assert_eq!(ready(&out).grid.cadence.rate, old, "{kind:?}: nothing says otherwise in time");
     }
 }
 

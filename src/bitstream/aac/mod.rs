@@ -2,6 +2,7 @@
 
 pub mod adts;
 pub mod asc;
+pub mod silence;
 
 /// Hz by sampling_frequency_index [AAC 1.6.3.4].
 pub const SAMPLE_RATES: [u32; 13] =
