@@ -459,7 +459,8 @@ impl Session {
         stage.release(now.mono);
         let recovered = stage.report(now, &self.config.name);
         self.workers.published(stage.needed_from());
-        if stage.is_live() && (self.state == State::Processing || (self.state == State::Error && recovered)) {
+        let waiting = self.state == State::Processing || (self.state == State::Error && recovered);
+        if waiting && stage.is_live() {
             self.live_since.get_or_insert(now.wall);
             let after = now.mono - self.started;
             self.enter(State::Live, "playable", format!("{:.2} s after the publisher came", after.as_secs_f64()));
