@@ -375,6 +375,21 @@ fn the_tree_holds_nothing_unfinished_or_foreign() {
 }
 
 #[test]
+fn no_large_binary_is_kept() {
+    let listed = std::process::Command::new("git").args(["ls-files", "-z"]).current_dir(root()).output();
+    let listed = listed.expect("git lists the tree").stdout;
+    let mut wrong = Vec::new();
+    for name in listed.split(|b| *b == 0).filter(|n| !n.is_empty()).map(|n| String::from_utf8_lossy(n).into_owned()) {
+        let Ok(bytes) = fs::read(root().join(&name)) else { continue };
+        let binary = bytes.iter().take(8_000).any(|b| *b == 0);
+        if binary && bytes.len() > 256 << 10 && !name.starts_with("tests/media/") {
+            wrong.push(format!("{name}: {} KiB", bytes.len() >> 10));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
 fn the_tester_sees_what_it_must() {
     let code = blank("use crate::{media::grid, time}; // crate::cli\nlet s = \"crate::web\"; crate::serve::x();");
     let names: Vec<String> = named_after(&code, "crate").into_iter().collect();

@@ -365,9 +365,8 @@ impl Timeline {
     fn stored(&self) -> Option<SourceProfile> {
         let leg = self.probe.leg.map(|leg| &self.legs[usize::from(leg)]);
         let named = leg.and_then(|leg| leg.video_config.as_ref()?.rate);
-        let same = |rate: FrameRate| {
-            named.is_none_or(|named| Cadence::for_rate(named.hz(), self.facts.mode).rate == rate)
-        };
+        let same =
+            |rate: FrameRate| named.is_none_or(|named| Cadence::for_rate(named.hz(), self.facts.mode).rate == rate);
         self.facts.profile.filter(|profile| same(profile.rate))
     }
 
