@@ -284,7 +284,15 @@ fn odd_rates_sounds_and_programs_are_carried_whole() {
 /// Every track of the file.
 fn publish_all(file: &Path, url: &str) -> Running {
     let mut command = Command::new("ffmpeg");
-    command.args(["-v", "error", "-re", "-i"]).arg(file).args(["-map", "0", "-c", "copy", "-f", "mpegts", url]);
+    command.args(["-v", "error", "-re", "-i"]).arg(file).args([
+        "-map",
+        "0",
+        "-c",
+        "copy",
+        "-f",
+        "mpegts",
+        &format!("{url}&linger=2"),
+    ]);
     Running(command.stdin(Stdio::null()).spawn().expect("ffmpeg is installed"))
 }
 

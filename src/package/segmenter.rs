@@ -132,8 +132,9 @@ impl Segmenter {
         self.published.pop_front()
     }
 
-    /// A line for parts from `line.from_n` on.
+    /// A line for parts from `line.from_n` on; it replaces one from the same frame.
     pub fn date_line(&mut self, line: PdtLine) {
+        self.lines.pop_back_if(|last| last.from_n == line.from_n);
         if self.lines.len() == LINES_MAX {
             self.lines.pop_front();
         }

@@ -18,6 +18,8 @@ pub(super) struct Pdt {
     reference: Option<(Mono, i64)>,
     window: Mono,
     least: i64,
+    /// No part is published by the line yet.
+    first: bool,
 }
 
 /// The first line: the smallest (arrival - time since the first frame) of the frames seen so far.
@@ -28,7 +30,17 @@ pub(super) fn first_line(from_n: i64, seen: impl Iterator<Item = (Wall, i64)>, p
 
 impl Pdt {
     pub(super) fn new(grid: Grid, line: PdtLine, now: Mono) -> Pdt {
-        Pdt { grid, line, next: None, fitted: now, at_fit: 0, reference: None, window: now, least: i64::MAX }
+        Pdt {
+            grid,
+            line,
+            next: None,
+            fitted: now,
+            at_fit: 0,
+            reference: None,
+            window: now,
+            least: i64::MAX,
+            first: true,
+        }
     }
 
     pub(super) fn ppm(&self) -> i32 {
@@ -43,6 +55,13 @@ impl Pdt {
             self.restart(now);
         }
         let pdt = self.line.at_nanos(&self.grid, nanos(time));
+        let early = pdt.0.saturating_sub(arrival.0);
+        self.first = self.first && max_n < self.line.from_n + i64::from(self.grid.cadence.part);
+        if early > 0 && self.first {
+            // The line was drawn through frames that came late, and nothing is published by it yet.
+            self.line.wall = Wall(self.line.wall.0.saturating_sub(early));
+            return Some(self.line);
+        }
         self.least = self.least.min(arrival.0.saturating_sub(pdt.0));
         if now.since(self.window) < WINDOW {
             return None;
@@ -108,6 +127,22 @@ const SLOPE_STEP_AHEAD: i32 = 10_000;
 mod tests {
     use super::*;
     use crate::media::grid::Cadence;
+    use crate::media::modes::LatencyMode as Mode;
+
+    #[test]
+    fn frames_that_came_late_before_the_first_part_do_not_put_it_into_the_future() {
+        let grid = Grid { cadence: Cadence::for_rate(25.0, Mode::Ultra), msn0: 1 };
+        let late = PdtLine { from_n: 0, wall: Wall(200_000_000), ppm: 0 };
+        let mut pdt = Pdt::new(grid, late, Mono(0));
+        let seen = |pdt: &mut Pdt, n: i64, late: i64| {
+            let arrival = n * 40_000_000 + late;
+            pdt.observe(Mono(arrival.cast_unsigned()), Wall(arrival), n * 3_600, n).map(|line| line.wall.0)
+        };
+        assert_eq!(seen(&mut pdt, 3, 250_000_000), None);
+        assert_eq!(seen(&mut pdt, 4, 90_000_000), Some(90_000_000));
+        assert_eq!(seen(&mut pdt, 9, 20_000_000), Some(20_000_000));
+        assert_eq!(seen(&mut pdt, 10, 0), None, "a part may be published by now");
+    }
     use crate::media::modes::LatencyMode;
 
     const SECOND: i64 = 1_000_000_000;
@@ -122,7 +157,10 @@ mod tests {
             noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let ideal = n * (SECOND / 25) + n * (SECOND / 25) / 1_000_000 * ppm;
             let arrival = ideal + i64::try_from(noise >> 40).unwrap() % 30_000_000;
-            lines.extend(pdt.observe(Mono(arrival.cast_unsigned()), Wall(arrival), n * 3_600, n));
+            if let Some(line) = pdt.observe(Mono(arrival.cast_unsigned()), Wall(arrival), n * 3_600, n) {
+                lines.retain(|before| before.from_n != line.from_n);
+                lines.push(line);
+            }
             let line = lines.iter().rfind(|line| line.from_n <= n).unwrap();
             worst = worst.max((line.at(&grid, n).0 - ideal).abs());
         }

@@ -163,7 +163,8 @@ impl Drop for Running {
 pub(crate) fn ffmpeg_publish(file: &Path, url: &str, more: &[&str]) -> Running {
     let mut command = Command::new("ffmpeg");
     command.args(["-v", "error", "-re"]).args(more).arg("-i").arg(file);
-    command.args(["-c", "copy", "-f", "mpegts", url]).stdin(Stdio::null());
+    // Without lingering libsrt throws away what it has not sent when ffmpeg closes.
+    command.args(["-c", "copy", "-f", "mpegts", &format!("{url}&linger=2")]).stdin(Stdio::null());
     Running(command.spawn().expect("ffmpeg is installed"))
 }
 

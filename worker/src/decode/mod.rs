@@ -64,6 +64,8 @@ pub struct Decode {
     source: Source,
     show: Show<Shot>,
     lateness: Lateness,
+    /// When the newest unit arrived: a picture that waited inside the decoder for the next unit is not late.
+    arrived: Mono,
     outlets: Vec<Outlet>,
     /// Index of the rendition with the fewest pixels.
     lowest: usize,
@@ -111,6 +113,7 @@ impl Decode {
             source,
             show: Show::new(open.start),
             lateness: Lateness::default(),
+            arrived: Mono(0),
             faults: Faults::new(ch, Arc::clone(&shared)),
             open,
             shared,
@@ -173,6 +176,7 @@ impl Decode {
 
     fn unit(&mut self, unit: &Unit) -> Result<(), Error> {
         let quiet = unit.prime || unit.hidden;
+        self.arrived = unit.stamps.received;
         self.tag += 1;
         self.inside.insert(self.tag, Inside { at: unit.at, quiet, stamps: unit.stamps });
         while self.inside.first_key_value().is_some_and(|(tag, _)| *tag < self.tag - INSIDE_MAX) {
@@ -258,7 +262,7 @@ impl Decode {
                 shot.stamps = Stamps { decoded: SystemClock::mono(), ..Stamps::default() };
             }
             if shot.stamps.received != Mono(0) {
-                self.lateness.shown(SystemClock::mono().since(shot.stamps.received));
+                self.lateness.shown(SystemClock::mono().since(self.arrived));
             }
             self.offer(n, &shot);
         }
