@@ -193,7 +193,8 @@ impl ChannelRun {
             name: self.name().clone(),
             kind: self.config.kind,
             mode: self.config.mode,
-            session: session.filter(|s| s.state != State::Ended).or(lingering),
+            // A session that is draining is neither on air nor lingering yet.
+            session: session.clone().filter(|s| s.state != State::Ended).or(lingering).or(session),
         }
     }
 
