@@ -1,8 +1,10 @@
 //! The whole way, from outside: real publishers over SRT into the daemon, the model player on every rendition, every
 //! picture's number read back from the fetched segments.
 
+#[expect(dead_code, reason = "other tests use the rest")]
 #[path = "support/daemon.rs"]
 mod daemon;
+#[expect(dead_code, reason = "other tests use the rest")]
 #[path = "support/follow.rs"]
 mod follow;
 #[path = "support/numbered.rs"]
