@@ -163,8 +163,6 @@ fn each_kind_in_its_mode_from_real_publishers_loses_no_picture() {
     let follow = |name| Follow::start(daemon.http, name);
     let (t, x, h) = (follow("t"), follow("x"), follow("h"));
     let _t = ffmpeg_publish(&clip, &daemon.publish_url("t"), &[]);
-    let _h = ffmpeg_publish(&small, &daemon.publish_url("h"), &[]);
-    let _x = transmit_publish(&small, &daemon.publish_url("x"));
     wait(Duration::from_secs(10), "a publisher", || {
         daemon.log().lines().any(|l| l.contains("publisher_connected") && l.contains("channel=\"t\"")).then_some(())
     });
@@ -175,6 +173,8 @@ fn each_kind_in_its_mode_from_real_publishers_loses_no_picture() {
     let first_part = SystemClock::mono() - connected;
     println!("first part listed {:.2} s after the publisher connected", first_part.as_secs_f64());
     assert!(first_part < Duration::from_secs(2), "first part listed after {first_part:?}");
+    let _h = ffmpeg_publish(&small, &daemon.publish_url("h"), &[]);
+    let _x = transmit_publish(&small, &daemon.publish_url("x"));
 
     let seen = to_the_end(t, "transcode ultra");
     for (name, size) in [("540p", "960x540"), ("360p", "640x360"), ("216p", "384x216")] {

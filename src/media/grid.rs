@@ -111,6 +111,17 @@ pub struct Place {
     pub ends: Ends,
 }
 
+impl Place {
+    /// The first part that this sample, and all before it, do not complete.
+    pub fn edge(self) -> (u64, u32) {
+        match self.ends {
+            Ends::Segment => (self.msn + 1, 0),
+            Ends::Part => (self.msn, self.part + 1),
+            Ends::Nothing => (self.msn, self.part),
+        }
+    }
+}
+
 /// What a sample completes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Ends {

@@ -238,6 +238,7 @@ pub struct AudioTrack {
     silence: Option<Bytes>,
     waiting: std::collections::VecDeque<AudioFrame>,
     next: i64,
+    came: (u64, u32),
 }
 
 struct AudioFrame {
@@ -255,7 +256,7 @@ const AUDIO_WAIT: std::time::Duration = std::time::Duration::from_millis(2_500);
 
 impl AudioTrack {
     pub fn new(segmenter: Segmenter, grid: Grid, rate: u32, silence: Option<Bytes>) -> AudioTrack {
-        AudioTrack { segmenter, grid, rate, silence, waiting: std::collections::VecDeque::new(), next: 0 }
+        AudioTrack { segmenter, grid, rate, silence, waiting: std::collections::VecDeque::new(), next: 0, came: (0, 0) }
     }
 
     pub fn segmenter(&mut self) -> &mut Segmenter {
@@ -283,7 +284,13 @@ impl AudioTrack {
             return;
         }
         self.next = m + 1;
+        self.came = place.edge();
         self.waiting.push_back(AudioFrame { m, place, data, stamps, came: now });
+    }
+
+    /// The part that has not come whole yet.
+    pub fn part_edge(&self) -> (u64, u32) {
+        self.came
     }
 
     /// First frame that did not come yet.

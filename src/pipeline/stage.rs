@@ -28,7 +28,7 @@ use crate::timeline::{Out, Ready, SourceSample};
 const SOURCE_TIMESCALE: u32 = 90_000;
 /// Re-encoded audio: AAC-LC 48 kHz stereo.
 const AUDIO_BITRATE: u64 = 128_000;
-/// A source rendition waits no longer for its ladder: a worker may be gone.
+/// A source rendition waits no longer for ladder and audio: a worker may be gone, a track may be silent.
 const SOURCE_WAIT: Duration = Duration::from_millis(1_000);
 /// BANDWIDTH of a source rendition until it has been measured, bits per second.
 const SOURCE_BANDWIDTH: u64 = 6_000_000;
@@ -83,8 +83,9 @@ pub struct Stage {
     unpaced: bool,
 }
 
-/// The untouched source. Beside a ladder its samples wait until the same part of the ladder is published, so that no
-/// player sees one rendition's edge run ahead of the others'; never longer than `SOURCE_WAIT`.
+/// The untouched source. Its samples wait until the same part of the ladder is published and its audio has come (it
+/// cannot be played before that), so that no player sees one rendition's edge run ahead of the others'; never longer
+/// than `SOURCE_WAIT`.
 struct Source {
     pid: Pid,
     segmenter: Segmenter,
@@ -215,10 +216,7 @@ impl Stage {
                 }
             }
             Out::Gap { track, place, .. } => {
-                let until = match place.ends {
-                    Ends::Segment => (place.msn + 1, 0),
-                    Ends::Part | Ends::Nothing => (place.msn, place.part + 1),
-                };
+                let until = if place.ends == Ends::Segment { place.edge() } else { (place.msn, place.part + 1) };
                 match track {
                     None => self.source.iter_mut().for_each(|s| s.gap(now.mono, until)),
                     Some(track) => {
@@ -351,11 +349,16 @@ impl Stage {
 
     // ── out ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    /// Source pictures whose ladder is published, then audio whose picture is published.
+    /// Source pictures whose ladder is published and whose audio has come, then audio whose picture is published.
     pub fn release(&mut self, now: Mono) {
         // A ladder that is being built has no edge yet: nothing is published before it.
         let ladder = self.video.is_some().then(|| self.ladder.last().map_or((0, 0), LadderTrack::part_edge));
-        self.source.iter_mut().for_each(|source| source.release(now, ladder));
+        let audio = self.audio.iter().filter_map(|audio| match audio {
+            Audio::Passed { out, .. } | Audio::Encoded { out: Some(out), .. } => Some(out.part_edge()),
+            _ => None,
+        });
+        let beside = audio.chain(ladder).min();
+        self.source.iter_mut().for_each(|source| source.release(now, beside));
         let edge = self.source.as_ref().map(|source| source.edge).or(ladder);
         for audio in &mut self.audio {
             if let Audio::Passed { out, .. } | Audio::Encoded { out: Some(out), .. } = audio {
@@ -572,18 +575,14 @@ impl Stage {
 }
 
 impl Source {
-    /// Publishes what lies before part `ladder` or has waited long enough; everything if there is no ladder.
-    fn release(&mut self, now: Mono, ladder: Option<(u64, u32)>) {
+    /// Publishes what lies before part `beside` or has waited long enough; everything if there is nothing beside it.
+    fn release(&mut self, now: Mono, beside: Option<(u64, u32)>) {
         while let Some((_, sample)) = self.waiting.pop_front_if(|(came, sample)| {
-            let due = ladder.is_none_or(|edge| (sample.place.msn, sample.place.part) < edge);
+            let due = beside.is_none_or(|edge| (sample.place.msn, sample.place.part) < edge);
             due || now - *came >= SOURCE_WAIT
         }) {
             let place = sample.place;
-            self.edge = match place.ends {
-                Ends::Segment => (place.msn + 1, 0),
-                Ends::Part => (place.msn, place.part + 1),
-                Ends::Nothing => (place.msn, place.part),
-            };
+            self.edge = place.edge();
             let stamps = Stamps { received: sample.unit.received, ..Stamps::default() };
             let data = h264::to_length_prefixed(&sample.unit.data);
             let (dts, duration, cto, sync) = (sample.dts, sample.duration, sample.cto, sample.unit.random_access);

@@ -20,8 +20,13 @@ use crate::time::Mono;
 const CH: u32 = 0;
 /// Units went in and nothing was decoded for this long: the worker hangs, whatever it says.
 const STUCK: Duration = Duration::from_secs(3);
-/// Frames that may be on their way to the worker, as time: more wait here, where commands can overtake them.
+/// Units that may be inside the worker, as time: more wait here, where commands can overtake them. Counted, not
+/// measured by N: behind a hole in the source the next unit is far ahead of what was shown.
 const AHEAD: Duration = Duration::from_millis(700);
+/// Fewer than this never wait: a decoder may hold so many for reordering [AVC A.3.1].
+const AHEAD_MIN: usize = 18;
+/// A unit that gave no picture by then gives none.
+const NO_PICTURE: Duration = Duration::from_secs(2);
 /// A new worker has a backlog to catch up with: nothing is shed or skipped for lag meanwhile.
 const GRACE: Duration = Duration::from_secs(3);
 /// First wait before a failed worker is tried again; doubled up to `RETRY_MAX`.
@@ -87,8 +92,8 @@ pub struct Workers {
     /// Video units that wait until the worker has come closer.
     pending: VecDeque<Unit>,
     pending_bytes: usize,
-    /// Largest N handed to the worker.
-    handed: i64,
+    /// N of the units handed to the worker whose frames are not shown yet, and when they were handed.
+    flight: Vec<(i64, Mono)>,
     grace: Mono,
     retry: Option<(Mono, Duration)>,
     encoder_delay: i64,
@@ -113,7 +118,7 @@ impl Workers {
             overrun: false,
             pending: VecDeque::new(),
             pending_bytes: 0,
-            handed: -1,
+            flight: Vec::new(),
             grace: now,
             retry: None,
             encoder_delay: 0,
@@ -164,7 +169,7 @@ impl Workers {
         }
         let history: Vec<Unit> = self.history.replay(start).collect();
         for unit in history {
-            self.handed = self.handed.max(unit.at);
+            self.flight.push((unit.at, now));
             self.tell(&ToWorker::Unit { ch: CH, unit });
         }
     }
@@ -189,15 +194,13 @@ impl Workers {
 
     /// Hands waiting units to the worker as far as it has come.
     fn hand_over(&mut self, now: Mono) {
-        let ahead = (AHEAD.as_secs_f64() * self.rate_hz).ceil() as i64;
+        let ahead = ((AHEAD.as_secs_f64() * self.rate_hz).ceil() as usize).max(AHEAD_MIN);
         let held_back = !self.is_unpaced() && now > self.grace;
-        while let Some(unit) = self.pending.front() {
-            if held_back && unit.at.max(self.handed) > self.progress.next + ahead {
-                return;
-            }
+        self.flight.retain(|(at, handed)| *at >= self.progress.next && now - *handed < NO_PICTURE);
+        while !held_back || self.flight.len() < ahead {
             let Some(unit) = self.pending.pop_front() else { return };
             self.pending_bytes -= unit.data.len();
-            self.handed = self.handed.max(unit.at);
+            self.flight.push((unit.at, now));
             self.fed = now;
             self.tell(&ToWorker::Unit { ch: CH, unit });
         }
@@ -296,7 +299,7 @@ impl Workers {
         self.moved = now;
         self.fed = now;
         self.grace = now + GRACE;
-        self.handed = -1;
+        self.flight.clear();
         self.pending.clear();
         self.pending_bytes = 0;
         match Worker::spawn(&self.program, now) {
@@ -353,9 +356,10 @@ impl Workers {
         }
     }
 
-    /// Lag: frames sent and not shown yet, beyond what decoder order accounts for.
+    /// Lag: units that came and whose frames are not shown yet, beyond what decoder order accounts for.
     fn govern(&mut self, now: Mono) {
-        let frames = (self.sent - self.progress.next - 4).max(0);
+        let inside = self.flight.iter().filter(|(at, _)| *at >= self.progress.next).count();
+        let frames = (inside + self.pending.len()).saturating_sub(4);
         let lag = Duration::from_secs_f64(frames as f64 / self.rate_hz);
         self.governor.lag(now, lag);
     }
