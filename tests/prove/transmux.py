@@ -6,9 +6,10 @@ import time
 from figures import *
 
 CHANNELS = 10
-# The window of 15 segments of 2 s is full before the measuring starts.
-FILL, MEASURE = (45, 15) if SHORT else (60, 30)
-MEDIA_SECONDS = 30
+# The window (15 segments of 2 s) and what stays available behind it for as long again [HLS 6.2.2] are full before the
+# measuring starts.
+FILL, MEASURE = (70, 15) if SHORT else (75, 30)
+LISTED_SECONDS, HELD_SECONDS = 30, 62
 
 
 def measure(pids, name):
@@ -44,7 +45,7 @@ def peers(clip):
             out = os.path.join(folder, str(n))
             os.makedirs(out)
             listen = f"srt://127.0.0.1:{21000 + n}?mode=listener&latency=120000"
-            command = ["ffmpeg", "-nostdin", "-v", "error", "-i", listen, "-c", "copy", "-f", "hls", "-hls_time", "2",
+            command = ["ffmpeg", "-nostdin", "-v", "error", "-i", listen, "-c", "copy", "-bsf:a", "aac_adtstoasc", "-f", "hls", "-hls_time", "2",
                        "-hls_list_size", "15", "-hls_flags", "delete_segments", "-hls_segment_type", "fmp4",
                        os.path.join(out, "index.m3u8")]
             listeners.append(Process(command))
@@ -62,10 +63,13 @@ def peers(clip):
 clip_path = clip_720()
 ours_cpu, ours_rss = ours(clip_path)
 peer_cpu, peer_rss = peers(clip_path)
-media = os.path.getsize(clip_path) / 20 * MEDIA_SECONDS * CHANNELS / 2**20
+per_second = os.path.getsize(clip_path) / 20 * CHANNELS / 2**20
+media, listed = per_second * HELD_SECONDS, per_second * LISTED_SECONDS
 print("## Ten transmux channels, 720p 4 Mb/s, SRT in, LL-HLS out\n")
 print(f"Steady state over {MEASURE} s; ffmpeg writes plain HLS (no parts) to memory-backed files.\n")
 print("| | CPU-s per second | x of ffmpeg | aim | RSS MiB | aim |\n|---|---|---|---|---|---|")
 print(f"| rung serve, one process | {ours_cpu:.4f} | {ours_cpu / peer_cpu:.2f} | <= 0.085 {verdict(ours_cpu <= 0.085)} | "
-      f"{ours_rss:.0f} | <= {media * 1.3:.0f} (30 s of media, {media:.0f}, + 30 %) {verdict(ours_rss <= media * 1.3)} |")
-print(f"| ten ffmpeg -c copy -f hls | {peer_cpu:.4f} | 1.00 | - | {peer_rss:.0f} + {media:.0f} in files | - |")
+      f"{ours_rss:.0f} | <= {media * 1.3:.0f} {verdict(ours_rss <= media * 1.3)} |")
+print(f"| ten ffmpeg -c copy -f hls | {peer_cpu:.4f} | 1.00 | - | {peer_rss:.0f} + {listed:.0f} of files | - |")
+print(f"\nThe aim for memory is the media held plus 30 %: {HELD_SECONDS} s are held, {media:.0f} MiB; half of it is listed, "
+      f"the other half left the playlist no longer ago than its length [HLS 6.2.2]. RSS / media held: {ours_rss / media:.2f}.")
