@@ -16,8 +16,8 @@ use rung::ingest::srt::{
     PublishStats, PublisherStats, SrtUrl,
 };
 use rung::ingest::{PublisherId, Roster, RosterEntry};
-use rung::media::key::KeyDigest;
 use rung::media::channel::{ChannelName, Takeover};
+use rung::media::key::KeyDigest;
 use rung::time::{Mono, SystemClock};
 
 /// Nothing in these tests may take longer.
