@@ -8,9 +8,9 @@ BUILD_PACKAGES := build-essential pkg-config clang libclang-dev libavcodec-dev l
 	libswresample-dev libavfilter-dev
 RUN_PACKAGES := ffmpeg srt-tools chromium fonts-dejavu-core curl
 
-# A test or a bench may panic, print and read a clock.
+# A test or a bench may panic, print, read a clock, and use a part of what tests share.
 TEST_LINTS := -A clippy::unwrap_used -A clippy::print_stdout -A clippy::print_stderr \
-	-A clippy::disallowed_types -A clippy::disallowed_methods -A clippy::let_underscore_must_use
+	-A clippy::disallowed_types -A clippy::disallowed_methods -A clippy::let_underscore_must_use -A dead_code
 
 WEB := src/web
 RELEASE := target/release

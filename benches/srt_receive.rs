@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use nix::sys::resource::{UsageWho, getrusage};
 use rung::ingest::srt::{Event, PAYLOAD, Passphrase, Port, PortConfig, Publish, SrtUrl};
-use rung::ingest::{KeyDigest, Roster, RosterEntry};
+use rung::ingest::{Roster, RosterEntry};
 use rung::media::channel::{ChannelName, Takeover};
+use rung::media::key::KeyDigest;
 use rung::time::SystemClock;
 
 const BITS_PER_SECOND: u64 = 4_000_000;

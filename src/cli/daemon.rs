@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Failure;
 use crate::control::config::{Loaded, LogFormat};
 use crate::ingest::srt::{Passphrase, Port, PortConfig};
-use crate::ingest::{KeyDigest, Roster, RosterEntry};
+use crate::ingest::{Roster, RosterEntry};
 use crate::media::modes::LatencyMode;
 use crate::package::origin::Origin;
 use crate::pipeline::shard::{Setup, Shard, Watcher};
@@ -132,8 +132,7 @@ fn srt_port(loaded: &Loaded) -> Result<Port, Failure> {
         ..PortConfig::default()
     };
     let entries = loaded.channels.iter().map(|c| {
-        let entry =
-            RosterEntry { key: KeyDigest::from_digest(c.key_sha256), takeover: c.channel.takeover, stopped: false };
+        let entry = RosterEntry { key: c.key, takeover: c.channel.takeover, stopped: false };
         (c.channel.name.clone(), entry)
     });
     let roster = Roster(entries.collect());

@@ -11,10 +11,11 @@ use super::daemon::Daemon;
 use super::probe::{ask, load_of};
 use super::studio;
 use super::{Failure, print, status_line};
-use crate::control::config::{Config, Configured, Loaded, hash_key};
+use crate::control::config::{Config, Configured, Loaded};
 use crate::demux::{Demuxer, Event};
 use crate::media::channel::{Channel, ChannelKind, ChannelName, Ladder, Rendition, Takeover};
 use crate::media::grid::Cadence;
+use crate::media::key::KeyDigest;
 use crate::media::modes::LatencyMode;
 use crate::media::track::TrackConfig;
 use crate::pipeline::status::{ChannelStatus, State};
@@ -183,7 +184,7 @@ fn configured(name: &str, key: &str, mode: LatencyMode, plan: &Plan) -> Configur
         takeover: Takeover::IfSilent,
         preset: Some(plan.preset.to_owned()),
     };
-    Configured { channel, key_sha256: hash_key(key) }
+    Configured { channel, key: KeyDigest::of(key) }
 }
 
 /// Rows of the first picture in a file.

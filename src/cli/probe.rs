@@ -32,8 +32,8 @@ impl Probe {
             return Ok(());
         }
         print(&format!("GPU       {}", caps.gpu));
-        print(&format!("software  {}", caps.backend));
-        print(&format!("          {} CPUs, {}; sandbox: {}", caps.cpus, caps.simd, caps.sandbox));
+        print(&format!("software  {}", caps.backend.trim_start_matches("software: ")));
+        print(&format!("          {} CPUs, {}; {}", caps.cpus, caps.simd, caps.sandbox));
         print(&format!("          encodes {} frames of 640x360 per CPU-second", caps.encode_fps_360));
         for (height, fast) in [(1080, false), (720, false), (540, false)] {
             let (load, names) = load_of(&caps, &Ladder::default_for(height, fast));

@@ -1,12 +1,12 @@
 //! `rung.toml` (+ `rung.d/*.toml` beside it): every key has a default, unknown keys are refused with the nearest known one.
 
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::media::channel::{Channel, ChannelKind, ChannelName, Ladder, Takeover};
+use crate::media::key::{KeyDigest, is_publish_key};
 use crate::media::modes::LatencyMode;
 
 /// The whole configuration. `Config::default()` is an empty file.
@@ -186,7 +186,7 @@ impl std::error::Error for ConfigError {}
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Configured {
     pub channel: Channel,
-    pub key_sha256: [u8; 32],
+    pub key: KeyDigest,
 }
 
 /// A configuration that was read, checked and resolved: every file it names has been read.
@@ -305,7 +305,7 @@ fn resolve(config: Config, path: &Path) -> Result<Loaded, ConfigError> {
 
 fn resolve_channel(entry: &BootstrapChannel, path: &Path, folder: &Path) -> Result<Configured, ConfigError> {
     let wrong = |what: String| error(path, None, format!("channel \"{}\": {what}", entry.name));
-    let key_sha256 = match (&entry.key_file, &entry.key_sha256) {
+    let digest = match (&entry.key_file, &entry.key_sha256) {
         (Some(_), Some(_)) => return Err(wrong("give key_file or key_sha256, not both".into())),
         (None, None) => {
             return Err(wrong(
@@ -323,9 +323,9 @@ fn resolve_channel(entry: &BootstrapChannel, path: &Path, folder: &Path) -> Resu
                     key.len()
                 )));
             }
-            hash_key(&key)
+            KeyDigest::of(&key)
         }
-        (None, Some(hex)) => unhex(hex)
+        (None, Some(hex)) => KeyDigest::from_hex(hex)
             .ok_or_else(|| wrong("key_sha256 wants 64 hexadecimal digits, as sha256sum prints them".into()))?,
     };
     if entry.kind == ChannelKind::Transmux && entry.ladder.is_some() {
@@ -346,7 +346,7 @@ fn resolve_channel(entry: &BootstrapChannel, path: &Path, folder: &Path) -> Resu
         takeover: entry.takeover,
         preset: entry.preset.map(|p| p.name().to_owned()),
     };
-    Ok(Configured { channel, key_sha256 })
+    Ok(Configured { channel, key: digest })
 }
 
 fn check_ladder(ladder: &Ladder) -> Result<(), String> {
@@ -378,29 +378,6 @@ fn check_ladder(ladder: &Ladder) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// SHA-256 of a publish key: the only form that is kept.
-pub fn hash_key(key: &str) -> [u8; 32] {
-    Sha256::digest(key.as_bytes()).into()
-}
-
-/// 26 characters of a-z and 0-9.
-pub fn is_publish_key(key: &str) -> bool {
-    key.len() == 26 && key.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
-}
-
-fn unhex(text: &str) -> Option<[u8; 32]> {
-    let digits = text.as_bytes();
-    if digits.len() != 64 {
-        return None;
-    }
-    let mut out = [0u8; 32];
-    for (byte, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
-        let nibble = |d: u8| char::from(d).to_digit(16);
-        *byte = u8::try_from(nibble(pair[0])? * 16 + nibble(pair[1])?).ok()?;
-    }
-    Some(out)
 }
 
 fn first_line(config: &Path, file: &Path, what: &str) -> Result<String, ConfigError> {
@@ -485,7 +462,7 @@ mod tests {
     fn drop_ins_override_and_channels_add_up() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let file = folder.path().join("rung.toml");
-        let key = hash_key("abcdefghijklmnopqrstuvwx12").iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let key = "60".repeat(32);
         std::fs::write(&file, format!("[[bootstrap.channel]]\nname = \"a\"\nkey_sha256 = \"{key}\""))
             .expect("writable");
         std::fs::create_dir(folder.path().join("rung.d")).expect("writable");
@@ -495,6 +472,6 @@ mod tests {
         let loaded = Loaded::read(&file).expect("valid");
         assert_eq!(loaded.config.http.listen.port(), 81);
         assert_eq!(loaded.channels.len(), 2);
-        assert_eq!(loaded.channels[0].key_sha256, hash_key("abcdefghijklmnopqrstuvwx12"));
+        assert_eq!(Some(loaded.channels[0].key), KeyDigest::from_hex(&key));
     }
 }

@@ -10,23 +10,5 @@ pub mod admission;
 pub mod source;
 pub mod srt;
 
-use std::fmt;
-
-pub use admission::{Admission, Directory, KeyDigest, Refusal, Roster, RosterEntry};
+pub use admission::{Admission, Directory, Refusal, Roster, RosterEntry};
 pub use source::{Leg, PublisherId};
-
-/// A value that logs must not show: keys, passphrases, addresses. Prints `***`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Redacted<T>(pub T);
-
-impl<T> fmt::Debug for Redacted<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl<T> fmt::Display for Redacted<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}

@@ -15,8 +15,9 @@ use rung::ingest::srt::{
     Closing, Connected, Event, PAYLOAD, Passphrase, Port, PortConfig, PortCounters, Publish, PublishEnd, PublishEvent,
     PublishStats, PublisherStats, SrtUrl,
 };
-use rung::ingest::{KeyDigest, PublisherId, Roster, RosterEntry};
+use rung::ingest::{PublisherId, Roster, RosterEntry};
 use rung::media::channel::{ChannelName, Takeover};
+use rung::media::key::KeyDigest;
 use rung::time::{Mono, SystemClock};
 
 /// Nothing in these tests may take longer.

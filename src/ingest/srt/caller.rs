@@ -124,9 +124,10 @@ impl Publish {
     pub fn connect(now: Mono, url: &SrtUrl, peer: SocketAddr) -> io::Result<Publish> {
         let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidInput, what);
         let size = if url.key_length == 32 { KeySize::Aes256 } else { KeySize::Aes128 };
-        let crypto = url.passphrase.as_ref().map(|p| CryptoConfig::new(p.0.clone().into_bytes(), size)).transpose();
+        let crypto =
+            url.passphrase.as_ref().map(|p| CryptoConfig::new(p.expose().clone().into_bytes(), size)).transpose();
         let config = CallerConfig {
-            stream_id: url.stream_id.0.clone(),
+            stream_id: url.stream_id.expose().clone(),
             latency: url.latency,
             crypto: crypto.map_err(|e| invalid(e.to_string()))?,
             send: SendConfig {

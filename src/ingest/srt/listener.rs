@@ -15,11 +15,11 @@ use super::sniff::{self, Conclusion, FullAck};
 use super::socket::{Epoch, Outgoing};
 use super::stats::{PublisherStats, version};
 use super::streamid::StreamId;
-use crate::ingest::Redacted;
 use crate::ingest::admission::{Admission, Directory, Refusal, Tries};
 use crate::ingest::source::{Claim, Leg, PublisherId, Sources};
 use crate::media::channel::ChannelName;
 use crate::media::limits::PEER_IDLE;
+use crate::telemetry::Redacted;
 use crate::time::Mono;
 
 /// Events that wait for the shard. It drains them after each `run`, which makes far fewer.
@@ -382,7 +382,7 @@ impl Listener {
             return Err((None, Refusal::TooManyTries));
         }
         let wanted = StreamId::parse(stream_id).map_err(|refusal| (None, refusal))?;
-        let admission = self.directory.admit(&wanted.channel, &wanted.key.0, wanted.leg).map_err(|refusal| {
+        let admission = self.directory.admit(&wanted.channel, wanted.key.expose(), wanted.leg).map_err(|refusal| {
             let known = refusal != Refusal::Denied;
             (ChannelName::new(&wanted.channel).ok().filter(|_| known), refusal)
         })?;
@@ -425,7 +425,7 @@ impl Listener {
             publisher: id,
             channel,
             leg,
-            peer: Redacted(peer),
+            peer: Redacted::new(peer),
             latency,
             peer_version: version(conclusion.version),
             key_bits: u16::from(conclusion.key_length) * 8,
@@ -460,7 +460,7 @@ impl Listener {
         self.counters.refused += 1;
         if self.events.len() < EVENTS_MAX {
             let Refused { code, why } = refused;
-            self.events.push_back(Event::Refused { peer: Redacted(peer), channel, code, why });
+            self.events.push_back(Event::Refused { peer: Redacted::new(peer), channel, code, why });
         }
     }
 

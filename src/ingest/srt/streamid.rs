@@ -2,7 +2,8 @@
 //!
 //! Two forms: `#!::r=<channel>,k=<key>,m=publish[,leg=a|b]` and `<channel>/<key>[/a|b]`.
 
-use crate::ingest::{Leg, Redacted, Refusal};
+use crate::ingest::{Leg, Refusal};
+use crate::telemetry::Redacted;
 
 /// A well-formed request to publish. Nothing in it is checked yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +62,7 @@ impl StreamId {
         if channel.is_empty() || key.is_empty() {
             return Err(Refusal::Denied);
         }
-        Ok(StreamId { channel: channel.to_owned(), key: Redacted(key.to_owned()), leg })
+        Ok(StreamId { channel: channel.to_owned(), key: Redacted::new(key.to_owned()), leg })
     }
 }
 
@@ -79,7 +80,7 @@ mod tests {
 
     fn good(text: &str) -> (String, String, Leg) {
         let id = StreamId::parse(text.as_bytes()).unwrap();
-        (id.channel, id.key.0, id.leg)
+        (id.channel, id.key.into_inner(), id.leg)
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
-use crate::ingest::Redacted;
+use crate::telemetry::Redacted;
 
 /// A publish address. Its `Display` shows neither stream id nor passphrase.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,15 +48,15 @@ impl SrtUrl {
         let url = SrtUrl {
             host: host.to_owned(),
             port,
-            stream_id: Redacted(option("streamid").unwrap_or_default().to_owned()),
-            passphrase: option("passphrase").filter(|p| !p.is_empty()).map(|p| Redacted(p.to_owned())),
+            stream_id: Redacted::new(option("streamid").unwrap_or_default().to_owned()),
+            passphrase: option("passphrase").filter(|p| !p.is_empty()).map(|p| Redacted::new(p.to_owned())),
             key_length: key_length(option("pbkeylen"))?,
             latency: latency(option("latency"))?,
         };
-        if url.passphrase.as_ref().is_some_and(|p| !(10..=79).contains(&p.0.len())) {
+        if url.passphrase.as_ref().is_some_and(|p| !(10..=79).contains(&p.expose().len())) {
             return Err("an SRT passphrase has 10 to 79 bytes".to_owned());
         }
-        if url.stream_id.0.len() > 512 {
+        if url.stream_id.expose().len() > 512 {
             return Err("an SRT stream id has at most 512 bytes".to_owned());
         }
         Ok(url)
@@ -65,7 +65,7 @@ impl SrtUrl {
     /// The same address for stream `number`: `{n}` in the stream id becomes the number.
     #[must_use]
     pub fn numbered(&self, number: u32) -> SrtUrl {
-        let stream_id = Redacted(self.stream_id.0.replace("{n}", &number.to_string()));
+        let stream_id = Redacted::new(self.stream_id.expose().replace("{n}", &number.to_string()));
         SrtUrl { stream_id, ..self.clone() }
     }
 
@@ -144,12 +144,12 @@ mod tests {
             SrtUrl::parse("srt://[::1]:9000?streamid=#!::r=news,k=key,m=publish&latency=200&pbkeylen=32").unwrap();
         assert_eq!((plain.host.as_str(), plain.port, plain.key_length), ("::1", 9000, 32));
         assert_eq!(plain.latency, Duration::from_millis(200));
-        assert_eq!(plain.stream_id.0, "#!::r=news,k=key,m=publish");
+        assert_eq!(plain.stream_id.expose(), "#!::r=news,k=key,m=publish");
         let coded =
             SrtUrl::parse("srt://box:1?streamid=%23!::r%3Dnews%2Ck=k%C3%A9y&passphrase=100%25+long%zz").unwrap();
-        assert_eq!(coded.stream_id.0, "#!::r=news,k=kéy");
-        assert_eq!(coded.passphrase.unwrap().0, "100%+long%zz");
-        assert_eq!(SrtUrl::parse("srt://h:1?streamid=ch-{n}/k").unwrap().numbered(7).stream_id.0, "ch-7/k");
+        assert_eq!(coded.stream_id.expose(), "#!::r=news,k=kéy");
+        assert_eq!(coded.passphrase.unwrap().expose(), "100%+long%zz");
+        assert_eq!(SrtUrl::parse("srt://h:1?streamid=ch-{n}/k").unwrap().numbered(7).stream_id.expose(), "ch-7/k");
     }
 
     #[test]
