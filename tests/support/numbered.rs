@@ -4,6 +4,7 @@
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 const BLOCKS: usize = 34;
 
@@ -18,6 +19,9 @@ pub(crate) struct Drawn {
 
 /// A transport stream of numbered pictures, made once: `audio` are inputs, `encode` everything up to the output.
 pub(crate) fn clip(name: &str, drawn: Drawn, audio: &[&str], encode: &str) -> PathBuf {
+    // Two tests of one process may want the same clip.
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("clips");
     std::fs::create_dir_all(&folder).expect("writable target folder");
     let file = folder.join(name);
