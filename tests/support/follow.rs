@@ -84,7 +84,8 @@ fn follow(http: SocketAddr, playlist: &str, stop: &AtomicBool) -> Followed {
     let mut seen = Followed::default();
     let (send, receive): (SyncSender<Answer>, Receiver<Answer>) = sync_channel(256);
     let mut out = 0;
-    while !stop.load(Ordering::Relaxed) && !(player.report().ended && out == 0) {
+    let over = |player: &Player, out: usize| player.report().ended && out == 0;
+    while !stop.load(Ordering::Relaxed) && !over(&player, out) {
         while let Some(fetch) = player.poll(SystemClock.now()) {
             out += 1;
             let send = send.clone();
