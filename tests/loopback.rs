@@ -385,7 +385,8 @@ fn sessions_end_begin_again_change_publishers_and_keep_their_numbers() {
     println!("legs: {:?}", seen.report);
     seen.assert_satisfied("leg b carries on");
     assert_eq!(session(&daemon, "legs").1, before_switch, "one session");
-    assert_eq!((seen.report.ended, seen.report.gaps, seen.report.discontinuities), (true, 0, 0), "{:?}", seen.report);
+    let r = &seen.report;
+    assert_eq!((r.ended, r.gaps, r.discontinuities), (true, 0, 0), "{r:?}: {:#?}", seen.gaps());
     let seen = to_the_end(encrypted, "encrypted");
     seen.rendition("source").assert_consecutive("encrypted");
     assert!(locked.log().contains("AES-256"), "{}", locked.log());

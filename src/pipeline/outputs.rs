@@ -288,6 +288,17 @@ impl AudioTrack {
         self.waiting.push_back(AudioFrame { m, place, data, stamps, came: now });
     }
 
+    /// Nothing comes before part `until`. On the grid the next frame brings its silence with it; else it is GAP, behind
+    /// what waits.
+    pub fn gap(&mut self, now: Mono, until: (u64, u32), on_grid: bool) {
+        if on_grid && self.silence.is_some() {
+            return;
+        }
+        self.release(now, None);
+        self.came = self.came.max(until);
+        self.segmenter.gap(now, until);
+    }
+
     /// The part that has not come whole yet.
     pub fn part_edge(&self) -> (u64, u32) {
         self.came
@@ -313,9 +324,7 @@ impl AudioTrack {
 
     /// The source's timeline broke: what waits belongs before it.
     pub fn break_at(&mut self, now: Mono, line: Option<PdtLine>) {
-        while let Some(frame) = self.waiting.pop_front() {
-            self.publish(now, frame);
-        }
+        self.release(now, None);
         self.segmenter.discontinuity(now, None, line);
     }
 
@@ -337,9 +346,7 @@ impl AudioTrack {
     }
 
     pub fn end(&mut self, now: Mono) {
-        while let Some(frame) = self.waiting.pop_front() {
-            self.publish(now, frame);
-        }
+        self.release(now, None);
         self.segmenter.end(now);
     }
 
@@ -347,5 +354,71 @@ impl AudioTrack {
         let sample =
             Sample { dts: frame.m * 1024, duration: 1024, cto: 0, sync: true, data: frame.data, stamps: frame.stamps };
         self.segmenter.push(now, sample, frame.place);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bitstream::aac::silence;
+    use crate::media::channel::SessionId;
+    use crate::media::grid::Cadence;
+    use crate::media::modes::LatencyMode;
+    use crate::media::track::{AudioConfig, Codec};
+    use crate::package::segmenter::Cut;
+    use crate::package::window::{Kind, RETAINED_BYTES_MAX, RenditionOutput, RenditionSpec, Targets};
+    use crate::time::Wall;
+
+    fn track(silent: bool) -> AudioTrack {
+        let grid = Grid { cadence: Cadence::for_rate(25.0, LatencyMode::Ultra), msn0: 100 };
+        let line = PdtLine { from_n: 0, wall: Wall(0), ppm: 0 };
+        let config = AudioConfig {
+            codec: Codec::Aac,
+            object_type: 2,
+            sample_rate: 48_000,
+            channels: 2,
+            asc: Bytes::from_static(&[0x11, 0x90]),
+        };
+        let output = RenditionOutput::new(RenditionSpec {
+            session: SessionId::new(ulid::Ulid::from_parts(1, 1)),
+            name: "a-und-1".into(),
+            kind: Kind::Audio { language: None, default: true },
+            targets: Targets::ladder(LatencyMode::Ultra, grid.cadence, None),
+            independent_segments: true,
+            bandwidth_cap: 128_000,
+            retained_bytes_max: RETAINED_BYTES_MAX,
+        });
+        let segmenter = Segmenter::new(output, InitSection::audio(&config, 128_000), Cut::Audio, grid, line);
+        let silence = silence::frame(2).map(Bytes::from_static).filter(|_| silent);
+        AudioTrack::new(segmenter, grid, 48_000, silence)
+    }
+
+    /// Frames 0 to 9 and from 60 on, with the timeline's word that whole parts between them are empty; the parts.
+    fn with_a_hole(silent: bool) -> Vec<PartPublished> {
+        let (mut track, now) = (track(silent), Mono(1_000_000_000));
+        let frame = Bytes::from_static(&[1; 100]);
+        for m in (0..10).chain(60..120) {
+            if m == 60 {
+                track.gap(now, (100, 3), true);
+            }
+            track.push(now, m, frame.clone(), Stamps::default());
+        }
+        track.release(now, None);
+        std::iter::from_fn(|| track.poll()).collect()
+    }
+
+    #[test]
+    fn a_hole_in_passed_audio_is_silence_and_no_gap() {
+        let parts = with_a_hole(true);
+        assert!(parts.iter().all(|part| !part.gap), "{parts:?}");
+        let samples: usize = parts.iter().map(|part| part.samples).sum();
+        assert!(parts.len() >= 5 && samples >= 94, "each frame of the grid is there: {parts:?}");
+    }
+
+    #[test]
+    fn without_silence_a_gap_stands_behind_the_frames_that_wait() {
+        let parts = with_a_hole(false);
+        assert_eq!(parts[0].samples, 10, "what waited came before the hole: {parts:?}");
+        assert!(parts[1..3].iter().all(|part| part.gap), "{parts:?}");
     }
 }

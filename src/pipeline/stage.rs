@@ -220,8 +220,9 @@ impl Stage {
                 match track {
                     None => self.source.iter_mut().for_each(|s| s.gap(now.mono, until)),
                     Some(track) => {
+                        let on_grid = self.source.is_none();
                         if let Some(Audio::Passed { out, .. }) = self.audio.get_mut(usize::from(track)) {
-                            out.segmenter().gap(now.mono, until);
+                            out.gap(now.mono, until, on_grid);
                         }
                     }
                 }

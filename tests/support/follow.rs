@@ -160,6 +160,20 @@ impl Followed {
         self.renditions.get(name).unwrap_or_else(|| panic!("no {name} among {:?}", self.renditions.keys()))
     }
 
+    /// Segments and parts listed as GAP, by rendition, as far as the newest playlists name them.
+    pub(crate) fn gaps(&self) -> Vec<(String, String)> {
+        let mut gaps = Vec::new();
+        for (name, fetched) in &self.renditions {
+            let lines = fetched.playlist.lines().filter(|l| l.contains("GAP"));
+            gaps.extend(lines.map(|line| (name.clone(), line.to_owned())));
+            let segments = fetched.playlist.split("#EXT-X-GAP").skip(1);
+            gaps.extend(
+                segments.filter_map(|s| Some((name.clone(), s.lines().find(|l| !l.starts_with('#'))?.to_owned()))),
+            );
+        }
+        gaps
+    }
+
     /// The line of the multivariant playlist that leads to `name`.
     pub(crate) fn variant(&self, name: &str) -> String {
         let uri = format!("{name}.m3u8");
