@@ -88,7 +88,8 @@ fn to_the_end(follow: Follow, what: &str) -> Followed {
     println!("{what}: {:?}", seen.report);
     seen.assert_satisfied(what);
     assert!(seen.report.ended, "{what}: no ENDLIST: {:?}", seen.report);
-    assert_eq!((seen.report.gaps, seen.report.discontinuities), (0, 0), "{what}: {:?}", seen.report);
+    let r = &seen.report;
+    assert_eq!((r.gaps, r.discontinuities), (0, 0), "{what}: {r:?}: {:#?}", seen.gaps());
     seen
 }
 
