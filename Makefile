@@ -6,7 +6,7 @@ SHELL := /bin/bash
 # The one list of packages. BUILD: to compile. RUN: for tests, figures and the demo's player.
 BUILD_PACKAGES := build-essential pkg-config clang libclang-dev libavcodec-dev libavutil-dev libswscale-dev \
 	libswresample-dev libavfilter-dev
-RUN_PACKAGES := ffmpeg srt-tools chromium fonts-dejavu-core curl
+RUN_PACKAGES := ffmpeg srt-tools chromium fonts-dejavu-core curl python3
 
 # A test or a bench may panic, print, read a clock, and use a part of what tests share.
 TEST_LINTS := -A clippy::unwrap_used -A clippy::print_stdout -A clippy::print_stderr \
