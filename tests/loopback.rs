@@ -152,6 +152,10 @@ fn assert_audio(seen: &Followed, what: &str, rendition: &str, rate: u32, channel
 
 #[test]
 fn each_kind_in_its_mode_from_real_publishers_loses_no_picture() {
+    daemon::with_room(each_kind_in_its_mode_from_real_publishers_loses_no_picture_once);
+}
+
+fn each_kind_in_its_mode_from_real_publishers_loses_no_picture_once() {
     let _alone = alone();
     let clip = natural(26);
     let small = plain(26);
@@ -200,6 +204,10 @@ fn each_kind_in_its_mode_from_real_publishers_loses_no_picture() {
 
 #[test]
 fn odd_rates_sounds_and_programs_are_carried_whole() {
+    daemon::with_room(odd_rates_sounds_and_programs_are_carried_whole_once);
+}
+
+fn odd_rates_sounds_and_programs_are_carried_whole_once() {
     let _alone = alone();
     let seconds = 14;
     let ntsc = small(
@@ -315,6 +323,10 @@ fn session(daemon: &Daemon, channel: &str) -> (String, String) {
 
 #[test]
 fn sessions_end_begin_again_change_publishers_and_keep_their_numbers() {
+    daemon::with_room(sessions_end_begin_again_change_publishers_and_keep_their_numbers_once);
+}
+
+fn sessions_end_begin_again_change_publishers_and_keep_their_numbers_once() {
     let _alone = alone();
     let clip = plain(14);
     let secret = "a-passphrase-of-the-port";

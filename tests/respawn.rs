@@ -53,6 +53,10 @@ fn assert_whole(fetched: &Fetched, what: &str, pictures: u32) {
 
 #[test]
 fn a_killed_or_stopped_worker_costs_time_and_no_media() {
+    daemon::with_room(a_killed_or_stopped_worker_costs_time_and_no_media_once);
+}
+
+fn a_killed_or_stopped_worker_costs_time_and_no_media_once() {
     let times = if std::env::var_os("RUNG_LONG").is_some() { 20 } else { 3 };
     let pictures = 500;
     let file = clip(

@@ -74,7 +74,7 @@ fn a_viewer_sees_the_picture_move_hears_the_tone_and_switches_renditions() {
     let switch = vec!["180p".to_owned(), "360p".to_owned()];
     let report = watch(&rig.url(), &Options { seconds: 15, switch, ..Options::default() });
     assert_eq!((report.state.as_str(), report.fatal, report.starts), ("live", 0, 1), "{report:#?}");
-    assert!(report.stalls == 0 && report.console.is_empty(), "{report:#?}");
+    assert!(report.stalled_ms < 1_000 && report.console.is_empty(), "{report:#?}");
     assert!(report.switches.iter().all(|s| s.ok), "{report:#?}");
     assert!(report.audio.playing, "{report:#?}");
     let frames = report.frames;
