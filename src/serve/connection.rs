@@ -1,7 +1,7 @@
 //! One connection's standing: what it is doing, since when, and when it has to go.
 //!
 //! The stream wrapper and the request guard write plain atomics; a reaper reads them twice a second. So a connection
-//! costs no timers, and every rule is one line of [`Connection::verdict`].
+//! costs no timers, and every rule is one line of `Connection::verdict`.
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
