@@ -89,7 +89,7 @@ async function main() {
     let session = null;
     try {
       // The status saves asking for playlists that are not there; without it they are asked for.
-      if (!status || !['idle', 'init', 'ended', 'unknown'].includes(status.state)) session = await onAir();
+      if (!status || !['idle', 'init', 'processing', 'ended', 'unknown'].includes(status.state)) session = await onAir();
     } catch { /* the server is away: try again */ }
     if (session === null) {
       setState(after);
