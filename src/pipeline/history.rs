@@ -3,9 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::media::limits::{PRIME_BYTES, PRIME_SPAN};
-use crate::media::track::Pid;
 use crate::pixels::protocol::Unit;
-use crate::time::Mono;
 
 /// Audio of the last half second is enough to give an encoder its preroll.
 const AUDIO_SPAN: std::time::Duration = std::time::Duration::from_millis(500);
@@ -56,19 +54,9 @@ impl History {
         self.video.iter().map(prime).chain(self.audio.iter().cloned())
     }
 
-    /// When the oldest kept unit arrived.
-    pub fn since(&self) -> Option<Mono> {
-        self.video.front().map(|u| u.stamps.received)
-    }
-
     /// Smallest frame index from which a successor could show pictures; `None` without a random access point.
     pub fn first_frame(&self) -> Option<i64> {
         self.video.front().map(|u| u.at)
-    }
-
-    /// Tracks whose audio is kept.
-    pub fn holds_audio(&self, pid: Pid) -> bool {
-        self.audio.iter().any(|u| u.pid == pid)
     }
 
     fn second_gop(&self) -> Option<usize> {
@@ -88,6 +76,7 @@ impl History {
 mod tests {
     use super::*;
     use crate::media::sample::Stamps;
+    use crate::time::Mono;
     use bytes::Bytes;
     use std::time::Duration;
 

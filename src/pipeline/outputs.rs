@@ -61,11 +61,6 @@ impl LadderTrack {
         self.grid.part_start(self.next)
     }
 
-    /// First frame of the segment that is not complete yet.
-    pub fn segment_start(&self) -> i64 {
-        self.grid.segment_start(self.next)
-    }
-
     /// Frames before this one are published or in the open part.
     pub fn edge(&self) -> i64 {
         self.next

@@ -80,7 +80,6 @@ pub struct Stage {
     /// Part durations published so far, seconds, by rendition in `SessionOutput` order.
     published: Vec<f64>,
     last_part: Option<PartPublished>,
-    unpaced: bool,
 }
 
 /// The untouched source. Its samples wait until the same part of the ladder is published and its audio has come (it
@@ -125,7 +124,6 @@ impl Stage {
             seen: -1,
             published: Vec::new(),
             last_part: None,
-            unpaced: false,
         };
         if let (Some((pid, config)), true, true) = (&ready.video, source, channel.kind != ChannelKind::Transcode) {
             stage.add_source(*pid, config);
@@ -155,7 +153,7 @@ impl Stage {
             })
             .collect();
         let needed = self.video.is_some() || !audio.is_empty();
-        needed.then(|| Open { video: self.video.clone(), audio, unpaced: self.unpaced })
+        needed.then(|| Open { video: self.video.clone(), audio, unpaced: false })
     }
 
     /// The worker's encoders stand. The first time this makes the renditions; later it must change nothing, or every

@@ -195,7 +195,7 @@ impl Workers {
     /// Hands waiting units to the worker as far as it has come.
     fn hand_over(&mut self, now: Mono) {
         let ahead = ((AHEAD.as_secs_f64() * self.rate_hz).ceil() as usize).max(AHEAD_MIN);
-        let held_back = !self.is_unpaced() && now > self.grace;
+        let held_back = now > self.grace;
         self.flight.retain(|(at, handed)| *at >= self.progress.next && now - *handed < NO_PICTURE);
         while !held_back || self.flight.len() < ahead {
             let Some(unit) = self.pending.pop_front() else { return };
@@ -210,10 +210,7 @@ impl Workers {
     fn bound_queue(&mut self, now: Mono) {
         let (Some(first), Some(last)) = (self.pending.front(), self.pending.back()) else { return };
         let span = last.stamps.received - first.stamps.received;
-        if span <= WORKER_QUEUE_SPAN && self.pending_bytes <= WORKER_QUEUE_BYTES
-            || self.is_unpaced()
-            || now <= self.grace
-        {
+        if span <= WORKER_QUEUE_SPAN && self.pending_bytes <= WORKER_QUEUE_BYTES || now <= self.grace {
             return;
         }
         self.events.push_back(Event::Overrun { at: first.at });
@@ -290,10 +287,6 @@ impl Workers {
         self.open.as_ref().and_then(|o| o.video.as_ref()).map_or(0, |v| v.renditions.len())
     }
 
-    fn is_unpaced(&self) -> bool {
-        self.open.as_ref().is_some_and(|o| o.unpaced)
-    }
-
     fn spawn(&mut self, now: Mono) {
         self.progress = Progress::default();
         self.moved = now;
@@ -338,15 +331,13 @@ impl Workers {
                 }
                 self.progress = progress;
                 self.hand_over(now);
-                if self.renditions() > 0 && progress.encoded > 0 && !self.is_unpaced() && now > self.grace {
+                if self.renditions() > 0 && progress.encoded > 0 && now > self.grace {
                     self.govern(now);
                 }
                 self.events.push_back(Event::Progress(progress));
             }
             FromWorker::Late { rendition, resumes, .. } => {
-                if !self.is_unpaced() {
-                    self.governor.late(now, rendition);
-                }
+                self.governor.late(now, rendition);
                 self.events.push_back(Event::Late { rendition, resumes });
             }
             FromWorker::Fault { kind, at, detail, .. } => self.events.push_back(Event::Fault { kind, at, detail }),
