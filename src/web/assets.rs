@@ -8,8 +8,11 @@ use sha2::{Digest, Sha256};
 pub(super) const INDEX: &str = include_str!("assets/index.html");
 pub(super) const WATCH: &str = include_str!("assets/watch.html");
 
-// `HLS_JS`: the player, if it was there at build time.
-include!(concat!(env!("OUT_DIR"), "/player.rs"));
+/// The player, if it was there at build time.
+#[cfg(player)]
+pub(super) const HLS_JS: Option<&[u8]> = Some(include_bytes!("vendor/hls.min.js"));
+#[cfg(not(player))]
+pub(super) const HLS_JS: Option<&[u8]> = None;
 
 pub(super) struct Asset {
     pub(super) name: &'static str,
