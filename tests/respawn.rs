@@ -17,6 +17,9 @@ use follow::{Fetched, Follow};
 use numbered::{Drawn, clip};
 use rung::time::SystemClock;
 
+const CLIP: &str =
+    "-c:v libx264 -preset veryfast -bf 2 -g 50 -keyint_min 50 -sc_threshold 0 -b:v 1M -c:a aac -ac 2 -b:a 128k";
+
 fn push(file: &std::path::Path, url: &str) -> Running {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rung"));
     command.args(["push", "--quiet", "--loop"]).arg(file).arg(url).stdin(Stdio::null()).stdout(Stdio::null());
@@ -63,7 +66,7 @@ fn a_killed_or_stopped_worker_costs_time_and_no_media_once() {
         "respawn-20.ts",
         Drawn { width: 640, height: 360, rate: "25", pictures },
         &["sine=frequency=440:sample_rate=48000:duration=20"],
-        "-c:v libx264 -preset veryfast -bf 2 -g 50 -keyint_min 50 -sc_threshold 0 -b:v 1M -c:a aac -ac 2 -b:a 128k",
+        CLIP,
     );
     let ladder = "ladder = [{ name = \"360p\", height = 360, bitrate = 700000 }, \
                   { name = \"180p\", height = 180, bitrate = 300000 }]";
@@ -115,4 +118,45 @@ fn a_killed_or_stopped_worker_costs_time_and_no_media_once() {
     let longest = late.iter().map(|(_, took)| *took).max().expect("some");
     println!("latest next part: {:.2} s", longest.as_secs_f64());
     assert!(longest < Duration::from_secs(5), "{late:?}");
+}
+
+/// Encoders with B frames put frames of one part behind frames of the next: what is cut off there would show a picture
+/// twice or never.
+#[test]
+fn with_b_frames_a_successor_repeats_and_leaves_out_no_picture() {
+    daemon::with_room(with_b_frames_a_successor_repeats_and_leaves_out_no_picture_once);
+}
+
+fn with_b_frames_a_successor_repeats_and_leaves_out_no_picture_once() {
+    let pictures = 500;
+    let file = clip(
+        "respawn-20.ts",
+        Drawn { width: 640, height: 360, rate: "25", pictures },
+        &["sine=frequency=440:sample_rate=48000:duration=20"],
+        CLIP,
+    );
+    let daemon = Daemon::start(
+        "[[bootstrap.channel]]\nname = \"hit\"\nmode = \"low\"\npreset = \"superfast\"\n\
+         ladder = [{ name = \"180p\", height = 180, bitrate = 300000 }]\n",
+    );
+    let _hit = push(&file, &daemon.publish_url("hit"));
+    daemon.wait_for("/live/hit/index.m3u8", Duration::from_secs(30));
+    let hit = Follow::start(daemon.http, "hit");
+    let segments = || daemon.get("/live/hit/180p.m3u8").text().matches("#EXTINF").count();
+    for round in 0..4u64 {
+        let before = segments();
+        wait(Duration::from_secs(20), "the next segment", || (segments() > before).then_some(()));
+        // At another place of the segment each time: the encoder is in the middle of something.
+        std::thread::sleep(Duration::from_millis(450 * round));
+        let victim = new_worker(&daemon, &[]);
+        signal(victim, "KILL");
+        wait(Duration::from_secs(10), "a successor", || (!daemon.workers().contains(&victim)).then_some(()));
+    }
+    let before = segments();
+    wait(Duration::from_secs(30), "three more segments", || (segments() >= before + 3).then_some(()));
+    assert!(daemon.log().matches("worker_back").count() >= 4, "four successors");
+    let hit = hit.stop();
+    hit.assert_satisfied("low");
+    assert_eq!((hit.report.gaps, hit.report.discontinuities), (0, 0), "{:?}", hit.report);
+    assert_whole(hit.rendition("180p"), "low 180p", pictures);
 }

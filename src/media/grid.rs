@@ -167,6 +167,12 @@ impl Grid {
         (self.part_start(n) + i64::from(self.cadence.part)).min((n.div_euclid(f) + 1) * f)
     }
 
+    /// First frame of the GOP that holds frame `n`.
+    pub fn gop_start(&self, n: i64) -> i64 {
+        let g = i64::from(self.cadence.gop);
+        n.div_euclid(g) * g
+    }
+
     /// First frame of the segment that holds frame `n`.
     pub fn segment_start(&self, n: i64) -> i64 {
         let f = i64::from(self.cadence.segment);

@@ -169,6 +169,28 @@ impl Retained {
         true
     }
 
+    /// Takes back the open segment's parts from part `keep` on: nobody was told of them. With none left it is not open
+    /// any more, and the answer is whether it stood behind a DISCONTINUITY.
+    pub(super) fn take_back(&mut self, keep: usize) -> bool {
+        let Some(mut segment) = self.segments.pop_back_if(|s| !s.complete) else { return false };
+        for part in segment.parts.drain(keep.min(segment.parts.len())..) {
+            segment.duration -= part.duration;
+            match &part.bytes {
+                Some(bytes) => self.bytes -= bytes.len(),
+                None => self.gap_parts -= 1,
+            }
+        }
+        if segment.parts.is_empty() {
+            return segment.discontinuity;
+        }
+        segment.lines.clear();
+        for (index, part) in segment.parts.iter().enumerate() {
+            media::part(&mut segment.lines, &self.base, segment.msn, index, part, segment.timescale);
+        }
+        self.segments.push_back(segment);
+        false
+    }
+
     /// Everything held is too old to be listed beside segment `msn`.
     pub(super) fn jump(&mut self, msn: u64) {
         assert!(self.segments.back().is_none_or(|s| s.msn < msn), "a jump goes forward");

@@ -194,6 +194,15 @@ impl Segmenter {
         self.open = None;
     }
 
+    /// As `abandon`, for all of the open segment from part `from` on. Only in a mode whose playlists list no parts.
+    pub fn take_back(&mut self, from: (u64, u32)) {
+        self.open = None;
+        if let Some(next) = self.next.filter(|next| next.msn == from.0 && next.part > from.1) {
+            self.discontinuity |= self.output.take_back(from.1 as usize);
+            self.next = Some(Next { msn: next.msn, part: from.1, at: self.starts(next.msn, from.1) });
+        }
+    }
+
     /// The next segment has another init section, or a timeline of its own, or both. The open segment ends here, short.
     pub fn discontinuity(&mut self, now: Mono, init: Option<InitSection>, line: Option<PdtLine>) {
         if self.ended {

@@ -475,6 +475,13 @@ impl RenditionOutput {
         }
     }
 
+    /// Takes back the open segment's parts from `keep` on, in a mode that does not list parts. True if the whole segment
+    /// went and stood behind a DISCONTINUITY.
+    pub(super) fn take_back(&self, keep: usize) -> bool {
+        assert!(!self.spec.targets.parts, "a listed part stays");
+        self.lock().retained.take_back(keep)
+    }
+
     /// Forgets everything held: the next segment is `msn`, too far ahead for what is between to be listed.
     pub(super) fn jump(&self, msn: u64) {
         self.lock().retained.jump(msn);

@@ -1,9 +1,13 @@
 //! One rendition's way from encoded frames to its segmenter: decode order, holes, late encoders, successors.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 
+use crate::bitstream::aac::silence;
 use crate::media::grid::{Grid, PdtLine, Place};
 use crate::media::sample::{Sample, Stamps};
+use crate::media::track::AudioConfig;
 use crate::package::fmp4::init::InitSection;
 use crate::package::segmenter::{PartPublished, Segmenter};
 use crate::pixels::protocol::Encoded;
@@ -34,13 +38,45 @@ pub struct LadderTrack {
     flow: Flow,
     /// Shed from this frame on; frames before it still come.
     shed_from: Option<i64>,
-    /// From this segment on another timeline holds (a source rendition beside it broke).
-    breaks: Option<(u64, Option<PdtLine>)>,
+    breaks: Breaks,
+}
+
+/// DISCONTINUITYs to come: what one rendition needs, all get before the same segment.
+#[derive(Debug, Default)]
+pub struct Breaks(VecDeque<Break>);
+
+#[derive(Debug)]
+struct Break {
+    msn: u64,
+    init: Option<InitSection>,
+    line: Option<PdtLine>,
+}
+
+impl Breaks {
+    /// Segment `msn` begins behind a DISCONTINUITY, with another init section or dates of its own if they are given.
+    pub fn plan(&mut self, msn: u64, init: Option<InitSection>, line: Option<PdtLine>) {
+        self.0.push_back(Break { msn, init, line });
+    }
+
+    /// The next sample lies in segment `msn`.
+    pub fn apply(&mut self, now: Mono, msn: u64, segmenter: &mut Segmenter) {
+        while let Some(due) = self.0.pop_front_if(|b| b.msn <= msn) {
+            segmenter.gap(now, (due.msn, 0));
+            segmenter.discontinuity(now, due.init, due.line);
+        }
+    }
 }
 
 impl LadderTrack {
     pub fn new(segmenter: Segmenter, grid: Grid, first: i64) -> LadderTrack {
-        LadderTrack { segmenter, grid, next: first, flow: Flow::Awaiting { idr: first }, shed_from: None, breaks: None }
+        LadderTrack {
+            segmenter,
+            grid,
+            next: first,
+            flow: Flow::Awaiting { idr: first },
+            shed_from: None,
+            breaks: Breaks::default(),
+        }
     }
 
     pub fn segmenter(&mut self) -> &mut Segmenter {
@@ -59,6 +95,12 @@ impl LadderTrack {
     /// First frame of the part that is not published yet.
     pub fn part_start(&self) -> i64 {
         self.grid.part_start(self.next)
+    }
+
+    /// First frame that a successor of its encoder makes again: that of the part which is not published yet. Where parts
+    /// are not listed, that of the open GOP: their encoders reorder frames, and only a GOP can be cut off cleanly.
+    pub fn restart_start(&self) -> i64 {
+        if self.segmenter.output().spec().targets.parts { self.part_start() } else { self.grid.gop_start(self.next) }
     }
 
     /// Frames before this one are published or in the open part.
@@ -110,16 +152,19 @@ impl LadderTrack {
             stamps: frame.stamps,
         };
         let place = self.grid.place_frame(d);
-        if let Some((_, line)) = self.breaks.take_if(|(msn, _)| place.msn >= *msn) {
-            self.segmenter.discontinuity(now, None, line);
-        }
+        self.breaks.apply(now, place.msn, &mut self.segmenter);
         self.segmenter.push(now, sample, place);
         self.next = d + 1;
     }
 
-    /// Segment `msn` begins behind a DISCONTINUITY: what one rendition needs, all get.
+    /// Segment `msn` begins behind a DISCONTINUITY.
     pub fn break_at(&mut self, msn: u64, line: Option<PdtLine>) {
-        self.breaks = Some((msn, line));
+        self.breaks.plan(msn, None, line);
+    }
+
+    /// First segment of which nothing has come.
+    pub fn unbegun(&self) -> u64 {
+        self.grid.msn_of(self.next + i64::from(self.grid.cadence.segment) - 1)
     }
 
     /// A worker with other parameter sets took over: another init section from the next segment on.
@@ -157,11 +202,17 @@ impl LadderTrack {
         self.flow = Flow::Returning { idr };
     }
 
-    /// A successor of the worker will make the open part again, from frame `idr` on. Shed renditions stay as they are.
-    pub fn restart(&mut self, idr: i64) {
+    /// A successor of the worker will make it again from `restart_start` on. Shed renditions stay as they are.
+    pub fn restart(&mut self) {
+        let idr = self.restart_start();
         if self.is_flowing() {
-            self.segmenter.abandon();
-            self.next = self.part_start();
+            if self.segmenter.output().spec().targets.parts {
+                self.segmenter.abandon();
+            } else {
+                let place = self.grid.place_frame(idr);
+                self.segmenter.take_back((place.msn, place.part));
+            }
+            self.next = idr;
             self.flow = Flow::Awaiting { idr };
         } else if let Flow::Returning { idr: old } = self.flow {
             self.flow = Flow::Returning { idr: old.max(idr) };
@@ -231,9 +282,14 @@ pub struct AudioTrack {
     rate: u32,
     /// A frame of silence, for holes in passed-through audio.
     silence: Option<Bytes>,
-    waiting: std::collections::VecDeque<AudioFrame>,
+    waiting: VecDeque<AudioFrame>,
     next: i64,
     came: (u64, u32),
+    /// Frames before this segment are dropped: their configuration holds from there on.
+    from: u64,
+    /// What comes cannot be passed through: silence stands for it.
+    muted: bool,
+    breaks: Breaks,
 }
 
 struct AudioFrame {
@@ -251,7 +307,18 @@ const AUDIO_WAIT: std::time::Duration = std::time::Duration::from_millis(2_500);
 
 impl AudioTrack {
     pub fn new(segmenter: Segmenter, grid: Grid, rate: u32, silence: Option<Bytes>) -> AudioTrack {
-        AudioTrack { segmenter, grid, rate, silence, waiting: std::collections::VecDeque::new(), next: 0, came: (0, 0) }
+        AudioTrack {
+            segmenter,
+            grid,
+            rate,
+            silence,
+            waiting: VecDeque::new(),
+            next: 0,
+            came: (0, 0),
+            from: 0,
+            muted: false,
+            breaks: Breaks::default(),
+        }
     }
 
     pub fn segmenter(&mut self) -> &mut Segmenter {
@@ -275,9 +342,14 @@ impl AudioTrack {
 
     /// Frame `m`, placed by the source's cuts.
     pub fn push_placed(&mut self, now: Mono, m: i64, place: Place, data: Bytes, stamps: Stamps) {
-        if m < self.next {
+        if m < self.next || place.msn < self.from {
             return;
         }
+        let data = match &self.silence {
+            Some(silence) if self.muted => silence.clone(),
+            None if self.muted => return,
+            _ => data,
+        };
         self.next = m + 1;
         self.came = place.edge();
         self.waiting.push_back(AudioFrame { m, place, data, stamps, came: now });
@@ -317,6 +389,42 @@ impl AudioTrack {
         }
     }
 
+    /// What comes from now on can (not) be passed through.
+    pub fn mute(&mut self, muted: bool) {
+        self.muted = muted;
+    }
+
+    /// First segment of which nothing may have come.
+    pub fn unbegun(&self) -> u64 {
+        self.came.0 + 1
+    }
+
+    /// Segment `msn` begins behind a DISCONTINUITY.
+    pub fn break_from(&mut self, msn: u64) {
+        self.breaks.plan(msn, None, None);
+    }
+
+    /// Another configuration from segment `msn` on, of which nothing has come; silence up to there. `on_grid`: the grid
+    /// knows where that segment starts, else the source's cuts will.
+    pub fn reconfigure(&mut self, now: Mono, msn: u64, config: &AudioConfig, init: InitSection, on_grid: bool) {
+        let silence = silence::frame(config.channels).map(Bytes::from_static);
+        if on_grid {
+            let first = self.grid.first_frame(msn);
+            let end = self.grid.audio_at_frame(first, self.rate);
+            if let Some(old) = self.silence.clone().filter(|_| end - self.next <= SILENCE_FRAMES_MAX) {
+                for m in self.next..end {
+                    self.push_placed(now, m, self.grid.place_audio(m, self.rate), old.clone(), Stamps::default());
+                }
+            }
+            self.next = self.grid.audio_at_frame(first, config.sample_rate);
+        } else {
+            self.next = self.next * i64::from(config.sample_rate) / i64::from(self.rate.max(1));
+        }
+        (self.rate, self.silence, self.from) = (config.sample_rate, silence, msn);
+        self.came = self.came.max((msn, 0));
+        self.breaks.plan(msn, Some(init), None);
+    }
+
     /// The source's timeline broke: what waits belongs before it.
     pub fn break_at(&mut self, now: Mono, line: Option<PdtLine>) {
         self.release(now, None);
@@ -348,6 +456,7 @@ impl AudioTrack {
     fn publish(&mut self, now: Mono, frame: AudioFrame) {
         let sample =
             Sample { dts: frame.m * 1024, duration: 1024, cto: 0, sync: true, data: frame.data, stamps: frame.stamps };
+        self.breaks.apply(now, frame.place.msn, &mut self.segmenter);
         self.segmenter.push(now, sample, frame.place);
     }
 }
@@ -355,13 +464,14 @@ impl AudioTrack {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bitstream::aac::silence;
     use crate::media::channel::SessionId;
     use crate::media::grid::Cadence;
     use crate::media::modes::LatencyMode;
-    use crate::media::track::{AudioConfig, Codec};
+    use crate::media::track::Codec;
     use crate::package::segmenter::Cut;
-    use crate::package::window::{Kind, RETAINED_BYTES_MAX, RenditionOutput, RenditionSpec, Targets};
+    use crate::package::window::{
+        Answer, Directives, Kind, RETAINED_BYTES_MAX, RenditionOutput, RenditionSpec, Targets,
+    };
     use crate::time::Wall;
 
     fn track(silent: bool) -> AudioTrack {
@@ -415,5 +525,52 @@ mod tests {
         let parts = with_a_hole(false);
         assert_eq!(parts[0].samples, 10, "what waited came before the hole: {parts:?}");
         assert!(parts[1..3].iter().all(|part| part.gap), "{parts:?}");
+    }
+
+    /// 48 kHz, then 44.1 kHz from the middle of a segment on.
+    #[test]
+    fn another_configuration_begins_with_a_segment_and_silence_leads_up_to_it() {
+        let (mut track, now) = (track(true), Mono(1_000_000_000));
+        let frame = Bytes::from_static(&[1; 100]);
+        for m in 0..40 {
+            track.push(now, m, frame.clone(), Stamps::default());
+        }
+        let msn = track.unbegun();
+        assert_eq!(msn, 101);
+        let config = AudioConfig {
+            codec: Codec::Aac,
+            object_type: 2,
+            sample_rate: 44_100,
+            channels: 2,
+            asc: Bytes::from_static(&[0x12, 0x10]),
+        };
+        let init = InitSection::audio(&config, 128_000);
+        track.reconfigure(now, msn, &config, init.clone(), true);
+        // Frame 36 at 44.1 kHz stands where frame 40 at 48 kHz would.
+        for m in 37..180 {
+            track.push(now, m, frame.clone(), Stamps::default());
+        }
+        track.release(now, None);
+        let parts: Vec<_> = std::iter::from_fn(|| track.poll()).collect();
+        assert!(parts.iter().all(|part| !part.gap), "{parts:?}");
+        let first: u64 = parts.iter().filter(|p| p.msn == 100).map(|p| p.duration).sum();
+        assert_eq!(first, 94 * 1024, "the first segment is whole");
+        assert_eq!(track.segmenter().init(), &init);
+        let Answer::Now(text) = track.segmenter().output().playlist(now, now, &Directives::default()) else { panic!() };
+        let text = String::from_utf8(text.plain.to_vec()).unwrap();
+        let (before, after) = text.split_once("#EXT-X-DISCONTINUITY\n").expect("a DISCONTINUITY");
+        assert!(before.contains("/s100.m4s") && !before.contains("101") && after.contains("init-1.mp4"), "{text}");
+    }
+
+    #[test]
+    fn what_cannot_be_passed_through_is_silence() {
+        let (mut track, now) = (track(true), Mono(1_000_000_000));
+        track.mute(true);
+        for m in 0..94 {
+            track.push(now, m, Bytes::from_static(&[1; 100]), Stamps::default());
+        }
+        track.release(now, None);
+        let bytes: usize = std::iter::from_fn(|| track.poll()).map(|part| part.bytes).sum();
+        assert!(bytes < 94 * 60, "{bytes}");
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::outputs::{AudioTrack, LadderTrack};
+use super::outputs::{AudioTrack, Breaks, LadderTrack};
 use super::placement;
 use crate::bitstream::aac::silence;
 use crate::bitstream::h264;
@@ -94,6 +94,7 @@ struct Source {
     config: VideoConfig,
     /// Headers that hold from the next DISCONTINUITY on.
     next_config: Option<VideoConfig>,
+    breaks: Breaks,
 }
 
 impl Stage {
@@ -255,17 +256,43 @@ impl Stage {
                     source.next_config = Some(video.clone());
                 }
             }
-            TrackConfig::Audio(audio) => {
-                for track in &mut self.audio {
-                    if let Audio::Passed { pid, out, config } = track
-                        && *pid == of
-                        && audio.passes_through()
-                        && audio != config
-                    {
-                        *config = audio.clone();
-                        out.segmenter().discontinuity(now, Some(InitSection::audio(audio, AUDIO_BITRATE)), None);
-                    }
-                }
+            TrackConfig::Audio(audio) => self.audio_config(now, of, audio),
+        }
+    }
+
+    /// A passed-through track changed: the next segment that no rendition has begun starts behind a DISCONTINUITY.
+    fn audio_config(&mut self, now: Mono, of: Pid, new: &AudioConfig) {
+        let ladder = self.ladder.iter().map(LadderTrack::unbegun);
+        let audio = self.audio.iter().filter_map(|audio| match audio {
+            Audio::Passed { out, .. } | Audio::Encoded { out: Some(out), .. } => Some(out.unbegun()),
+            _ => None,
+        });
+        let source = self.source.iter().map(Source::unbegun);
+        let msn = ladder.chain(audio).chain(source).max().unwrap_or(self.grid.msn0);
+        let on_grid = self.source.is_none();
+        let mut changed = None;
+        for (index, track) in self.audio.iter_mut().enumerate() {
+            let Audio::Passed { pid, out, config } = track else { continue };
+            if *pid != of {
+                continue;
+            }
+            out.mute(!new.passes_through());
+            if new.passes_through() && new != config {
+                *config = new.clone();
+                out.reconfigure(now, msn, new, InitSection::audio(new, AUDIO_BITRATE), on_grid);
+                changed = Some(index);
+            }
+        }
+        if changed.is_none() {
+            return;
+        }
+        self.ladder.iter_mut().for_each(|track| track.break_at(msn, None));
+        self.source.iter_mut().for_each(|source| source.breaks.plan(msn, None, None));
+        for (index, audio) in self.audio.iter_mut().enumerate() {
+            if let Audio::Passed { out, .. } | Audio::Encoded { out: Some(out), .. } = audio
+                && Some(index) != changed
+            {
+                out.break_from(msn);
             }
         }
     }
@@ -311,17 +338,14 @@ impl Stage {
         }
     }
 
-    /// Each rendition goes on with its first part that is not published.
+    /// Each rendition goes on with the first frame that can be made again (`LadderTrack::restart_start`).
     pub fn restart(&mut self) -> RestartPlan {
         let flowing = self.ladder.iter().filter(|t| t.is_flowing());
-        let mut starts: Vec<i64> = flowing.map(LadderTrack::part_start).collect();
+        let mut starts: Vec<i64> = flowing.map(LadderTrack::restart_start).collect();
         starts.sort_unstable();
         starts.dedup();
         let start = starts.first().copied().unwrap_or(0);
-        self.ladder.iter_mut().for_each(|track| {
-            let at = track.part_start();
-            track.restart(at);
-        });
+        self.ladder.iter_mut().for_each(LadderTrack::restart);
         let audio = self.audio.iter().filter_map(|a| match a {
             Audio::Encoded { out, .. } => Some(out.as_ref().map_or(0, AudioTrack::edge)),
             _ => None,
@@ -331,7 +355,7 @@ impl Stage {
 
     /// First frame that a successor would have to make again.
     pub fn needed_from(&self) -> i64 {
-        self.ladder.iter().filter(|t| t.is_flowing()).map(LadderTrack::part_start).min().unwrap_or(self.seen)
+        self.ladder.iter().filter(|t| t.is_flowing()).map(LadderTrack::restart_start).min().unwrap_or(self.seen)
     }
 
     /// No worker for long: GAP up to a second behind the source, so that the numbers go on.
@@ -478,7 +502,8 @@ impl Stage {
         let segmenter = Segmenter::new(Arc::clone(&output), init, Cut::Source, self.grid, self.line);
         self.output.add(output);
         let (waiting, edge, config) = (VecDeque::new(), (0, 0), config.clone());
-        self.source = Some(Source { pid, segmenter, waiting, edge, config, next_config: None });
+        let (next_config, breaks) = (None, Breaks::default());
+        self.source = Some(Source { pid, segmenter, waiting, edge, config, next_config, breaks });
     }
 
     fn add_ladder(&mut self, inits: &[VideoInit]) {
@@ -585,8 +610,14 @@ impl Source {
             let stamps = Stamps { received: sample.unit.received, ..Stamps::default() };
             let data = h264::to_length_prefixed(&sample.unit.data);
             let (dts, duration, cto, sync) = (sample.dts, sample.duration, sample.cto, sample.unit.random_access);
+            self.breaks.apply(now, place.msn, &mut self.segmenter);
             self.segmenter.push(now, Sample { dts, duration, cto, sync, data, stamps }, place);
         }
+    }
+
+    /// First segment of which nothing has come.
+    fn unbegun(&self) -> u64 {
+        self.waiting.back().map_or(self.edge, |(_, sample)| sample.place.edge()).0 + 1
     }
 
     fn gap(&mut self, now: Mono, until: (u64, u32)) {

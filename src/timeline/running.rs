@@ -360,11 +360,15 @@ impl Running {
 }
 
 impl Track {
-    /// Another configuration: a track that was passed through goes on only if this one can be too.
-    pub(super) fn reconfigured(&mut self, config: &AudioConfig) {
-        if self.fate == Fate::Pass {
+    /// Another configuration. False: the track was passed through, and this cannot be.
+    pub(super) fn reconfigured(&mut self, config: &AudioConfig) -> bool {
+        if self.fate != Fate::Pass {
+            return true;
+        }
+        if config.passes_through() {
             self.grid.set_rate(config.sample_rate);
         }
+        config.passes_through()
     }
 
     fn put(&mut self, grid: &Grid, ladder: bool, m: i64, place: Place, unit: AccessUnit, out: &mut VecDeque<Out>) {

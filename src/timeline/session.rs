@@ -10,7 +10,7 @@ use super::running::{Running, Track, arrival_wall, fault};
 use super::source::{Cutter, SourcePlan, SourceSample, plan};
 use crate::media::access_unit::AccessUnit;
 use crate::media::channel::ChannelKind;
-use crate::media::fault::{Fault, FaultKind};
+use crate::media::fault::{At, Fault, FaultKind};
 use crate::media::grid::{Cadence, FrameRate, Grid, PdtLine, Place, Record, SourceGop, SourceProfile};
 use crate::media::limits;
 use crate::media::modes::LatencyMode;
@@ -223,8 +223,14 @@ impl Timeline {
                     && changed
                     && running.on_air == Some(leg)
                 {
-                    if let Some(track) = running.tracks.get_mut(track) {
-                        track.reconfigured(audio);
+                    if let Some(track) = running.tracks.get_mut(track)
+                        && !track.reconfigured(audio)
+                    {
+                        let detail = "audio that is passed through changed to what cannot be: silence until it changes \
+                                      back or a new session re-encodes it";
+                        let at = At { byte: 0, pid: Some(pid), pts: None };
+                        let kind = FaultKind::UnsupportedCodec;
+                        self.out.push_back(Out::Fault(Fault { kind, at, detail: detail.to_owned() }));
                     }
                     self.out.push_back(Out::Config { pid, config: config.clone() });
                 }

@@ -303,3 +303,27 @@ fn without_a_grid_rate_row_an_audio_only_session_cuts_by_the_grid() {
     assert!(!text.contains("EXT-X-MEDIA:"), "{text}");
     assert_eq!(audio_config(44_100).channels, 2);
 }
+
+#[test]
+fn unlisted_parts_are_taken_back_and_made_again_without_a_trace() {
+    let playlist = |take_back: bool| {
+        let mut world = World::new(25.0, LatencyMode::Normal).video("360p");
+        world.run_to(6_000);
+        let now = world.now;
+        world.feeders[0].segmenter.discontinuity(now, None, None);
+        world.run_to(9_900);
+        if take_back {
+            let segmenter = &mut world.feeders[0].segmenter;
+            let held = segmenter.output().facts().bytes_held;
+            segmenter.take_back((MSN0 + 1, 5));
+            assert!(segmenter.output().facts().bytes_held < held);
+            segmenter.take_back((MSN0 + 1, 0));
+            world.lose_to(0, world.grid.first_frame(MSN0 + 1));
+        }
+        world.run_to(20_000);
+        (world.text(0), media(&world.output(0), MSN0 + 1))
+    };
+    let (once, again) = (playlist(false), playlist(true));
+    assert!(once.0.contains("#EXT-X-DISCONTINUITY\n"), "{}", once.0);
+    assert_eq!(once, again);
+}
