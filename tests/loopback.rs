@@ -405,3 +405,44 @@ fn sessions_end_begin_again_change_publishers_and_keep_their_numbers_once() {
     assert!(locked.log().contains("AES-256"), "{}", locked.log());
     assert!(KEY.len() == 26);
 }
+
+/// 48 kHz for six seconds, then 44.1 kHz: another init section for the sound, so a DISCONTINUITY before one segment of
+/// every rendition, and no GAP.
+#[test]
+fn sound_that_changes_in_mid_session_breaks_every_rendition_before_one_segment() {
+    daemon::with_room(sound_that_changes_once);
+}
+
+fn sound_that_changes_once() {
+    let _alone = alone();
+    let half = |name: &str, rate: u32, offset: u32| {
+        let sound = format!("sine=frequency=440:sample_rate={rate}:duration=6");
+        let encode = format!("-g 50 -keyint_min 50 -c:a aac -ac 2 -b:a 96k -output_ts_offset {offset}");
+        std::fs::read(small(name, "25", 150, &[&sound], &encode)).expect("made")
+    };
+    let whole = [half("sound-48.ts", 48_000, 10), half("sound-44.ts", 44_100, 16)].concat();
+    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("clips/sound-changes.ts");
+    std::fs::write(&file, whole).expect("writable");
+    let daemon =
+        Daemon::start(&[transcode("ladder", "ultra", SMALL_LADDER), channel("copy", "transmux", "ultra", "")].concat());
+    let names = ["ladder", "copy"];
+    let follows: Vec<Follow> = names.iter().map(|name| Follow::start(daemon.http, name)).collect();
+    let _publishers: Vec<Running> = names.iter().map(|name| publish_all(&file, &daemon.publish_url(name))).collect();
+    for (follow, name) in follows.into_iter().zip(names) {
+        let seen = follow.until_ended(Duration::from_secs(50));
+        println!("{name}: {:?}", seen.report);
+        seen.assert_satisfied(name);
+        assert_eq!(seen.report.gaps, 0, "{name}: {:?}", seen.report);
+        let mut broken = Vec::new();
+        for rendition in seen.renditions.keys() {
+            let text = daemon.get(&format!("/live/{name}/{rendition}.m3u8")).text();
+            let (_, after) = text.split_once("#EXT-X-DISCONTINUITY\n").unwrap_or_else(|| panic!("{rendition}: {text}"));
+            assert_eq!(text.matches("#EXT-X-DISCONTINUITY\n").count(), 1, "{name} {rendition}: {text}");
+            let first = after.lines().find(|line| !line.starts_with('#')).expect("a segment follows");
+            broken.push(first.rsplit('/').next().unwrap_or_default().to_owned());
+            assert_eq!(after.contains("init-1.mp4"), rendition.starts_with("a-"), "{name} {rendition}: {text}");
+        }
+        broken.dedup();
+        assert_eq!(broken.len(), 1, "{name}: {broken:?}");
+    }
+}

@@ -227,7 +227,7 @@ impl Stage {
                 }
             }
             Out::Discontinuity { msn } => self.break_at(now.mono, msn, line),
-            Out::Config { pid, config } => self.config(now.mono, pid, &config),
+            Out::Config { pid, config } => self.config(pid, &config),
             _ => {}
         }
     }
@@ -249,19 +249,19 @@ impl Stage {
         }
     }
 
-    fn config(&mut self, now: Mono, of: Pid, config: &TrackConfig) {
+    fn config(&mut self, of: Pid, config: &TrackConfig) {
         match config {
             TrackConfig::Video(video) => {
                 if let Some(source) = self.source.as_mut().filter(|s| s.pid == of) {
                     source.next_config = Some(video.clone());
                 }
             }
-            TrackConfig::Audio(audio) => self.audio_config(now, of, audio),
+            TrackConfig::Audio(audio) => self.audio_config(of, audio),
         }
     }
 
     /// A passed-through track changed: the next segment that no rendition has begun starts behind a DISCONTINUITY.
-    fn audio_config(&mut self, now: Mono, of: Pid, new: &AudioConfig) {
+    fn audio_config(&mut self, of: Pid, new: &AudioConfig) {
         let ladder = self.ladder.iter().map(LadderTrack::unbegun);
         let audio = self.audio.iter().filter_map(|audio| match audio {
             Audio::Passed { out, .. } | Audio::Encoded { out: Some(out), .. } => Some(out.unbegun()),
@@ -269,7 +269,6 @@ impl Stage {
         });
         let source = self.source.iter().map(Source::unbegun);
         let msn = ladder.chain(audio).chain(source).max().unwrap_or(self.grid.msn0);
-        let on_grid = self.source.is_none();
         let mut changed = None;
         for (index, track) in self.audio.iter_mut().enumerate() {
             let Audio::Passed { pid, out, config } = track else { continue };
@@ -279,7 +278,7 @@ impl Stage {
             out.mute(!new.passes_through());
             if new.passes_through() && new != config {
                 *config = new.clone();
-                out.reconfigure(now, msn, new, InitSection::audio(new, AUDIO_BITRATE), on_grid);
+                out.reconfigure(msn, new, InitSection::audio(new, AUDIO_BITRATE));
                 changed = Some(index);
             }
         }
