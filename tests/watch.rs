@@ -88,7 +88,7 @@ fn low_plays_within_its_promise_and_the_page_finds_the_next_session_by_itself_on
     let viewer = std::thread::spawn(move || watch(&url, &Options { seconds: 32, start: 40, ..Options::default() }));
     let edge = edge_of(&daemon);
     wait(Duration::from_secs(40), "twelve seconds of media", || (edge_of(&daemon) >= edge + 6).then_some(()));
-    daemon::signal(publisher.0.id(), "INT");
+    daemon::signal(publisher.0.id(), "TERM");
     wait(Duration::from_secs(30), "the end", || {
         daemon.get("/live/w/360p.m3u8").text().contains("#EXT-X-ENDLIST").then_some(())
     });
