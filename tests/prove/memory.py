@@ -30,7 +30,10 @@ def visit(daemon, channel, seconds):
                     if uri not in seen:
                         seen.add(uri)
                         client.get(f"/live/{channel}/{uri}")
-                client.text(f"/live/{channel}/{name}.m3u8?_HLS_msn={msn}&_HLS_part={part}")
+                if "CAN-BLOCK-RELOAD" in text:
+                    client.text(f"/live/{channel}/{name}.m3u8?_HLS_msn={msn}&_HLS_part={part}")
+                else:
+                    time.sleep(1)
         watched[0] += 1
     except (OSError, TypeError, http.client.HTTPException):
         # The next visit shows whether the daemon is well.
