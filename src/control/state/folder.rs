@@ -132,23 +132,28 @@ fn open_whole(dir: &Path, home: Home, map_bytes: usize) -> Result<Lmdb, Trouble>
         let lengthened = OpenOptions::new().write(true).open(&data).and_then(|f| f.set_len(needs));
         lengthened.map_err(|e| Trouble::Failed(e.to_string()))?;
     }
-    let trouble = |error: Error| match error {
-        Error::Io { what, .. } => Trouble::Failed(what),
-        other => Trouble::Damaged(format!("{} does not open: {other}", data.display())),
-    };
-    let lmdb = Lmdb::open(dir, home, Mode::Live { map_bytes }).map_err(trouble)?;
-    if let Shape::Cut { found, .. } = shape {
-        whole_copy(&lmdb, dir).map_err(|why| Trouble::Damaged(format!("{}: {found}: {why}", data.display())))?;
+    let lmdb = Lmdb::open(dir, home, Mode::Live { map_bytes }).map_err(|e| trouble(&data, &shape, e))?;
+    if shape != Shape::Whole {
+        whole_copy(&lmdb, dir).map_err(|e| trouble(&data, &shape, e))?;
     }
     Ok(lmdb)
 }
 
+/// A full disk, say, is no damage: only what LMDB or a checksum says against the bytes is.
+fn trouble(data: &Path, shape: &Shape, error: Error) -> Trouble {
+    let data = data.display();
+    match (error, shape) {
+        (Error::Io { what, .. }, _) => Trouble::Failed(what),
+        (error, Shape::Cut { found, .. }) => Trouble::Damaged(format!("{data}: {found}: {error}")),
+        (error, Shape::Whole) => Trouble::Damaged(format!("{data} does not open: {error}")),
+    }
+}
+
 /// A compact copy walks every page in use and the list of free ones.
-fn whole_copy(lmdb: &Lmdb, dir: &Path) -> Result<(), String> {
+fn whole_copy(lmdb: &Lmdb, dir: &Path) -> Result<(), Error> {
     let probe = dir.join("probe.mdb");
-    let copied = lmdb.copy_to(&probe).map_err(|e| e.to_string());
-    let checked = copied.and_then(|()| match lmdb.home() {
-        Home::State => backup::verify(&probe).map(drop).map_err(|e| e.to_string()),
+    let checked = lmdb.copy_to(&probe).and_then(|()| match lmdb.home() {
+        Home::State => backup::verify(&probe).map(drop).map_err(|e| Error::Lmdb(e.to_string())),
         Home::Index => Ok(()),
     });
     // A probe that stays is overwritten by the next one.

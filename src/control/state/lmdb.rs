@@ -3,7 +3,8 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
@@ -46,6 +47,7 @@ pub(super) struct Lmdb {
     gate: RwLock<()>,
     readers: Mutex<BTreeMap<u64, Mono>>,
     next_reader: AtomicU64,
+    last_commit_nanos: AtomicU64,
 }
 
 /// What an environment says about itself.
@@ -59,6 +61,8 @@ pub struct Usage {
     pub readers: usize,
     /// Age of the oldest of them: a long one keeps deleted pages from being used again.
     pub oldest_reader: Duration,
+    /// Time that the last group commit took until it was on disk; zero before the first.
+    pub last_commit: Duration,
 }
 
 impl Lmdb {
@@ -84,8 +88,16 @@ impl Lmdb {
             Mode::Live { .. } => create(&env, home)?,
             Mode::Copy => find(&env, home)?,
         };
-        let (gate, readers, next_reader) = (RwLock::default(), Mutex::default(), AtomicU64::new(0));
-        Ok(Lmdb { home, path: path.to_owned(), handles, env, gate, readers, next_reader })
+        Ok(Lmdb {
+            home,
+            path: path.to_owned(),
+            handles,
+            env,
+            gate: RwLock::default(),
+            readers: Mutex::default(),
+            next_reader: AtomicU64::new(0),
+            last_commit_nanos: AtomicU64::new(0),
+        })
     }
 
     pub(super) fn home(&self) -> Home {
@@ -125,8 +137,11 @@ impl Lmdb {
     /// A compact copy of one moment, in one new file, on disk when this returns. Holds a read transaction meanwhile.
     pub(super) fn copy_to(&self, file: &Path) -> Result<(), Error> {
         let _open = self.enter();
-        let copy: File = self.env.copy_to_path(file, CompactionOption::Enabled)?;
-        copy.sync_all().map_err(|e| heed::Error::Io(e).into())
+        let io = |e| Error::from(heed::Error::Io(e));
+        // Readable by its owner only, as the original.
+        let mut copy = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(file).map_err(io)?;
+        self.env.copy_to_file(&mut copy, CompactionOption::Enabled)?;
+        copy.sync_all().map_err(io)
     }
 
     /// Doubles the map. Waits for the open reads.
@@ -167,7 +182,12 @@ impl Lmdb {
             used_bytes: (info.last_page_number as u64 + 1) * u64::from(page),
             readers: readers.len(),
             oldest_reader: oldest.map_or(Duration::ZERO, |at| SystemClock::mono() - at),
+            last_commit: Duration::from_nanos(self.last_commit_nanos.load(Ordering::Relaxed)),
         }
+    }
+
+    pub(super) fn committed(&self, took: Duration) {
+        self.last_commit_nanos.store(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     fn enter(&self) -> OpenRead<'_> {

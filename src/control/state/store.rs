@@ -315,7 +315,9 @@ impl Writer {
         }
         let begun = SystemClock::mono();
         let outcome = self.try_commit(&mut group);
-        self.commit_seconds.observe_span(SystemClock::mono() - begun);
+        let took = SystemClock::mono() - begun;
+        self.lmdb.committed(took);
+        self.commit_seconds.observe_span(took);
         answer(group, outcome.err().as_ref());
     }
 

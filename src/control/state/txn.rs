@@ -94,6 +94,10 @@ impl<'t> Read<'t> {
         Ok(Rows { rows, table, ended: false })
     }
 
+    fn stored(&self, db: Db, key: &[u8]) -> Result<Option<&[u8]>, Error> {
+        Ok(handle(self.handles, db)?.get(self.txn, key)?)
+    }
+
     /// Every row of a database as it is stored; `None` where this copy does not have the database.
     pub(super) fn raw(
         &self,
@@ -254,8 +258,8 @@ fn after(prefix: &[u8]) -> Option<Vec<u8>> {
     Some(high)
 }
 
-/// What is wrong with the rows of one database, at most `max` of them. A count that disagrees with the rows is a row's
-/// worth of damage too: a flipped bit in a page can hide rows.
+/// What is wrong with the rows of one database, at most `max` of them. A flipped bit in a page may hide rows from the
+/// walk, from the count, or from a look-up by key: all three must agree.
 pub(super) fn damage(view: &Read<'_>, db: Db, max: usize) -> Result<Vec<Error>, Error> {
     let Some(rows) = view.raw(db)? else { return Ok(Vec::new()) };
     let (mut wrong, mut seen, mut before) = (Vec::new(), 0u64, None::<Vec<u8>>);
@@ -268,6 +272,9 @@ pub(super) fn damage(view: &Read<'_>, db: Db, max: usize) -> Result<Vec<Error>, 
         let error = match fine {
             Err(error) => Some(error),
             Ok(()) if !ordered => Some(corrupt(db, key, "is out of order".to_owned())),
+            Ok(()) if view.stored(db, key)? != Some(stored) => {
+                Some(corrupt(db, key, "is not found by its key".to_owned()))
+            }
             Ok(()) if !shaped => Some(corrupt(db, key, format!("has {} bytes", key.len()))),
             Ok(()) => None,
         };
