@@ -48,6 +48,7 @@ pub(super) struct Lmdb {
     readers: Mutex<BTreeMap<u64, Mono>>,
     next_reader: AtomicU64,
     last_commit_nanos: AtomicU64,
+    commits: AtomicU64,
 }
 
 /// What an environment says about itself.
@@ -63,6 +64,8 @@ pub struct Usage {
     pub oldest_reader: Duration,
     /// Time that the last group commit took until it was on disk; zero before the first.
     pub last_commit: Duration,
+    /// Group commits since the store was opened.
+    pub commits: u64,
 }
 
 impl Lmdb {
@@ -97,6 +100,7 @@ impl Lmdb {
             readers: Mutex::default(),
             next_reader: AtomicU64::new(0),
             last_commit_nanos: AtomicU64::new(0),
+            commits: AtomicU64::new(0),
         })
     }
 
@@ -183,10 +187,12 @@ impl Lmdb {
             readers: readers.len(),
             oldest_reader: oldest.map_or(Duration::ZERO, |at| SystemClock::mono() - at),
             last_commit: Duration::from_nanos(self.last_commit_nanos.load(Ordering::Relaxed)),
+            commits: self.commits.load(Ordering::Relaxed),
         }
     }
 
     pub(super) fn committed(&self, took: Duration) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
         self.last_commit_nanos.store(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
