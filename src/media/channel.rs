@@ -52,6 +52,11 @@ impl SessionId {
         SessionId(format!("se_{ulid}").into())
     }
 
+    /// The identifier without its prefix: what the session's stored rows begin with.
+    pub fn ulid(&self) -> ulid::Ulid {
+        ulid::Ulid::from_string(&self.0[3..]).expect("made from a ULID")
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -281,11 +281,25 @@ pub enum Record {
     Pdt(PdtLine),
 }
 
-/// The log the records live in. `commit` returns once they are durable (and replicated, in a pair).
+/// What became of a record that was handed to the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Commit {
+    /// It is durable (and replicated, in a pair).
+    Done,
+    /// [`TimelineLog::poll`] will tell.
+    Pending,
+}
+
+/// The log the records live in. Nothing that uses a record may be published before the record is durable.
 pub trait TimelineLog: Send {
+    /// Never blocks.
+    ///
     /// # Errors
-    /// Why the record could not be made durable: nothing that uses it may be published then.
-    fn commit(&mut self, session: &super::channel::SessionId, record: Record) -> Result<(), String>;
+    /// Why the record could not be made durable.
+    fn commit(&mut self, session: &super::channel::SessionId, record: Record) -> Result<Commit, String>;
+
+    /// A pending commit's record and outcome, as soon as it is known.
+    fn poll(&mut self) -> Option<(Record, Result<(), String>)>;
 }
 
 /// The log of a box without a store: kept as long as the process.
@@ -295,10 +309,14 @@ pub struct MemoryLog {
 }
 
 impl TimelineLog for MemoryLog {
-    fn commit(&mut self, session: &super::channel::SessionId, record: Record) -> Result<(), String> {
+    fn commit(&mut self, session: &super::channel::SessionId, record: Record) -> Result<Commit, String> {
         self.records.retain(|(s, _)| s == session);
         self.records.push((session.clone(), record));
-        Ok(())
+        Ok(Commit::Done)
+    }
+
+    fn poll(&mut self) -> Option<(Record, Result<(), String>)> {
+        None
     }
 }
 

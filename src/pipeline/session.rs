@@ -15,7 +15,7 @@ use crate::ingest::source::{Leg, PublisherId};
 use crate::ingest::srt::Closing;
 use crate::media::channel::{Channel, ChannelKind, SessionId};
 use crate::media::fault::Fault;
-use crate::media::grid::{MemoryLog, PdtLine, Record, SourceProfile, TimelineLog};
+use crate::media::grid::{Commit, MemoryLog, PdtLine, Record, SourceProfile, TimelineLog};
 use crate::media::limits::{NO_MEDIA, PEER_IDLE, PROBE};
 use crate::media::sample::Stamps;
 use crate::media::track::Program;
@@ -76,6 +76,8 @@ pub struct Session {
     timeline: Timeline,
     program: Program,
     log: Box<dyn TimelineLog + Send>,
+    /// Records that are not durable yet: what the timeline decided behind them waits there.
+    uncommitted: usize,
     line: Option<PdtLine>,
     workers: Workers,
     uses_worker: bool,
@@ -120,6 +122,7 @@ impl Session {
             timeline: Timeline::new(facts),
             program: Program::default(),
             log: Box::new(MemoryLog::default()),
+            uncommitted: 0,
             line: None,
             workers,
             uses_worker: false,
@@ -165,6 +168,11 @@ impl Session {
 
     /// Everything that is not a datagram: worker messages and timers.
     pub fn run(&mut self, now: Now) {
+        while let Some((record, outcome)) = self.log.poll() {
+            self.uncommitted = self.uncommitted.saturating_sub(1);
+            self.committed(now, record, outcome);
+            self.place(now);
+        }
         if self.timeline.deadline().is_some_and(|at| now.mono >= at) {
             self.timeline.handle_timeout(now);
             self.place(now);
@@ -306,7 +314,9 @@ impl Session {
 
     /// What the timeline decided, in its order.
     fn place(&mut self, now: Now) {
-        while let Some(out) = self.timeline.poll() {
+        while self.uncommitted == 0
+            && let Some(out) = self.timeline.poll()
+        {
             self.take_out(now, out);
         }
     }
@@ -344,7 +354,15 @@ impl Session {
     }
 
     fn commit(&mut self, now: Now, record: Record) {
-        if let Err(why) = self.log.commit(&self.id, record) {
+        match self.log.commit(&self.id, record) {
+            Ok(Commit::Pending) => self.uncommitted += 1,
+            Ok(Commit::Done) => self.committed(now, record, Ok(())),
+            Err(why) => self.committed(now, record, Err(why)),
+        }
+    }
+
+    fn committed(&mut self, now: Now, record: Record, outcome: Result<(), String>) {
+        if let Err(why) = outcome {
             self.scene.note(Level::Error, "record_not_committed", &why);
             return self.finish(now, Ending::Failed);
         }

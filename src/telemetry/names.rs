@@ -53,6 +53,7 @@ macro_rules! metrics_table {
 const LATENESS: Kind = Kind::Histogram(&[0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.33, 0.66, 1.5, 3.0, 10.0]);
 const FRAME: Kind = Kind::Histogram(&[0.001, 0.002, 0.004, 0.008, 0.016, 0.033, 0.066, 0.133, 0.5, 2.0]);
 const REQUEST: Kind = Kind::Histogram(&[0.0005, 0.002, 0.01, 0.05, 0.1, 0.2, 0.4, 0.8, 2.0, 6.0]);
+const COMMIT: Kind = Kind::Histogram(&[0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 1.0, 5.0]);
 
 metrics_table! {
     BuildInfo = "rung_build_info", Kind::Gauge, ["version", "profile_fp"], "Always 1; the version is in the label";
@@ -94,6 +95,11 @@ metrics_table! {
     HttpConnections = "rung_http_connections", Kind::Gauge, [], "Open HTTP connections";
     HttpConnectionsClosed = "rung_http_connections_closed_total", Kind::Counter, ["reason"], "Connections that Rung closed, by why";
     EgressBytes = "rung_egress_bytes_total", Kind::Counter, [], "Bytes of answers handed to sockets";
+    LmdbCommitSeconds = "rung_lmdb_commit_seconds", COMMIT, ["env"], "Time that a group commit of the state store took until it was on disk";
+    LmdbMapUsed = "rung_lmdb_map_used_ratio", Kind::Gauge, ["env"], "Part of the state store's map that is in use; it grows by itself";
+    LmdbOldestReader = "rung_lmdb_oldest_reader_seconds", Kind::Gauge, ["env"], "Age of the oldest open read of the state store";
+    LmdbReaders = "rung_lmdb_readers", Kind::Gauge, ["env"], "Open reads of the state store";
+    LmdbCorruptRows = "rung_lmdb_corrupt_rows_total", Kind::Counter, ["env"], "Rows of the state store found damaged, counted each time they are met";
 }
 
 /// A label with a value from a bounded set.
@@ -110,6 +116,7 @@ pub enum Label<'a> {
     Reason(&'static str),
     Route(&'static str),
     Code(&'static str),
+    Env(&'static str),
     Version(&'static str),
     ProfileFingerprint(&'a str),
 }
@@ -128,6 +135,7 @@ impl Label<'_> {
             Label::Reason(_) => "reason",
             Label::Route(_) => "route",
             Label::Code(_) => "code",
+            Label::Env(_) => "env",
             Label::Version(_) => "version",
             Label::ProfileFingerprint(_) => "profile_fp",
         }
@@ -147,6 +155,7 @@ impl Label<'_> {
             | Label::Reason(v)
             | Label::Route(v)
             | Label::Code(v)
+            | Label::Env(v)
             | Label::Version(v) => v.to_owned(),
         }
     }

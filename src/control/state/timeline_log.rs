@@ -1,0 +1,106 @@
+//! The timeline's records on disk: what a session needs to continue with the same numbers after a restart.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use super::State;
+use super::error::Error;
+use super::store::Need;
+use super::table::{Db, Table};
+use super::txn::{Read, Write};
+use crate::media::channel::SessionId;
+use crate::media::grid::{Anchor, AudioAnchor, Commit, Grid, PdtLine, Record, SourceProfile, TimelineLog};
+use ulid::Ulid;
+
+const GRIDS: Table<Ulid, Grid> = Table::json(Db::Grid, 1);
+const ANCHORS: Table<(Ulid, u32), Anchor> = Table::json(Db::Anchors, 1);
+const AUDIO: Table<(Ulid, u16, u32), AudioAnchor> = Table::json(Db::Audio, 1);
+const LINES: Table<(Ulid, i64), PdtLine> = Table::json(Db::Pdt, 1);
+/// What channels learnt about their sources.
+pub const PROFILES: Table<Ulid, SourceProfile> = Table::json(Db::Profile, 1);
+
+/// Commits that a session may have waiting; it makes a handful per run. When full, a commit is refused.
+const PENDING_MAX: usize = 64;
+
+/// The durable log of one session. `wake` is called by the writer's thread when an outcome waits: it must only wake the
+/// thread that polls.
+pub struct LmdbLog {
+    state: Arc<State>,
+    wake: Arc<dyn Fn() + Send + Sync>,
+    pending: usize,
+    told: SyncSender<Outcome>,
+    outcomes: Receiver<Outcome>,
+}
+
+type Outcome = (Record, Result<(), String>);
+
+impl LmdbLog {
+    pub fn new(state: Arc<State>, wake: Arc<dyn Fn() + Send + Sync>) -> LmdbLog {
+        let (told, outcomes) = sync_channel(PENDING_MAX);
+        LmdbLog { state, wake, pending: 0, told, outcomes }
+    }
+}
+
+impl TimelineLog for LmdbLog {
+    fn commit(&mut self, session: &SessionId, record: Record) -> Result<Commit, String> {
+        if self.pending >= PENDING_MAX {
+            return Err(format!("{PENDING_MAX} records of this session wait for the disk"));
+        }
+        let (session, told, wake) = (session.ulid(), self.told.clone(), self.wake.clone());
+        let done = move |outcome: Result<(), Error>| {
+            // The channel holds as many outcomes as may be pending; without its receiver the session is gone.
+            drop(told.try_send((record, outcome.map_err(|e| e.to_string()))));
+            wake();
+        };
+        self.pending += 1;
+        self.state.control.write_then(Need::Essential, move |txn| put(txn, session, &record), done);
+        Ok(Commit::Pending)
+    }
+
+    fn poll(&mut self) -> Option<Outcome> {
+        let outcome = self.outcomes.try_recv().ok()?;
+        self.pending -= 1;
+        Some(outcome)
+    }
+}
+
+fn put(txn: &mut Write<'_, '_>, session: Ulid, record: &Record) -> Result<(), Error> {
+    match record {
+        Record::Grid(grid) => txn.put(&GRIDS, &session, grid),
+        Record::Anchor(anchor) => txn.put(&ANCHORS, &(session, anchor.run), anchor),
+        Record::Audio(anchor) => txn.put(&AUDIO, &(session, anchor.track, anchor.run), anchor),
+        Record::Pdt(line) => txn.put(&LINES, &(session, line.from_n), line),
+    }
+}
+
+/// Everything that was committed for a session: its grid, anchors by run, audio anchors by track and run, lines by frame.
+/// A damaged row is left out and returned beside them.
+///
+/// # Errors
+/// The store failed.
+pub fn load(view: &Read<'_>, session: &SessionId) -> Result<(Vec<Record>, Vec<Error>), Error> {
+    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    let key = session.ulid();
+    let mut take = |row: Result<Record, Error>| match row {
+        Ok(record) => good.push(record),
+        Err(error) => bad.push(error),
+    };
+    view.scan_prefix(&GRIDS, &key)?.for_each(|row| take(row.map(|(_, grid)| Record::Grid(grid))));
+    view.scan_prefix(&ANCHORS, &key)?.for_each(|row| take(row.map(|(_, anchor)| Record::Anchor(anchor))));
+    view.scan_prefix(&AUDIO, &key)?.for_each(|row| take(row.map(|(_, anchor)| Record::Audio(anchor))));
+    view.scan_prefix(&LINES, &key)?.for_each(|row| take(row.map(|(_, line)| Record::Pdt(line))));
+    Ok((good, bad))
+}
+
+/// Removes all of it, once the session's recordings are gone too.
+///
+/// # Errors
+/// The store failed.
+pub fn forget(txn: &mut Write<'_, '_>, session: &SessionId) -> Result<(), Error> {
+    let key = session.ulid();
+    txn.delete_prefix(&GRIDS, &key)?;
+    txn.delete_prefix(&ANCHORS, &key)?;
+    txn.delete_prefix(&AUDIO, &key)?;
+    txn.delete_prefix(&LINES, &key)?;
+    Ok(())
+}
