@@ -2,3 +2,4 @@
 //! When it fails: a bad configuration is refused whole, with the line and what to write instead.
 
 pub mod config;
+pub mod record;
