@@ -2,4 +2,5 @@
 //! When it fails: a bad configuration is refused whole, with the line and what to write instead.
 
 pub mod config;
+pub mod lifecycle;
 pub mod record;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 use super::{ChannelId, PlaybackId, Utc};
-use crate::media::channel::{ChannelKind, ChannelName, Ladder, Takeover};
+use crate::media::channel::{Channel, ChannelKind, ChannelName, Ladder, Takeover};
 use crate::media::key::KeyDigest;
 use crate::media::limits::MAX_DURATION_S;
 use crate::media::modes::LatencyMode;
@@ -218,6 +218,12 @@ impl Profile {
     pub fn max_duration(&self) -> Option<Duration> {
         (self.max_duration_s > 0).then(|| Duration::from_secs(u64::from(self.max_duration_s)))
     }
+
+    /// TARGETDURATION, cut lengths and init data of both come out alike, the source being the same.
+    pub fn same_output(&self, other: &Profile) -> bool {
+        let output = |p: &Profile| Profile { max_duration_s: 0, slate: Slate::default(), ..p.clone() };
+        output(self) == output(other)
+    }
 }
 
 impl Policy {
@@ -232,6 +238,25 @@ impl ChannelConfig {
     /// Every field has its default.
     pub fn new(name: ChannelName) -> ChannelConfig {
         ChannelConfig { name, profile: Profile::default(), policy: Policy::default() }
+    }
+
+    /// The same channel, its session made of `profile`.
+    #[must_use]
+    pub fn with(&self, profile: Profile) -> ChannelConfig {
+        ChannelConfig { profile, ..self.clone() }
+    }
+
+    /// What the data plane needs.
+    pub fn to_channel(&self) -> Channel {
+        Channel {
+            name: self.name.clone(),
+            kind: self.profile.kind,
+            mode: self.profile.mode,
+            ladder: self.profile.ladder.clone(),
+            hold_back_ms: self.profile.hold_back_ms,
+            takeover: self.policy.takeover,
+            preset: self.profile.preset.map(|p| p.name().to_owned()),
+        }
     }
 }
 
