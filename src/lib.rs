@@ -26,7 +26,7 @@ pub mod pixels; // the worker's protocol and client
 pub mod pipeline; // one channel end to end; governor; respawn
 
 // control plane, to the side
-pub mod control; // configuration
+pub mod control; // configuration, records, life cycle
 
 // faces
 pub mod inspect; // readable dumps of streams, parts, playlists

@@ -1,5 +1,8 @@
 //! Purpose: what configures and watches the data plane, to the side of it. Never carries media.
-//! When it fails: a bad configuration is refused whole, with the line and what to write instead.
+//! Time: `Wall`; records write it as RFC 3339 UTC.
+//! Invariants: every change of a state is one step of `lifecycle`, and one transaction.
+//! When it fails: a bad configuration is refused whole, with the line and what to write instead; a bad request
+//! likewise, with its field.
 
 pub mod config;
 pub mod lifecycle;

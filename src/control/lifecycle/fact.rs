@@ -93,6 +93,8 @@ impl Work<'_> {
                     self.lose_input(now);
                 }
             }
+            // Told of a connection that is over by now, it would leave a session that nobody feeds and nobody waits for.
+            Fact::InputRestored if session.publishers.is_empty() => {}
             Fact::InputRestored => self.restore_input(),
             Fact::PublisherClosed { publisher, finished, last_media } => self.closed(publisher, finished, last_media),
             Fact::InputInvalid(why) => self.invalid(&why),
