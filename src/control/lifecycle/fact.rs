@@ -37,7 +37,7 @@ pub enum Fact {
     PublisherClosed { publisher: PublisherId, finished: bool, last_media: Option<Wall> },
     /// The media cannot be used; the sentence says why.
     InputInvalid(String),
-    /// All producers failed, here and at the peer.
+    /// All producers failed, here and at the peer; in `init` too: then they never came up.
     PipelineFailed(String),
     /// Producers are back, media flows again.
     Recovered,

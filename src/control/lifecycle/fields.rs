@@ -19,7 +19,7 @@ const HOLD_BACK_MS: std::ops::RangeInclusive<u32> = 1_200..=60_000;
 ///
 /// # Errors
 /// Every field that is wrong.
-pub fn create(body: &Value) -> Result<ChannelConfig, Refusal> {
+pub fn read_new(body: &Value) -> Result<ChannelConfig, Refusal> {
     let body = object(body)?;
     let name = match body.get("name").map(|name| name.as_str().map(ChannelName::new)) {
         Some(Some(Ok(name))) => name,
@@ -204,13 +204,13 @@ mod tests {
     use serde_json::json;
 
     fn refused(body: &Value) -> Vec<(String, String)> {
-        let refusal = create(body).expect_err("must be refused");
+        let refusal = read_new(body).expect_err("must be refused");
         refusal.errors.into_iter().map(|e| (e.pointer, e.detail)).collect()
     }
 
     #[test]
     fn a_name_is_enough_and_every_field_can_be_said() {
-        let plain = create(&json!({ "name": "news" })).unwrap();
+        let plain = read_new(&json!({ "name": "news" })).unwrap();
         assert_eq!(plain, ChannelConfig::new(ChannelName::new("news").unwrap()));
         let full = json!({
             "name": "news", "kind": "hybrid", "mode": "ultra", "hold_back_ms": 1500, "preset": "veryfast",
@@ -218,7 +218,7 @@ mod tests {
             "max_duration_s": 0, "takeover": "newest", "activation": "manual", "reconnect_window_s": 0,
             "on_max_duration": "rollover", "end_on_eos": true, "legs": "single",
         });
-        let config = create(&full).unwrap();
+        let config = read_new(&full).unwrap();
         assert_eq!(Value::Object(as_json(&config)), full);
         assert_eq!((config.policy.legs, config.policy.activation), (Legs::Single, Activation::Manual));
         assert_eq!(config.policy.on_max_duration, OnMaxDuration::Rollover);
@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn a_patch_changes_what_it_names_and_null_is_the_default() {
         let news = json!({ "name": "news", "hold_back_ms": 1500, "max_duration_s": 600, "end_on_eos": true });
-        let config = create(&news).unwrap();
+        let config = read_new(&news).unwrap();
         let same = merge(&config, &json!({ "name": "news" })).unwrap();
         assert_eq!(same, config);
         let nulls = json!({ "hold_back_ms": null, "max_duration_s": null, "end_on_eos": null });
@@ -276,13 +276,13 @@ mod tests {
             assert_eq!(refused(&nameless)[0].0, "/name");
         }
         assert_eq!(refused(&json!([1]))[0].0, "");
-        let renamed = merge(&create(&json!({ "name": "news" })).unwrap(), &json!({ "name": "old" })).unwrap_err();
+        let renamed = merge(&read_new(&json!({ "name": "news" })).unwrap(), &json!({ "name": "old" })).unwrap_err();
         assert!(renamed.detail.starts_with("/name: the name is part of every URL"), "{renamed}");
     }
 
     #[test]
     fn the_table_of_fields_and_the_reader_agree() {
-        let config = create(&json!({ "name": "news" })).unwrap();
+        let config = read_new(&json!({ "name": "news" })).unwrap();
         for (field, applies) in FIELDS {
             let read = merge(&config, &json!({ *field: config_value(&config, field) }));
             assert_eq!(read.is_ok(), *applies != Applies::ByRung, "{field}");

@@ -60,14 +60,15 @@ pub struct Outcome {
     pub next_session: Vec<&'static str>,
 }
 
-/// What the data plane is to do. All but the first two are about one session and void once that is gone.
+/// What the data plane is to do, in their order. All but the first two are about one session and void once that
+/// is gone.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// The channel is there and its next session is made so; `door` decides who may publish.
     Declare { channel: Box<Channel>, door: Box<Door> },
     /// The channel is gone.
     Withdraw(ChannelName),
-    /// The publisher begins a session.
+    /// The publisher begins a session, made as was declared last.
     Begin { session: SessionId, leg: Leg, publisher: PublisherId },
     /// The publisher feeds the session, in place of whoever held its leg.
     Join { session: SessionId, leg: Leg, publisher: PublisherId },
@@ -122,18 +123,14 @@ pub fn recover(
     let mut work = Work::new(channel, open, now, random);
     work.lose_process();
     work.run_due();
-    if let Some(session) = &work.open {
-        let channel = Box::new(work.channel.config.with(session.profile.clone()).to_channel());
-        work.effects.push(Effect::Resume { session: session.id.clone(), channel });
-    }
     let mut step = work.finish(Some((channel, open)));
-    let gone = channel.state == ChannelState::Deleted || step.channel == ChannelWrite::Purge;
-    let declared = step.effects.iter().any(|e| matches!(e, Effect::Declare { .. }));
-    if !gone && !declared {
-        step.effects.insert(0, declare(channel));
-    }
-    // The data plane is new and knows of no session that could end.
-    step.effects.retain(|effect| !matches!(effect, Effect::End { .. } | Effect::RollOver { .. }));
+    // The data plane is as new as the process: it is told what there is, not what became of it.
+    let there = step.channel_after(channel).filter(|c| c.state != ChannelState::Deleted);
+    let resumed = there.zip(step.open_after(open)).map(|(channel, session)| Effect::Resume {
+        session: session.id.clone(),
+        channel: Box::new(channel.config.with(session.profile.clone()).to_channel()),
+    });
+    step.effects = there.map(declare).into_iter().chain(resumed).collect();
     step
 }
 
@@ -329,7 +326,8 @@ impl<'a> Work<'a> {
         self.tell(What::SessionError { cause, detail });
     }
 
-    /// The input cannot be used: its publishers are sent away, and what comes next gets another look.
+    /// The input cannot be used: its publishers are sent away, and what comes next gets another look. As a rule that
+    /// is seen in `init`; a source that turns unusable on air is the same error.
     pub(super) fn invalid(&mut self, detail: &str) {
         let Some(session) = &self.open else { return };
         let (id, state) = (session.id.clone(), session.state);

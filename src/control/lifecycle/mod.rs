@@ -17,7 +17,7 @@ mod timer;
 
 pub use door::{Door, Opening};
 pub use fact::{Fact, Publish};
-pub use fields::{check, create as read_new, merge};
+pub use fields::{check, merge, read_new};
 pub use machine::{ChannelWrite, Dismissal, Effect, Input, Outcome, Step, recover, step};
 pub use operate::{Command, KEY_GRACE, Others, create};
 pub use refusal::{Code, FieldError, Refusal};

@@ -320,7 +320,8 @@ impl World {
         }
         for session in self.store.sessions.values() {
             let ended = !session.is_open();
-            if ended != session.ended_at.is_some() || ended != session.ended_reason.is_some() {
+            let over = session.ended_at.is_some() && session.ended_reason.is_some() && session.publishers.is_empty();
+            if ended && !over || !ended && (session.ended_at.is_some() || session.ended_reason.is_some()) {
                 return Err(format!("half ended: {session:?}"));
             }
         }

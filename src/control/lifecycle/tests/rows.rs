@@ -29,6 +29,7 @@ fn update(patch: serde_json::Value) -> Command {
 fn ended(bench: &Bench, reason: EndedReason) {
     let last = bench.ended.last().expect("a session ended");
     assert_eq!((last.state, last.ended_reason), (SessionState::Ended, Some(reason)));
+    assert!(last.publishers.is_empty(), "nobody feeds it any more");
 }
 
 // ── channel ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -469,9 +470,23 @@ fn a_rotated_key_stays_valid_for_its_grace_and_two_are_valid_at_most() {
     bench.command(Command::RotateKey { key: bench.key(keys[1]), grace: hour });
     bench.command(Command::RotateKey { key: bench.key(keys[2]), grace: hour });
     assert!(!valid(&bench, keys[0]) && valid(&bench, keys[1]) && valid(&bench, keys[2]));
+    assert_eq!(bench.channel.stream_keys.len(), 2);
     bench.command(Command::RotateKey { key: bench.key(KEY), grace: Duration::ZERO });
     assert!(valid(&bench, KEY) && !valid(&bench, keys[2]));
     assert_eq!((bench.channel.stream_keys.len(), bench.channel.stream_keys[0].prefix.as_str()), (1, "abcd"));
+}
+
+#[test]
+fn activation_by_hand_that_comes_while_on_air_waits_for_the_end() {
+    let mut bench = Bench::live(&news());
+    let door = |bench: &Bench| Door::of(&bench.channel).admit(KEY, Leg::A, bench.now).map_err(|r| r.code);
+    let made = bench.command(update(json!({ "activation": "manual" })));
+    assert_eq!((made.outcome.now, door(&bench)), (vec!["activation"], Ok(())), "a lost publisher may come back");
+    let made = bench.command(Command::EndSession(bench.session()));
+    assert_eq!((effects(&made), door(&bench)), (vec!["declare", "end"], Err(Code::NotStarted)));
+    bench.command(Command::Start);
+    bench.command(update(json!({ "activation": "auto" })));
+    assert!(!bench.channel.armed && door(&bench) == Ok(()), "what activates itself needs no start");
 }
 
 #[test]
