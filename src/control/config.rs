@@ -5,6 +5,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use super::lifecycle;
+use super::record::{ChannelConfig, Preset};
 use crate::media::channel::{Channel, ChannelKind, ChannelName, Ladder, Takeover};
 use crate::media::key::{KeyDigest, is_publish_key};
 use crate::media::modes::LatencyMode;
@@ -108,31 +110,6 @@ impl<'de> Deserialize<'de> for Seconds {
             Ok(Seconds((seconds * 1000.0).round() as u32))
         } else {
             Err(serde::de::Error::custom(format!("hold_back = {seconds}: write seconds from 1.2 to 60")))
-        }
-    }
-}
-
-/// x264 presets that a live channel may use, fastest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Preset {
-    Ultrafast,
-    Superfast,
-    Veryfast,
-    Faster,
-    Fast,
-    Medium,
-}
-
-impl Preset {
-    pub fn name(self) -> &'static str {
-        match self {
-            Preset::Ultrafast => "ultrafast",
-            Preset::Superfast => "superfast",
-            Preset::Veryfast => "veryfast",
-            Preset::Faster => "faster",
-            Preset::Fast => "fast",
-            Preset::Medium => "medium",
         }
     }
 }
@@ -251,17 +228,18 @@ fn explain(message: &str) -> String {
     let (Some(found), true) = (names.next(), unknown) else { return message.to_owned() };
     let kind = if message.starts_with("unknown field") { "key" } else { "value" };
     let known: Vec<&str> = names.collect();
-    let near = known
-        .iter()
-        .map(|name| (strsim::damerau_levenshtein(name, found), *name))
-        .filter(|(distance, name)| *distance <= 1 + name.len() / 3)
-        .min();
     let list = known.join(", ");
-    match near {
-        Some((_, name)) => format!("unknown {kind} `{found}`: did you mean `{name}`? (known here: {list})"),
+    match nearest(found, known.iter().copied()) {
+        Some(name) => format!("unknown {kind} `{found}`: did you mean `{name}`? (known here: {list})"),
         None if known.is_empty() => format!("unknown {kind} `{found}`"),
         None => format!("unknown {kind} `{found}`: known here are {list}"),
     }
+}
+
+/// The known name that was probably meant.
+pub(super) fn nearest<'a>(found: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let close = known.map(|name| (strsim::damerau_levenshtein(name, found), name));
+    close.filter(|(distance, name)| *distance <= 1 + name.len() / 3).min().map(|(_, name)| name)
 }
 
 fn merge(into: &mut toml::Table, from: toml::Table) {
@@ -328,56 +306,25 @@ fn resolve_channel(entry: &BootstrapChannel, path: &Path, folder: &Path) -> Resu
         (None, Some(hex)) => KeyDigest::from_hex(hex)
             .ok_or_else(|| wrong("key_sha256 wants 64 hexadecimal digits, as sha256sum prints them".into()))?,
     };
-    if entry.kind == ChannelKind::Transmux && entry.ladder.is_some() {
-        return Err(wrong("kind = \"transmux\" encodes nothing: remove the ladder, or write kind = \"hybrid\"".into()));
+    let config = ChannelConfig::from(entry);
+    if let Some(first) = lifecycle::check(&config).into_iter().next() {
+        return Err(wrong(first.detail));
     }
-    if let Some(ladder) = &entry.ladder {
-        check_ladder(ladder).map_err(wrong)?;
-    }
-    if entry.hold_back.is_some() && entry.mode != LatencyMode::Ultra {
-        return Err(wrong(format!("hold_back is for mode = \"ultra\"; {} has a fixed one", entry.mode.name())));
-    }
-    let channel = Channel {
-        name: entry.name.clone(),
-        kind: entry.kind,
-        mode: entry.mode,
-        ladder: entry.ladder.clone(),
-        hold_back_ms: entry.hold_back.map(|s| s.0),
-        takeover: entry.takeover,
-        preset: entry.preset.map(|p| p.name().to_owned()),
-    };
-    Ok(Configured { channel, key: digest })
+    Ok(Configured { channel: config.to_channel(), key: digest })
 }
 
-fn check_ladder(ladder: &Ladder) -> Result<(), String> {
-    if ladder.0.is_empty() || ladder.0.len() > 8 {
-        return Err(format!("a ladder has 1 to 8 renditions, not {}", ladder.0.len()));
+/// What the file does not say has its default.
+impl From<&BootstrapChannel> for ChannelConfig {
+    fn from(entry: &BootstrapChannel) -> ChannelConfig {
+        let mut config = ChannelConfig::new(entry.name.clone());
+        config.profile.kind = entry.kind;
+        config.profile.mode = entry.mode;
+        config.profile.ladder = entry.ladder.clone();
+        config.profile.hold_back_ms = entry.hold_back.map(|s| s.0);
+        config.profile.preset = entry.preset;
+        config.policy.takeover = entry.takeover;
+        config
     }
-    for (i, r) in ladder.0.iter().enumerate() {
-        let name_ok = ChannelName::new(&r.name).is_ok() && r.name != "source" && r.name != "index";
-        if !name_ok || r.name.starts_with("a-") {
-            return Err(format!("rendition name {:?}: write something like \"720p\"", r.name));
-        }
-        if ladder.0[..i].iter().any(|other| other.name == r.name) {
-            return Err(format!("rendition \"{}\" is there twice", r.name));
-        }
-        if r.height < 16 || r.height > 4320 || r.height % 2 == 1 {
-            return Err(format!(
-                "rendition \"{}\": height = {}: write an even number from 16 to 4320",
-                r.name, r.height
-            ));
-        }
-        if !(50_000..=100_000_000).contains(&r.bitrate) {
-            return Err(format!(
-                "rendition \"{}\": bitrate = {}: write bits per second, 50000 to 100000000",
-                r.name, r.bitrate
-            ));
-        }
-        if i > 0 && r.height > ladder.0[i - 1].height {
-            return Err(format!("rendition \"{}\" is taller than the one above it: write the best first", r.name));
-        }
-    }
-    Ok(())
 }
 
 fn first_line(config: &Path, file: &Path, what: &str) -> Result<String, ConfigError> {

@@ -1,45 +1,18 @@
 //! Legs: which publisher feeds which, and who gives way to whom.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use crate::media::channel::{Leg, PublisherId};
 
 use crate::media::channel::{ChannelName, Takeover};
 use crate::media::limits::TAKEOVER_SILENCE;
 use crate::time::Mono;
 
-/// Which of a channel's redundant inputs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Leg {
-    #[default]
-    A,
-    B,
-}
-
-impl fmt::Display for Leg {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Leg::A => "a",
-            Leg::B => "b",
-        })
-    }
-}
-
-/// One accepted connection; never used twice in a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PublisherId(u64);
-
-impl PublisherId {
-    pub(super) fn next() -> PublisherId {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        PublisherId(NEXT.fetch_add(1, Ordering::Relaxed))
-    }
-}
-
-impl fmt::Display for PublisherId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "pb{}", self.0)
-    }
+/// The next one of this process.
+pub(super) fn next_publisher() -> PublisherId {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    PublisherId(NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// What a newcomer finds on the leg it asks for.
@@ -97,7 +70,7 @@ mod tests {
     #[test]
     fn a_leg_gives_way_only_after_two_silent_seconds_unless_the_newest_wins() {
         let (news, mut sources) = (ChannelName::new("news").unwrap(), Sources::default());
-        let (old, new) = (PublisherId::next(), PublisherId::next());
+        let (old, new) = (next_publisher(), next_publisher());
         let heard = Mono(10_000_000_000);
         let claim = |s: &Sources, after_ms, leg, policy| {
             s.claim(heard + Duration::from_millis(after_ms), &news, leg, policy, |_| heard)

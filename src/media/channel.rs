@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
+use super::id;
 use super::modes::LatencyMode;
 
 /// `[a-z0-9][a-z0-9-]{0,62}`, unique on a box.
@@ -52,19 +54,69 @@ impl SessionId {
         SessionId(format!("se_{ulid}").into())
     }
 
-    /// The identifier without its prefix: what the session's stored rows begin with.
-    pub fn ulid(&self) -> ulid::Ulid {
-        ulid::Ulid::from_string(&self.0[3..]).expect("made from a ULID")
-    }
-
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The identifier without its prefix: what the session's stored rows begin with.
+    ///
+    /// # Panics
+    /// Never: a session's name is made of one.
+    pub fn ulid(&self) -> ulid::Ulid {
+        id::parse("se_", &self.0).expect("a session's name holds a ULID")
     }
 }
 
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl FromStr for SessionId {
+    type Err = String;
+    fn from_str(text: &str) -> Result<SessionId, String> {
+        id::parse("se_", text).map(SessionId::new)
+    }
+}
+
+impl Serialize for SessionId {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for SessionId {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Which of a channel's redundant inputs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Leg {
+    #[default]
+    A,
+    B,
+}
+
+impl fmt::Display for Leg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Leg::A => "a",
+            Leg::B => "b",
+        })
+    }
+}
+
+/// One accepted contribution connection; never used twice in a process, and void after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PublisherId(pub u64);
+
+impl fmt::Display for PublisherId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pb{}", self.0)
     }
 }
 
@@ -168,6 +220,14 @@ mod tests {
         for bad in ["", "-a", "News", "a/b", "ä", "a b", &"x".repeat(64)] {
             assert!(ChannelName::new(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_session_is_found_again_by_its_name() {
+        let id = SessionId::new(ulid::Ulid::from_parts(1_700_000_000_000, 9));
+        assert_eq!(id.as_str().parse(), Ok(id.clone()));
+        assert_eq!(SessionId::new(id.ulid()), id);
+        assert!("ch_01ARZ3NDEKTSV4RRFFQ69G5FAV".parse::<SessionId>().is_err());
     }
 
     #[test]

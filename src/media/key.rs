@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// SHA-256 of a publish key: all that is kept of it.
@@ -25,6 +26,15 @@ impl KeyDigest {
         Some(KeyDigest(digest))
     }
 
+    /// 64 hexadecimal digits.
+    pub fn to_hex(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// A digest that no key has: to spend the same time on a channel that does not exist.
     pub fn none() -> KeyDigest {
         KeyDigest([0; 32])
@@ -45,6 +55,19 @@ impl fmt::Debug for KeyDigest {
     }
 }
 
+impl Serialize for KeyDigest {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&self.to_hex())
+    }
+}
+
+impl<'de> Deserialize<'de> for KeyDigest {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let hex = String::deserialize(d)?;
+        KeyDigest::from_hex(&hex).ok_or_else(|| serde::de::Error::custom("a digest is 64 hexadecimal digits"))
+    }
+}
+
 /// 26 characters of a-z and 0-9.
 pub fn is_publish_key(key: &str) -> bool {
     key.len() == 26 && key.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
@@ -60,6 +83,7 @@ mod tests {
         assert!(KeyDigest::from_hex(hex).unwrap().matches("secret"));
         assert!(!KeyDigest::from_hex(hex).unwrap().matches("Secret"));
         assert!(KeyDigest::from_hex(&hex[1..]).is_none() && KeyDigest::from_hex(&"zz".repeat(32)).is_none());
+        assert_eq!(KeyDigest::of("secret").to_hex(), hex);
         assert_eq!(format!("{:?}", KeyDigest::of("secret")), "KeyDigest(***)");
         assert!(!KeyDigest::none().matches(""));
     }

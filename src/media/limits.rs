@@ -25,6 +25,16 @@ pub const TAKEOVER_SILENCE: Duration = Duration::from_secs(2);
 pub const NO_MEDIA: Duration = Duration::from_secs(15);
 /// From the first media byte to a known program.
 pub const PROBE: Duration = Duration::from_secs(10);
+/// A session in `error` for this long is over.
+pub const ERROR_TIMEOUT: Duration = Duration::from_secs(60);
+/// An operator may let a session wait this long for its publisher at most, seconds.
+pub const RECONNECT_WINDOW_S_MAX: u32 = 1_800;
+/// A session's longest life by default, seconds.
+pub const MAX_DURATION_S: u32 = 12 * 3_600;
+/// A deleted channel is remembered this long.
+pub const TOMBSTONE: Duration = Duration::from_secs(30 * 86_400);
+/// Channels of one box.
+pub const CHANNELS_MAX: usize = 1_000;
 /// ENDLIST playlists stay this long after the end.
 pub const LINGER: Duration = Duration::from_secs(60);
 

@@ -7,6 +7,7 @@ pub mod access_unit;
 pub mod channel;
 pub mod fault;
 pub mod grid;
+pub mod id;
 pub mod key;
 pub mod limits;
 pub mod modes;

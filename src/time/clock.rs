@@ -49,6 +49,13 @@ impl Wall {
     }
 }
 
+impl Add<Duration> for Wall {
+    type Output = Wall;
+    fn add(self, span: Duration) -> Wall {
+        Wall(self.0.saturating_add(i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)))
+    }
+}
+
 /// RFC 3339 UTC with milliseconds, as EXT-X-PROGRAM-DATE-TIME wants it [HLS 4.4.4.6].
 impl fmt::Display for Wall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -16,7 +16,7 @@ use super::socket::{Epoch, Outgoing};
 use super::stats::{PublisherStats, version};
 use super::streamid::StreamId;
 use crate::ingest::admission::{Admission, Directory, Refusal, Tries};
-use crate::ingest::source::{Claim, Leg, PublisherId, Sources};
+use crate::ingest::source::{Claim, Leg, PublisherId, Sources, next_publisher};
 use crate::media::channel::ChannelName;
 use crate::media::limits::PEER_IDLE;
 use crate::telemetry::Redacted;
@@ -400,7 +400,7 @@ impl Listener {
     }
 
     fn connected(&mut self, now: Mono, conn: ConnId, peer: SocketAddr, conclusion: Conclusion, accepted: Accepted) {
-        let id = PublisherId::next();
+        let id = next_publisher();
         let latency = self.srt.latency(conn).unwrap_or(self.config.latency);
         let Accepted { channel, leg, replaces } = accepted;
         self.sources.hold(channel.clone(), leg, id);

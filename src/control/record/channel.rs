@@ -1,0 +1,333 @@
+//! A channel as it is kept: what its operator configured, and where it stands.
+
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+use super::{ChannelId, PlaybackId, Utc};
+use crate::media::channel::{Channel, ChannelKind, ChannelName, Ladder, Takeover};
+use crate::media::key::KeyDigest;
+use crate::media::limits::MAX_DURATION_S;
+use crate::media::modes::LatencyMode;
+
+/// One channel. Holds digests of keys: never sent to anybody as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelRecord {
+    pub id: ChannelId,
+    #[serde(flatten)]
+    pub config: ChannelConfig,
+    pub playback_id: PlaybackId,
+    /// Newest first: one, or two while a rotation lasts; none once deleted.
+    pub stream_keys: Vec<StreamKey>,
+    pub state: ChannelState,
+    /// A channel with manual activation was started and takes publishers.
+    pub armed: bool,
+    /// Grows with every change of configuration: the ETag.
+    pub revision: u64,
+    /// How many events the channel has had: the last one's number.
+    pub event_seq: u64,
+    pub created_at: Utc,
+    /// Of the configuration.
+    pub updated_at: Utc,
+    pub deleted_at: Option<Utc>,
+}
+
+/// All that an operator may write, in three kinds: fixed, in force now, in force from the next session on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelConfig {
+    pub name: ChannelName,
+    #[serde(flatten)]
+    pub profile: Profile,
+    #[serde(flatten)]
+    pub policy: Policy,
+}
+
+/// What a session is made of: a change waits for the next one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Profile {
+    pub kind: ChannelKind,
+    pub mode: LatencyMode,
+    /// `None`: the default ladder of the source's height.
+    pub ladder: Option<Ladder>,
+    /// PART-HOLD-BACK in milliseconds (`ultra` only); `None`: the mode's.
+    pub hold_back_ms: Option<u32>,
+    /// `None`: the mode's.
+    pub preset: Option<Preset>,
+    pub slate: Slate,
+    /// A session's longest life in seconds; 0: unlimited.
+    pub max_duration_s: u32,
+}
+
+/// How the channel is run: a change is in force at once, in an open session too.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Policy {
+    pub takeover: Takeover,
+    pub activation: Activation,
+    /// How long a session waits for its lost publisher; `None`: the mode's. A window that runs keeps its end.
+    pub reconnect_window_s: Option<u32>,
+    pub on_max_duration: OnMaxDuration,
+    /// A publisher that says it has finished ends the session.
+    pub end_on_eos: bool,
+    pub legs: Legs,
+}
+
+/// When a change of a field is in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Applies {
+    Now,
+    NextSession,
+    /// Written once, at creation.
+    Fixed,
+    /// Rung's own: nobody writes it.
+    ByRung,
+}
+
+/// Every field of a channel, and when a change of it is in force. The one place that says so.
+pub const FIELDS: &[(&str, Applies)] = &[
+    ("id", Applies::ByRung),
+    ("name", Applies::Fixed),
+    ("kind", Applies::NextSession),
+    ("mode", Applies::NextSession),
+    ("ladder", Applies::NextSession),
+    ("hold_back_ms", Applies::NextSession),
+    ("preset", Applies::NextSession),
+    ("slate", Applies::NextSession),
+    ("max_duration_s", Applies::NextSession),
+    ("takeover", Applies::Now),
+    ("activation", Applies::Now),
+    ("reconnect_window_s", Applies::Now),
+    ("on_max_duration", Applies::Now),
+    ("end_on_eos", Applies::Now),
+    ("legs", Applies::Now),
+    ("playback_id", Applies::ByRung),
+    ("stream_keys", Applies::ByRung),
+    ("state", Applies::ByRung),
+    ("armed", Applies::ByRung),
+    ("revision", Applies::ByRung),
+    ("event_seq", Applies::ByRung),
+    ("created_at", Applies::ByRung),
+    ("updated_at", Applies::ByRung),
+    ("deleted_at", Applies::ByRung),
+];
+
+/// A publish key, of which only the digest is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamKey {
+    pub digest: KeyDigest,
+    /// Its first characters, to tell keys apart; empty where Rung was given the digest only.
+    pub prefix: String,
+    pub created_at: Utc,
+    /// `None`: until it is rotated.
+    pub expires_at: Option<Utc>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChannelState {
+    /// No open session.
+    Idle,
+    /// Exactly one open session.
+    Active,
+    /// Stopped by its operator: publishers are refused.
+    Stop,
+    /// Remembered for a while, shown nowhere.
+    Deleted,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activation {
+    /// The first accepted publisher activates the channel.
+    #[default]
+    Auto,
+    /// Publishers are refused until the channel is started.
+    Manual,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnMaxDuration {
+    /// The session ends and its publishers are disconnected.
+    #[default]
+    End,
+    /// Another session goes on with the same publishers.
+    Rollover,
+}
+
+/// What is shown once the held picture has grown old.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Slate {
+    #[default]
+    Black,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Legs {
+    /// Leg a only.
+    Single,
+    /// Legs a and b: the second costs nothing until somebody publishes on it.
+    #[default]
+    Dual,
+}
+
+/// x264 presets that a live channel may use, fastest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Preset {
+    Ultrafast,
+    Superfast,
+    Veryfast,
+    Faster,
+    Fast,
+    Medium,
+}
+
+impl Preset {
+    pub fn name(self) -> &'static str {
+        match self {
+            Preset::Ultrafast => "ultrafast",
+            Preset::Superfast => "superfast",
+            Preset::Veryfast => "veryfast",
+            Preset::Faster => "faster",
+            Preset::Fast => "fast",
+            Preset::Medium => "medium",
+        }
+    }
+}
+
+impl Default for Profile {
+    fn default() -> Profile {
+        Profile {
+            kind: ChannelKind::default(),
+            mode: LatencyMode::default(),
+            ladder: None,
+            hold_back_ms: None,
+            preset: None,
+            slate: Slate::default(),
+            max_duration_s: MAX_DURATION_S,
+        }
+    }
+}
+
+impl Profile {
+    /// A session's longest life; `None`: unlimited.
+    pub fn max_duration(&self) -> Option<Duration> {
+        (self.max_duration_s > 0).then(|| Duration::from_secs(u64::from(self.max_duration_s)))
+    }
+
+    /// TARGETDURATION, cut lengths and init data of both come out alike, the source being the same.
+    pub fn same_output(&self, other: &Profile) -> bool {
+        let output = |p: &Profile| Profile { max_duration_s: 0, slate: Slate::default(), ..p.clone() };
+        output(self) == output(other)
+    }
+}
+
+impl Policy {
+    /// How long a session made of `profile` waits for its publisher.
+    pub fn reconnect_window(&self, profile: &Profile) -> Duration {
+        let own = self.reconnect_window_s.map(|s| Duration::from_secs(u64::from(s)));
+        own.unwrap_or(profile.mode.params().reconnect_window)
+    }
+}
+
+impl ChannelConfig {
+    /// Every field has its default.
+    pub fn new(name: ChannelName) -> ChannelConfig {
+        ChannelConfig { name, profile: Profile::default(), policy: Policy::default() }
+    }
+
+    /// The same channel, its session made of `profile`.
+    #[must_use]
+    pub fn with(&self, profile: Profile) -> ChannelConfig {
+        ChannelConfig { profile, ..self.clone() }
+    }
+
+    /// What the data plane needs.
+    pub fn to_channel(&self) -> Channel {
+        Channel {
+            name: self.name.clone(),
+            kind: self.profile.kind,
+            mode: self.profile.mode,
+            ladder: self.profile.ladder.clone(),
+            hold_back_ms: self.profile.hold_back_ms,
+            takeover: self.policy.takeover,
+            preset: self.profile.preset.map(|p| p.name().to_owned()),
+        }
+    }
+}
+
+impl StreamKey {
+    /// Of a key's text, of which the digest and the first four characters stay.
+    pub fn of(key: &str, now: Utc) -> StreamKey {
+        let prefix = key.chars().take(4).collect();
+        StreamKey { digest: KeyDigest::of(key), prefix, created_at: now, expires_at: None }
+    }
+
+    pub fn is_valid(&self, now: Utc) -> bool {
+        self.expires_at.is_none_or(|at| now < at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+    use ulid::Ulid;
+
+    fn record() -> ChannelRecord {
+        let at = Utc::default();
+        ChannelRecord {
+            id: ChannelId(Ulid::from_parts(1, 1)),
+            config: ChannelConfig::new(ChannelName::new("news").unwrap()),
+            playback_id: PlaybackId(Ulid::from_parts(1, 2)),
+            stream_keys: vec![StreamKey::of("abcdefghijklmnopqrstuvwx12", at)],
+            state: ChannelState::Idle,
+            armed: false,
+            revision: 1,
+            event_seq: 0,
+            created_at: at,
+            updated_at: at,
+            deleted_at: None,
+        }
+    }
+
+    fn keys(value: &impl Serialize) -> Vec<String> {
+        let Value::Object(map) = serde_json::to_value(value).unwrap() else { panic!("an object") };
+        map.keys().cloned().collect()
+    }
+
+    #[test]
+    fn the_table_of_fields_holds_every_field_once_and_agrees_with_their_grouping() {
+        let mut named: Vec<String> = FIELDS.iter().map(|(name, _)| (*name).to_owned()).collect();
+        named.sort();
+        let mut written = keys(&record());
+        written.sort();
+        assert_eq!(named, written);
+        let of = |applies| FIELDS.iter().filter(move |(_, a)| *a == applies).map(|(name, _)| *name);
+        let sorted = |mut names: Vec<String>| {
+            names.sort();
+            names
+        };
+        let next = sorted(of(Applies::NextSession).map(str::to_owned).collect());
+        assert_eq!(next, sorted(keys(&Profile::default())));
+        let now = sorted(of(Applies::Now).map(str::to_owned).collect());
+        assert_eq!(now, sorted(keys(&Policy::default())));
+        assert_eq!(of(Applies::Fixed).collect::<Vec<_>>(), ["name"]);
+    }
+
+    #[test]
+    fn a_record_of_another_version_is_read() {
+        let mut json = serde_json::to_value(record()).unwrap();
+        assert_eq!(serde_json::from_value::<ChannelRecord>(json.clone()).unwrap(), record());
+        let map = json.as_object_mut().unwrap();
+        map.insert("colour".into(), Value::from("blue"));
+        for later in ["slate", "legs", "ladder", "max_duration_s", "deleted_at"] {
+            map.remove(later);
+        }
+        assert_eq!(serde_json::from_value::<ChannelRecord>(json).unwrap(), record());
+    }
+}

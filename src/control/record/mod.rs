@@ -1,0 +1,17 @@
+//! What control remembers: channels, sessions, events. Plain values; JSON in the store and, less their secrets, in the API.
+//! Readers take records of a newer Rung: unknown fields are passed over, missing ones have their default.
+
+mod channel;
+mod event;
+mod id;
+mod session;
+mod utc;
+
+pub use channel::{
+    Activation, Applies, ChannelConfig, ChannelRecord, ChannelState, FIELDS, Legs, OnMaxDuration, Policy, Preset,
+    Profile, Slate, StreamKey,
+};
+pub use event::{Details, Event, EventRecord, EventSeq, KeyView, What};
+pub use id::{ChannelId, EventId, PlaybackId, TokenId};
+pub use session::{EndedReason, ErrorCause, Input, SessionError, SessionRecord, SessionState};
+pub use utc::Utc;

@@ -1,0 +1,112 @@
+//! A session as it is kept.
+
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{ChannelId, Profile, Utc};
+use crate::media::channel::{Leg, PublisherId, SessionId};
+
+/// One broadcast. Once ended it never changes again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionRecord {
+    pub id: SessionId,
+    pub channel: ChannelId,
+    pub state: SessionState,
+    pub input: Input,
+    /// Why it is degraded; empty: it is well.
+    #[serde(default)]
+    pub health: BTreeSet<String>,
+    /// What it was made of.
+    pub profile: Profile,
+    pub created_at: Utc,
+    pub processing_at: Option<Utc>,
+    /// First time.
+    pub live_at: Option<Utc>,
+    pub ended_at: Option<Utc>,
+    pub ended_reason: Option<EndedReason>,
+    /// The last one; it stays for the record when the session recovers.
+    pub error: Option<SessionError>,
+    /// Of its maximum duration.
+    pub deadline: Option<Utc>,
+    /// In `init`: media flows and is being looked at since then.
+    pub probing_since: Option<Utc>,
+    /// Written in batches: up to a second old after a crash.
+    pub last_media_at: Option<Utc>,
+    /// While the input is lost.
+    pub input_lost_at: Option<Utc>,
+    /// While the input is lost: how long it is waited for.
+    pub window_deadline: Option<Utc>,
+    /// Legs that are up and who feeds them.
+    #[serde(default)]
+    pub publishers: BTreeMap<Leg, PublisherId>,
+}
+
+impl SessionRecord {
+    pub fn is_open(&self) -> bool {
+        self.state != SessionState::Ended
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SessionState {
+    /// A publisher was accepted.
+    Init,
+    /// The program is known, the pipelines are up.
+    Processing,
+    /// Playable.
+    Live,
+    /// Nobody can produce it, or its input is unusable; it goes on by itself when that changes.
+    Error,
+    /// Final.
+    Ended,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Input {
+    Connected,
+    /// The publisher is waited for.
+    Reconnecting,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionError {
+    pub cause: ErrorCause,
+    /// A sentence for the operator.
+    pub detail: String,
+    pub at: Utc,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCause {
+    /// No known program, or a codec that is refused.
+    InputInvalid,
+    /// All producers failed, here and at the peer.
+    Pipeline,
+}
+
+/// Every end of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndedReason {
+    /// No media came.
+    NoMedia,
+    /// The lost publisher did not come back in time.
+    InputTimeout,
+    /// In `error` for too long.
+    Error,
+    MaxDuration,
+    UserStop,
+    Deleted,
+    /// The encoder said it was the end.
+    Eos,
+}
+
+impl EndedReason {
+    /// A session that never had media is no broadcast: it is not counted as one.
+    pub fn is_broadcast(self) -> bool {
+        self != EndedReason::NoMedia
+    }
+}
