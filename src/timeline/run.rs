@@ -159,6 +159,16 @@ impl Shown {
         free
     }
 
+    /// Everything below `to` counts as shown.
+    pub(super) fn fill(&mut self, to: i64) {
+        let max = *self.max.get_or_insert(to - 1);
+        if to > max {
+            (self.max, self.bits) = (Some(to - 1), u128::MAX);
+            return;
+        }
+        self.bits |= u32::try_from(max - (to - 1)).ok().and_then(|by| u128::MAX.checked_shl(by)).unwrap_or(0);
+    }
+
     /// `n` was shown, and is still remembered.
     fn has(&self, n: i64) -> bool {
         let back = self.max.and_then(|max| u32::try_from(max - n).ok());
@@ -230,6 +240,11 @@ impl Runs {
             off_grid: VecDeque::new(),
             next_run: 0,
         }
+    }
+
+    /// Arrival minus session time of what is on air, nanoseconds.
+    pub(super) fn pace(&self) -> Option<i64> {
+        self.pace.map(|(offset, _)| offset)
     }
 
     pub(super) fn joined(&mut self, leg: u8) {

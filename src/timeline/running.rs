@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::audio::AudioGrid;
+use super::filler::{Filler, Step};
 use super::grid::GopProbe;
 use super::pdt::{Pdt, first_line};
 use super::run::{Placed, Runs, Shown, Stamp, Verdict};
@@ -23,6 +24,14 @@ pub(super) enum Fate {
     Unknown,
 }
 
+/// One frame of a passed-through track.
+#[derive(Debug)]
+pub(super) enum Frame {
+    Unit(AccessUnit),
+    /// Of the filler.
+    Silence,
+}
+
 #[derive(Debug)]
 pub(super) struct Track {
     pub(super) number: u16,
@@ -31,7 +40,7 @@ pub(super) struct Track {
     /// Frames whose run is not known yet.
     pub(super) waiting: VecDeque<AccessUnit>,
     /// Frames whose segment is not decided yet.
-    pub(super) undecided: VecDeque<(i64, AccessUnit)>,
+    pub(super) undecided: VecDeque<(i64, Frame)>,
     pub(super) last: Option<Place>,
 }
 
@@ -49,6 +58,7 @@ pub(super) struct Running {
     pub(super) on_air: Option<u8>,
     pub(super) last_on_air: Mono,
     pub(super) shown: Shown,
+    pub(super) filler: Filler,
     pub(super) tracks: Vec<Track>,
     /// New runs of late.
     pub(super) made: VecDeque<Mono>,
@@ -138,6 +148,7 @@ impl Running {
             },
         };
         self.watch(now, &placed, &unit, out);
+        self.returned(now.mono, &placed, out);
         self.emit(unit, &placed, out)
     }
 
@@ -203,7 +214,7 @@ impl Running {
     fn emit(&mut self, unit: AccessUnit, placed: &Placed, out: &mut VecDeque<Out>) -> bool {
         let prime = self.runs.prime(placed);
         let hidden = !prime && !self.shown.show(placed.n);
-        if hidden && !self.resume {
+        if hidden && !self.resume && !self.filler.has_filled(placed.n) {
             out.push_back(fault(FaultKind::Collision, &unit, &format!("frame {} has a picture already", placed.n)));
         }
         if self.cutter.is_none() {
@@ -213,6 +224,10 @@ impl Running {
         }
         // What was overtaken by its random access point is for decoders alone.
         if prime || (self.resume && (!unit.random_access || hidden)) {
+            if !prime {
+                self.cut(out, |cutter, pieces| cutter.skip(placed.d, pieces));
+                self.drain_undecided(out, false);
+            }
             if self.ladder {
                 out.push_back(Out::Video { n: placed.n, prime, hidden, unit });
             }
@@ -245,6 +260,49 @@ impl Running {
     }
 }
 
+// ── while the source is away ────────────────────────────────────────────────────────────────────────────────────────
+
+impl Running {
+    /// When `fill_overdue` is due.
+    pub(super) fn fill_due(&self) -> Option<Mono> {
+        self.filler.deadline(self.runs.pace()?)
+    }
+
+    /// Fills what has been waited for long enough; a bounded piece at a time.
+    pub(super) fn fill_overdue(&mut self, now: Mono, out: &mut VecDeque<Out>) {
+        let step = self.runs.pace().and_then(|pace| self.filler.poll(now, pace));
+        step.into_iter().for_each(|step| self.fill(step, out));
+    }
+
+    /// A unit of the reference track has its place.
+    fn returned(&mut self, now: Mono, placed: &Placed, out: &mut VecDeque<Out>) {
+        self.filler.heard(now);
+        // What a run does not show leaves its first frame open.
+        if !self.runs.prime(placed) {
+            let step = self.filler.back(placed.time, placed.low.min(placed.n));
+            step.into_iter().for_each(|step| self.fill(step, out));
+        }
+    }
+
+    fn fill(&mut self, step: Step, out: &mut VecDeque<Out>) {
+        self.shown.fill(step.to);
+        out.push_back(Out::Fill { to: step.to, with: step.with });
+        self.cut(out, |cutter, pieces| cutter.fill(step.to, pieces));
+        // A source rendition that lost a part's beginning goes on with the next random access point.
+        self.resume |= self.cutter.as_ref().is_some_and(Cutter::is_empty);
+        for index in 0..self.tracks.len() {
+            let track = &mut self.tracks[index];
+            if track.fate == Fate::Pass {
+                let end = self.grid.audio_at_frame(step.to, track.grid.rate());
+                for m in track.grid.silence_to(end) {
+                    self.lay(index, m, Frame::Silence, out);
+                }
+            }
+        }
+        self.drain_undecided(out, false);
+    }
+}
+
 // ── audio ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 impl Running {
@@ -263,8 +321,9 @@ impl Running {
                 None => return false,
             },
         };
-        self.shown.show(placed.n);
         self.watch(now, &placed, &unit, out);
+        self.returned(now.mono, &placed, out);
+        self.shown.show(placed.n);
         self.audio(0, unit, (placed.run, placed.shown_at, before != Some(placed.run)), out);
         true
     }
@@ -272,6 +331,7 @@ impl Running {
     /// A frame whose session time is known: to its place on the grid, or to the worker.
     pub(super) fn audio(&mut self, index: usize, unit: AccessUnit, heard: (u32, i64, bool), out: &mut VecDeque<Out>) {
         let (run, time, moved) = heard;
+        self.filler.heard(unit.received);
         let number = u16::try_from(index).unwrap_or(u16::MAX);
         let overtaken = self.cutter.is_some()
             && self
@@ -305,43 +365,43 @@ impl Running {
                 }
                 let Some(m) = set.m else { return };
                 if set.repeat {
-                    self.lay(index, m, unit.clone(), out);
+                    self.lay(index, m, Frame::Unit(unit.clone()), out);
                 }
-                self.lay(index, m + i64::from(set.repeat), unit, out);
+                self.lay(index, m + i64::from(set.repeat), Frame::Unit(unit), out);
             }
         }
     }
 
     /// Frame `m` to its segment and part: at once on a ladder's grid, with the source's cut otherwise.
-    fn lay(&mut self, index: usize, m: i64, unit: AccessUnit, out: &mut VecDeque<Out>) {
+    fn lay(&mut self, index: usize, m: i64, frame: Frame, out: &mut VecDeque<Out>) {
         let track = &mut self.tracks[index];
         if self.cutter.is_none() {
             let place = self.grid.place_audio(m, track.grid.rate());
-            track.put(&self.grid, true, m, place, unit, out);
+            track.put(&self.grid, true, m, place, frame, out);
             return;
         }
         if track.undecided.len() >= UNDECIDED_MAX
-            && let Some((_, unit)) = track.undecided.pop_front()
+            && let Some((_, Frame::Unit(unit))) = track.undecided.pop_front()
         {
             out.push_back(fault(FaultKind::Overrun, &unit, "audio waited 2 s for the picture's cut"));
         }
-        track.undecided.push_back((m, unit));
+        track.undecided.push_back((m, frame));
     }
 
     /// Audio whose segment is decided now; all of it if `force`d.
     pub(super) fn drain_undecided(&mut self, out: &mut VecDeque<Out>, force: bool) {
         let Some(cutter) = &self.cutter else { return };
         for track in &mut self.tracks {
-            while let Some((m, unit)) = track.undecided.pop_front() {
+            while let Some((m, frame)) = track.undecided.pop_front() {
                 let (time, next) = (track.grid.time_of(m), track.grid.time_of(m + 1));
                 if time < cutter.begins() {
                     continue;
                 }
                 let Some(place) = cutter.place_audio(time, next, force) else {
-                    track.undecided.push_front((m, unit));
+                    track.undecided.push_front((m, frame));
                     break;
                 };
-                track.put(&self.grid, false, m, place, unit, out);
+                track.put(&self.grid, false, m, place, frame, out);
             }
         }
     }
@@ -371,10 +431,13 @@ impl Track {
         config.passes_through()
     }
 
-    fn put(&mut self, grid: &Grid, ladder: bool, m: i64, place: Place, unit: AccessUnit, out: &mut VecDeque<Out>) {
+    fn put(&mut self, grid: &Grid, ladder: bool, m: i64, place: Place, frame: Frame, out: &mut VecDeque<Out>) {
         self.gaps(grid, ladder, (place.msn, place.part), out);
         self.last = Some(place);
-        out.push_back(Out::Audio(AudioOut { track: self.number, m, place, unit }));
+        out.push_back(match frame {
+            Frame::Unit(unit) => Out::Audio(AudioOut { track: self.number, m, place, unit }),
+            Frame::Silence => Out::Silence { track: self.number, m, place },
+        });
     }
 
     /// The parts between the last frame's and `to`: nothing was in them. A source's segments are not told apart.
