@@ -62,8 +62,8 @@ pub(super) struct Running {
     pub(super) tracks: Vec<Track>,
     /// New runs of late.
     pub(super) made: VecDeque<Mono>,
-    /// A source rendition goes on at a random access point only.
-    pub(super) resume: bool,
+    /// A source rendition goes on at a random access point only; without one from this d on.
+    pub(super) resume: Option<i64>,
     /// New headers for the source rendition, from the next random access point on.
     pub(super) reconfigure: Option<Out>,
     pub(super) video_config: Option<VideoConfig>,
@@ -94,7 +94,7 @@ impl Running {
         let free = self.on_air.is_none_or(|air| air != leg && now.since(self.last_on_air) > ON_AIR_SILENCE);
         if free && random_access {
             self.on_air = Some(leg);
-            self.resume = true;
+            self.resume = Some(i64::MAX);
         }
         if self.on_air == Some(leg) {
             self.last_on_air = now;
@@ -214,16 +214,17 @@ impl Running {
     fn emit(&mut self, unit: AccessUnit, placed: &Placed, out: &mut VecDeque<Out>) -> bool {
         let prime = self.runs.prime(placed);
         let hidden = !prime && !self.shown.show(placed.n);
-        if hidden && !self.resume && !self.filler.has_filled(placed.n) {
+        if hidden && self.resume.is_none() && !self.filler.has_filled(placed.n) {
             out.push_back(fault(FaultKind::Collision, &unit, &format!("frame {} has a picture already", placed.n)));
         }
         if self.cutter.is_none() {
-            self.resume = false;
+            self.resume = None;
             out.push_back(Out::Video { n: placed.n, prime, hidden, unit });
             return true;
         }
         // What was overtaken by its random access point is for decoders alone.
-        if prime || (self.resume && (!unit.random_access || hidden)) {
+        let waits = self.resume.is_some_and(|until| (!unit.random_access && placed.d < until) || hidden);
+        if prime || waits {
             if !prime {
                 self.cut(out, |cutter, pieces| cutter.skip(placed.d, pieces));
                 self.drain_undecided(out, false);
@@ -233,7 +234,7 @@ impl Running {
             }
             return self.ladder;
         }
-        self.resume = false;
+        self.resume = None;
         let index = Index { d: placed.d, time: placed.time, shown_at: placed.shown_at };
         let snap = !self.runs.exact;
         if self.ladder {
@@ -289,7 +290,9 @@ impl Running {
         out.push_back(Out::Fill { to: step.to, with: step.with });
         self.cut(out, |cutter, pieces| cutter.fill(step.to, pieces));
         // A source rendition that lost a part's beginning goes on with the next random access point.
-        self.resume |= self.cutter.as_ref().is_some_and(Cutter::is_empty);
+        if self.cutter.as_ref().is_some_and(Cutter::is_empty) {
+            self.resume = Some(step.to + RESUME_SECONDS * self.grid.cadence.rate.hz().round() as i64);
+        }
         for index in 0..self.tracks.len() {
             let track = &mut self.tracks[index];
             if track.fate == Fate::Pass {
@@ -482,6 +485,8 @@ const ON_AIR_SILENCE: std::time::Duration = std::time::Duration::from_millis(500
 /// After so many new runs within the span one begins at a random access point only.
 const RUNS_MANY: usize = 16;
 const RUNS_SPAN: std::time::Duration = std::time::Duration::from_secs(10);
+/// A source without a random access point for so long behind an outage has none: it goes on as it is.
+const RESUME_SECONDS: i64 = 10;
 /// GOPs seen before the profile is corrected.
 const GOPS_TELLING: u32 = 4;
 /// Audio frames that wait for the picture's cut: 2 s.

@@ -462,7 +462,7 @@ impl Timeline {
             filler: Filler::new(cadence.rate),
             tracks,
             made: VecDeque::new(),
-            resume: false,
+            resume: None,
             reconfigure: None,
             video_config: state.video_config.clone(),
             pieces: Vec::new(),
