@@ -11,7 +11,7 @@ use crate::ingest::{Roster, RosterEntry};
 use crate::media::modes::LatencyMode;
 use crate::package::origin::Origin;
 use crate::pipeline::shard::{Setup, Shard, Watcher};
-use crate::pipeline::status;
+use crate::pipeline::status::{self, InputState, State};
 use crate::pixels::client::beside_this_program;
 use crate::serve::{Check, Health, Options, Server, Site, bind, routes};
 use crate::telemetry::setup::{self, Telemetry};
@@ -170,12 +170,20 @@ fn status_source(watcher: Watcher) -> impl Fn() -> web::Status + Send + Sync {
     }
 }
 
+/// A lost source is what a viewer of a live session wants to know.
+fn state_name(session: &status::SessionStatus) -> &'static str {
+    match (session.state, session.input) {
+        (State::Live, InputState::Reconnecting) => session.input.name(),
+        (state, _) => state.name(),
+    }
+}
+
 fn page_status(channel: status::ChannelStatus) -> web::ChannelStatus {
     let session = channel.session.as_ref();
     let renditions = session.map_or(&[][..], |s| &s.renditions);
     web::ChannelStatus {
         name: channel.name.to_string(),
-        state: session.map_or("idle", |s| s.state.name()).to_owned(),
+        state: session.map_or("idle", state_name).to_owned(),
         mode: channel.mode.name().to_owned(),
         session: session.map(|s| s.id.clone()),
         since_ms: session.and_then(|s| s.live_since).map(|at| at.unix_millis()),

@@ -13,12 +13,12 @@ use super::studio;
 use super::{Failure, print, status_line};
 use crate::control::config::{Config, Configured, Loaded};
 use crate::demux::{Demuxer, Event};
-use crate::media::channel::{Channel, ChannelKind, ChannelName, Ladder, Rendition, Takeover};
+use crate::media::channel::{Channel, ChannelKind, ChannelName, Ladder, Rendition, Slate, Takeover};
 use crate::media::grid::Cadence;
 use crate::media::key::KeyDigest;
 use crate::media::modes::LatencyMode;
 use crate::media::track::TrackConfig;
-use crate::pipeline::status::{ChannelStatus, State};
+use crate::pipeline::status::{ChannelStatus, InputState, State};
 use crate::pixels::client::beside_this_program;
 use crate::pixels::protocol::{Caps, Pattern};
 use crate::time::Mono;
@@ -135,7 +135,10 @@ fn describe(second: u64, channel: &ChannelStatus) -> String {
         session.renditions.iter().map(|r| if r.shed { format!("{} (shed)", r.name) } else { r.name.clone() }).collect();
     let rate = session.publishers.first().and_then(|p| p.stats.bitrate).unwrap_or(0) as f64 / 1e6;
     let memory = session.worker.map_or(0, |w| w.rss_bytes) >> 20;
-    let state = session.state.name();
+    let state = match session.input {
+        InputState::Connected => session.state.name(),
+        InputState::Reconnecting => session.input.name(),
+    };
     let detail = match (&session.detail, session.state) {
         (Some(detail), State::Error | State::Ended) => format!(" ({detail})"),
         _ => String::new(),
@@ -182,6 +185,9 @@ fn configured(name: &str, key: &str, mode: LatencyMode, plan: &Plan) -> Configur
         ladder: Some(plan.ladder.clone()),
         hold_back_ms: None,
         takeover: Takeover::IfSilent,
+        reconnect_window: mode.params().reconnect_window,
+        end_on_eos: false,
+        slate: Slate::Black,
         preset: Some(plan.preset.to_owned()),
     };
     Configured { channel, key: KeyDigest::of(key) }

@@ -4,9 +4,11 @@ use serde::Deserialize;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use crate::media::channel::{Channel, ChannelKind, ChannelName, Ladder, Takeover};
+use crate::media::channel::{Channel, ChannelKind, ChannelName, Ladder, Slate, Takeover};
 use crate::media::key::{KeyDigest, is_publish_key};
+use crate::media::limits::{RECONNECT_WINDOW_MAX, SLATE_BYTES_MAX};
 use crate::media::modes::LatencyMode;
 
 /// The whole configuration. `Config::default()` is an empty file.
@@ -87,6 +89,14 @@ pub struct BootstrapChannel {
     pub hold_back: Option<Seconds>,
     #[serde(default)]
     pub takeover: Takeover,
+    /// 0 to 1800; none: the mode's.
+    #[serde(default)]
+    pub reconnect_window_s: Option<u64>,
+    #[serde(default)]
+    pub end_on_eos: bool,
+    /// PNG or JPEG file; none: black.
+    #[serde(default)]
+    pub slate: Option<PathBuf>,
     #[serde(default)]
     pub preset: Option<Preset>,
     /// File whose first line is the publish key.
@@ -337,6 +347,12 @@ fn resolve_channel(entry: &BootstrapChannel, path: &Path, folder: &Path) -> Resu
     if entry.hold_back.is_some() && entry.mode != LatencyMode::Ultra {
         return Err(wrong(format!("hold_back is for mode = \"ultra\"; {} has a fixed one", entry.mode.name())));
     }
+    let window = entry.reconnect_window_s.map_or(entry.mode.params().reconnect_window, Duration::from_secs);
+    if window > RECONNECT_WINDOW_MAX {
+        let what = format!("reconnect_window_s = {}: write seconds from 0 to 1800", window.as_secs());
+        return Err(wrong(what));
+    }
+    let slate = entry.slate.as_ref().map(|file| read_slate(&folder.join(file))).transpose().map_err(wrong)?;
     let channel = Channel {
         name: entry.name.clone(),
         kind: entry.kind,
@@ -344,9 +360,25 @@ fn resolve_channel(entry: &BootstrapChannel, path: &Path, folder: &Path) -> Resu
         ladder: entry.ladder.clone(),
         hold_back_ms: entry.hold_back.map(|s| s.0),
         takeover: entry.takeover,
+        reconnect_window: window,
+        end_on_eos: entry.end_on_eos,
+        slate: slate.unwrap_or_default(),
         preset: entry.preset.map(|p| p.name().to_owned()),
     };
     Ok(Configured { channel, key: digest })
+}
+
+/// The daemon reads the file; only a worker looks into it.
+fn read_slate(file: &Path) -> Result<Slate, String> {
+    let name = file.display();
+    let bytes = std::fs::read(file).map_err(|e| format!("slate: {name} cannot be read: {e}"))?;
+    if bytes.len() > SLATE_BYTES_MAX {
+        return Err(format!("slate: {name} has {} bytes; up to {SLATE_BYTES_MAX} are taken", bytes.len()));
+    }
+    if !(bytes.starts_with(b"\x89PNG\r\n\x1a\n") || bytes.starts_with(&[0xff, 0xd8, 0xff])) {
+        return Err(format!("slate: {name} is neither a PNG nor a JPEG file"));
+    }
+    Ok(Slate::Image(bytes.into()))
 }
 
 fn check_ladder(ladder: &Ladder) -> Result<(), String> {
@@ -442,6 +474,12 @@ mod tests {
             ("[[bootstrap.channel]]\nname = \"a\"\nkey_sha256 = \"12\"", "64 hexadecimal digits"),
             ("[[bootstrap.channel]]\nname = \"a\"\nkey_file = \"none.key\"", "cannot be read"),
             ("[[bootstrap.channel]]\nname = \"a\"\nkey_file = \"news.key\"\nhold_back = 0.5", "from 1.2 to 60"),
+            (
+                "[[bootstrap.channel]]\nname = \"a\"\nkey_file = \"news.key\"\nreconnect_window_s = 1801",
+                "from 0 to 1800",
+            ),
+            ("[[bootstrap.channel]]\nname = \"a\"\nkey_file = \"news.key\"\nslate = \"news.key\"", "neither a PNG"),
+            ("[[bootstrap.channel]]\nname = \"a\"\nkey_file = \"news.key\"\nslate = \"no.png\"", "cannot be read"),
             ("[srt]\nlisten = \"nowhere\"", "2: "),
             ("[srt", "1: "),
             (
@@ -456,6 +494,21 @@ mod tests {
             let what = refusal(text);
             assert!(what.contains(part), "{text}\n-> {what}");
         }
+    }
+
+    #[test]
+    fn what_stands_in_for_a_lost_source_follows_the_mode_unless_it_is_given() {
+        let channel = |more: &str| {
+            let text = format!("[[bootstrap.channel]]\nname = \"a\"\nkey_file = \"news.key\"\n{more}");
+            read(&text).expect("valid").channels.remove(0).channel
+        };
+        for (mode, seconds) in [("ultra", 10), ("low", 20), ("normal", 60)] {
+            let channel = channel(&format!("mode = \"{mode}\""));
+            assert_eq!((channel.reconnect_window.as_secs(), channel.end_on_eos), (seconds, false));
+            assert_eq!(channel.slate, Slate::Black);
+        }
+        let channel = channel("reconnect_window_s = 0\nend_on_eos = true\n");
+        assert!(channel.reconnect_window.is_zero() && channel.end_on_eos);
     }
 
     #[test]

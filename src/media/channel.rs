@@ -1,8 +1,10 @@
 //! What an operator configures: channels, ladders, renditions. And what Rung names: sessions.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::modes::LatencyMode;
 
@@ -136,8 +138,32 @@ pub struct Channel {
     /// PART-HOLD-BACK in milliseconds (`ultra` only); `None`: the mode's.
     pub hold_back_ms: Option<u32>,
     pub takeover: Takeover,
+    /// A lost source is waited for so long; zero: its session ends at once.
+    pub reconnect_window: Duration,
+    /// A publisher that closes its connection properly ends its session.
+    pub end_on_eos: bool,
+    /// Shown while a source is away.
+    pub slate: Slate,
     /// x264 preset of the software backend; `None`: the mode's default (superfast).
     pub preset: Option<String>,
+}
+
+/// What stands in for a source that is away.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Slate {
+    #[default]
+    Black,
+    /// A PNG or JPEG file's bytes.
+    Image(Bytes),
+}
+
+impl fmt::Debug for Slate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Slate::Black => f.write_str("Black"),
+            Slate::Image(bytes) => write!(f, "Image({} bytes)", bytes.len()),
+        }
+    }
 }
 
 /// What happens to a publisher that comes while another one holds the same leg.

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use super::events::Scene;
-use super::session::{Ending, Session};
+use super::session::{Ending, Event, Session};
 use super::shard::Setup;
 use super::status::{ChannelStatus, PublisherStatus, State};
 use crate::ingest::source::{Leg, PublisherId};
@@ -80,14 +80,13 @@ impl ChannelRun {
         let alone = self.publishers.is_empty();
         if let Some(session) = &mut self.session {
             session.leave(now, publisher);
-            // Whoever took its leg connects next, and goes on with the session.
-            if alone && why != Closing::Replaced {
-                let ending = match why {
-                    Closing::Finished => Ending::PublisherFinished,
-                    Closing::Shutdown => Ending::Shutdown,
-                    _ => Ending::InputTimeout,
-                };
-                session.finish(now, ending);
+            match why {
+                _ if !alone => {}
+                // Whoever took its leg connects next, and goes on with the session.
+                Closing::Replaced => {}
+                Closing::Shutdown => session.finish(now, Ending::Shutdown),
+                Closing::Finished if self.config.end_on_eos => session.finish(now, Ending::Eos),
+                _ => session.abandoned(now),
             }
         }
     }
@@ -115,8 +114,15 @@ impl ChannelRun {
         if let Some(why) = session.take_refusal() {
             self.closes.extend(self.publishers.keys().map(|p| (*p, why)));
         }
-        if session.is_ended() {
-            self.finish_now(now);
+        let mut events = Vec::new();
+        while let Some(event) = session.poll() {
+            events.push(event);
+        }
+        for event in events {
+            self.scene().session(event);
+            if let Event::Ended { .. } = event {
+                self.finish_now(now);
+            }
         }
         self.end_linger(now.mono);
     }

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 
+use super::session::{Event, Lost};
 use super::status::State;
 use crate::ingest::source::Leg;
 use crate::ingest::srt::{Closing, Connected, PortCounters, PublisherStats};
@@ -63,6 +64,30 @@ impl Scene {
             State::Ended => "session_ended",
         };
         log(level, code, &self.place(), format!("{from} -> {to_name} ({reason}) {detail}"));
+    }
+
+    /// What became of a session's source. Its end is a transition, told by `state`.
+    pub fn session(&self, event: Event) {
+        let reconnecting = match event {
+            Event::InputLost { why, window } => {
+                let why = match why {
+                    Lost::Closed => "the publisher closed",
+                    Lost::Silent => "the publisher is silent",
+                };
+                let window = window.as_secs_f64();
+                let what = format!("{why}: the last picture, then the slate, for at most {window} s");
+                log(Level::Warn, "input_lost", &self.place(), what);
+                count(Metric::InputLosses, &[self.label()], 1);
+                1.0
+            }
+            Event::InputRestored { after } => {
+                let what = format!("media again after {:.2} s", after.as_secs_f64());
+                log(Level::Info, "input_restored", &self.place(), what);
+                0.0
+            }
+            Event::Ended { .. } => 0.0,
+        };
+        gauge(Metric::InputReconnecting, &[self.label()], reconnecting);
     }
 
     pub fn fault(&self, fault: &Fault) {

@@ -365,6 +365,18 @@ impl AudioTrack {
         self.waiting.push_back(AudioFrame { m, place, data, stamps, came: now });
     }
 
+    /// The source is away: frame `m` is silent; where no silence is known in this configuration its part becomes GAP.
+    pub fn silent(&mut self, now: Mono, m: i64, place: Place) {
+        match self.silence.clone() {
+            Some(silence) => self.push_placed(now, m, place, silence, Stamps::default()),
+            None if m >= self.next => {
+                self.next = m + 1;
+                self.gap(now, place.edge(), false);
+            }
+            None => {}
+        }
+    }
+
     /// Nothing comes before part `until`. On the grid the next frame brings its silence with it; else it is GAP, behind
     /// what waits.
     pub fn gap(&mut self, now: Mono, until: (u64, u32), on_grid: bool) {

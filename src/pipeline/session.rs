@@ -1,6 +1,6 @@
 //! One broadcast: its publishers' bytes through demux and timeline to workers and segmenters, and its states.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::events::Scene;
 use super::shard::Setup;
 use super::stage::Stage;
-use super::status::{PublisherStatus, RenditionStatus, SessionStatus, State, WorkerStatus};
+use super::status::{InputState, PublisherStatus, RenditionStatus, SessionStatus, State, WorkerStatus};
 use super::workers::{self, Workers};
 use crate::demux::{self, Demuxer};
 use crate::ingest::source::{Leg, PublisherId};
@@ -16,15 +16,15 @@ use crate::ingest::srt::Closing;
 use crate::media::channel::{Channel, ChannelKind, SessionId};
 use crate::media::fault::Fault;
 use crate::media::grid::{MemoryLog, PdtLine, Record, SourceProfile, TimelineLog};
-use crate::media::limits::{NO_MEDIA, PEER_IDLE, PROBE};
+use crate::media::limits::{INPUT_LOST, NO_MEDIA, PEER_IDLE, PROBE};
 use crate::media::sample::Stamps;
 use crate::media::track::Program;
 use crate::package::origin::SessionOutput;
 use crate::package::window::Kind;
-use crate::pixels::protocol::{Progress, Unit};
+use crate::pixels::protocol::{Fill, Progress, Unit};
 use crate::telemetry::report::Level;
 use crate::time::{Mono, Now, Wall};
-use crate::timeline::{Facts, Out, Rules, Timeline};
+use crate::timeline::{Facts, Filling, Out, Rules, Timeline};
 
 /// An ending session waits this long for its worker's last frames.
 const DRAIN: Duration = Duration::from_secs(3);
@@ -34,7 +34,9 @@ const WORKER_GONE: Duration = Duration::from_secs(3);
 /// Why a session ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    PublisherFinished,
+    /// The publisher said that it is finished, and the channel takes its word for it.
+    Eos,
+    /// The source was lost and did not come back within the reconnect window.
     InputTimeout,
     NoMedia,
     InputInvalid,
@@ -43,9 +45,9 @@ pub enum Ending {
 }
 
 impl Ending {
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
-            Ending::PublisherFinished => "publisher_finished",
+            Ending::Eos => "eos",
             Ending::InputTimeout => "input_timeout",
             Ending::NoMedia => "no_media",
             Ending::InputInvalid => "input_invalid",
@@ -53,6 +55,26 @@ impl Ending {
             Ending::Shutdown => "shutdown",
         }
     }
+}
+
+/// What its channel must know of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The source is gone: hold, then slate, until it comes back, for `window` at most.
+    InputLost { why: Lost, window: Duration },
+    /// It is back, so long after its last byte.
+    InputRestored { after: Duration },
+    /// Final.
+    Ended { why: Ending },
+}
+
+/// How a source is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// No publisher is connected any more.
+    Closed,
+    /// Publishers are connected and say nothing.
+    Silent,
 }
 
 struct Input {
@@ -72,6 +94,10 @@ pub struct Session {
     last_media: Mono,
     live_since: Option<Wall>,
     ending: Option<Mono>,
+    why: Option<Ending>,
+    /// The source is lost, and waited for until then.
+    lost: Option<Mono>,
+    events: VecDeque<Event>,
     inputs: BTreeMap<PublisherId, Input>,
     timeline: Timeline,
     program: Program,
@@ -116,6 +142,9 @@ impl Session {
             last_media: now.mono,
             live_since: None,
             ending: None,
+            why: None,
+            lost: None,
+            events: VecDeque::new(),
             inputs: BTreeMap::new(),
             timeline: Timeline::new(facts),
             program: Program::default(),
@@ -138,7 +167,9 @@ impl Session {
         &self.id
     }
 
-    pub fn join(&mut self, _now: Now, publisher: PublisherId, leg: Leg) {
+    pub fn join(&mut self, now: Now, publisher: PublisherId, leg: Leg) {
+        // Whoever comes in the last moment may say something first.
+        self.lost = self.lost.map(|until| until.max(now.mono + INPUT_LOST));
         let leg = u8::from(leg == Leg::B);
         self.timeline.leg_joined(leg);
         self.inputs.insert(publisher, Input { leg, demuxer: Demuxer::new() });
@@ -152,11 +183,25 @@ impl Session {
         self.place(now);
     }
 
+    /// No publisher is left, and none takes over.
+    pub fn abandoned(&mut self, now: Now) {
+        self.input_lost(now, Lost::Closed);
+    }
+
+    /// What happened since the last call, oldest first.
+    pub fn poll(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
     /// Bytes of a transport stream.
     pub fn data(&mut self, now: Now, publisher: PublisherId, payload: &[u8]) {
         let Some(mut input) = self.inputs.remove(&publisher) else { return };
         self.first_media.get_or_insert(now.mono);
+        let after = now.mono - self.last_media;
         self.last_media = now.mono;
+        if self.lost.take().is_some() {
+            self.events.push_back(Event::InputRestored { after });
+        }
         input.demuxer.push(now.mono, payload);
         self.take_units(now, &mut input);
         self.inputs.insert(publisher, input);
@@ -180,11 +225,15 @@ impl Session {
 
     pub fn deadline(&self) -> Option<Mono> {
         let stage = self.stage.as_ref().and_then(Stage::deadline);
-        let probe =
-            (self.state == State::Init).then(|| self.first_media.map_or(self.started + NO_MEDIA, |at| at + PROBE));
-        let silence = self.ending.is_none().then(|| self.last_media + PEER_IDLE);
-        let silence = silence.filter(|_| self.state != State::Init && self.state != State::Ended);
-        [self.timeline.deadline(), self.ending, stage, probe, silence].into_iter().flatten().min()
+        let open = self.ending.is_none() && self.state != State::Ended;
+        let input = open.then(|| match (self.lost, self.state) {
+            (Some(until), _) => until,
+            (None, State::Init) => self.first_media.map_or(self.started + NO_MEDIA, |at| at + PROBE),
+            (None, _) => self.last_media + INPUT_LOST,
+        });
+        // Whoever is dismissed leaves in the same round.
+        let idle = (open && !self.inputs.is_empty() && self.state != State::Init).then(|| self.last_media + PEER_IDLE);
+        [self.timeline.deadline(), self.ending, stage, input, idle].into_iter().flatten().min()
     }
 
     pub fn fd(&self) -> Option<(BorrowedFd<'_>, bool)> {
@@ -198,12 +247,13 @@ impl Session {
         }
         self.timeline.finish(now);
         self.place(now);
+        self.why = Some(why);
         self.detail = Some(why.name().to_owned());
         self.ending = Some(now.mono + DRAIN);
         if self.uses_worker && self.workers.is_up() {
             self.workers.close();
         } else {
-            self.end(now, why.name());
+            self.end(now, why);
         }
     }
 
@@ -211,15 +261,10 @@ impl Session {
         self.ending.is_some() || self.state == State::Ended
     }
 
-    pub fn is_ended(&self) -> bool {
-        self.state == State::Ended
-    }
-
     /// Ends at once, whatever is still in flight.
     pub fn cut_off(&mut self, now: Now) {
         if self.state != State::Ended {
-            let why = self.detail.clone().map_or("replaced", |_| "drained");
-            self.end(now, why);
+            self.end(now, self.why.unwrap_or(Ending::InputTimeout));
         }
     }
 
@@ -271,6 +316,7 @@ impl Session {
             id: self.id.to_string(),
             state: if self.is_ending() { State::Ended } else { self.state },
             live_since: self.live_since,
+            input: if self.lost.is_some() { InputState::Reconnecting } else { InputState::Connected },
             detail: self.detail.clone(),
             renditions: self.on_air.as_deref().map(renditions).unwrap_or_default(),
             worker,
@@ -329,6 +375,17 @@ impl Session {
                     self.workers.video_unit(now.mono, unit);
                 }
             }
+            Out::Fill { to, with } => {
+                let Some(stage) = &mut self.stage else { return };
+                stage.saw(to - 1);
+                let with = match with {
+                    Filling::Hold => Fill::Hold,
+                    Filling::Slate => Fill::Slate,
+                };
+                if let Some(to) = stage.fill_to(to) {
+                    self.workers.fill(now.mono, to, with);
+                }
+            }
             Out::AudioToWorker { at, unit, .. } => {
                 let stamps = Stamps { received: unit.received, demuxed: now.mono, ..Stamps::default() };
                 let (pid, damaged, data) = (unit.pid, unit.damaged, unit.data);
@@ -376,7 +433,7 @@ impl Session {
         self.detail = Some(why.to_owned());
         self.refusal = Some(Closing::InputInvalid);
         self.enter(State::Error, "input_invalid", why);
-        self.end(now, Ending::InputInvalid.name());
+        self.end(now, Ending::InputInvalid);
     }
 
     // ── the worker ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -426,10 +483,8 @@ impl Session {
             Event::Progress(_) => {}
             Event::Closed => {
                 if self.ending.is_some() {
-                    let why = self.detail.clone().unwrap_or_default();
                     self.publish(now);
-                    self.end(now, "drained");
-                    self.detail = Some(why);
+                    self.end(now, self.why.unwrap_or(Ending::Failed));
                 }
             }
         }
@@ -469,27 +524,61 @@ impl Session {
 
     fn time_out(&mut self, now: Now) {
         if self.ending.is_some_and(|at| now.mono >= at) {
-            return self.end(now, "drained");
+            return self.end(now, self.why.unwrap_or(Ending::Failed));
         }
         if self.ending.is_some() || self.state == State::Ended {
             return;
         }
-        if self.state != State::Init && now.mono - self.last_media >= PEER_IDLE {
-            self.refusal = Some(Closing::Silent);
-            return self.finish(now, Ending::InputTimeout);
+        if let Some(until) = self.lost {
+            if now.mono >= until {
+                let why = if self.state == State::Init { Ending::NoMedia } else { Ending::InputTimeout };
+                self.dismiss(Closing::Silent);
+                return self.finish(now, why);
+            }
+        } else if self.state != State::Init {
+            if now.mono - self.last_media >= INPUT_LOST {
+                self.input_lost(now, Lost::Silent);
+            }
+        } else {
+            match self.first_media {
+                None if now.mono - self.started >= NO_MEDIA => {
+                    self.dismiss(Closing::Stopped);
+                    self.finish(now, Ending::NoMedia);
+                }
+                Some(at) if now.mono - at >= PROBE => {
+                    self.refuse(now, "no playable program within 10 s: send MPEG-TS with H.264 video or AAC audio");
+                }
+                _ => {}
+            }
         }
-        if self.state != State::Init {
+        if now.mono - self.last_media >= PEER_IDLE && self.state != State::Init && !self.inputs.is_empty() {
+            self.dismiss(Closing::Silent);
+        }
+    }
+
+    /// How long a lost source is waited for. Before it was known to be one, as long as for its first byte.
+    fn window(&self) -> Duration {
+        let configured = self.config.reconnect_window;
+        if self.state == State::Init && !configured.is_zero() { NO_MEDIA } else { configured }
+    }
+
+    fn input_lost(&mut self, now: Now, why: Lost) {
+        if self.lost.is_some() || self.is_ending() {
             return;
         }
-        match self.first_media {
-            None if now.mono - self.started >= NO_MEDIA => {
-                self.refusal = Some(Closing::Stopped);
-                self.finish(now, Ending::NoMedia);
-            }
-            Some(at) if now.mono - at >= PROBE => {
-                self.refuse(now, "no playable program within 10 s: send MPEG-TS with H.264 video or AAC audio");
-            }
-            _ => {}
+        self.lost = Some(now.mono + self.window());
+        // What a half-known program showed says nothing about the next publisher's.
+        if self.state == State::Init {
+            self.first_media = None;
+        }
+        self.events.push_back(Event::InputLost { why, window: self.window() });
+        self.time_out(now);
+    }
+
+    /// The publishers shall go.
+    fn dismiss(&mut self, why: Closing) {
+        if !self.inputs.is_empty() {
+            self.refusal = Some(why);
         }
     }
 
@@ -500,13 +589,17 @@ impl Session {
         }
     }
 
-    fn end(&mut self, now: Now, why: &'static str) {
+    fn end(&mut self, now: Now, why: Ending) {
         if let Some(stage) = &mut self.stage {
             stage.end(now.mono);
             stage.report(now, &self.config.name);
         }
         self.ending = None;
-        self.enter(State::Ended, why, self.detail.clone().unwrap_or_default());
+        self.lost = None;
+        self.why = Some(why);
+        let detail = self.detail.clone().filter(|detail| detail != why.name());
+        self.enter(State::Ended, why.name(), detail.unwrap_or_default());
+        self.events.push_back(Event::Ended { why });
     }
 }
 
@@ -516,6 +609,7 @@ pub fn ended_status(output: &SessionOutput) -> SessionStatus {
         id: output.id.to_string(),
         state: State::Ended,
         live_since: None,
+        input: InputState::Connected,
         detail: None,
         renditions: renditions(output),
         worker: None,

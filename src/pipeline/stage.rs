@@ -11,7 +11,7 @@ use super::placement;
 use crate::bitstream::aac::silence;
 use crate::bitstream::h264;
 use crate::media::channel::{Channel, ChannelKind, ChannelName, Ladder, SessionId};
-use crate::media::grid::{Ends, Grid, PdtLine};
+use crate::media::grid::{Ends, Grid, PdtLine, Place};
 use crate::media::limits;
 use crate::media::sample::{Sample, Stamps};
 use crate::media::track::{AudioConfig, Codec, Pid, Program, TrackConfig, VideoConfig};
@@ -183,7 +183,19 @@ impl Stage {
         self.video.is_some()
     }
 
-    /// The source has a picture for frame `n`.
+    /// What a worker is to fill so that frames below `to` are shown: `to` itself, for an audio-only worker its 48 kHz sample.
+    /// `None`: no worker makes anything.
+    pub fn fill_to(&self, to: i64) -> Option<i64> {
+        let rate = self.grid.cadence.rate;
+        let samples = || i128::from(to) * 48_000 * i128::from(rate.den) / i128::from(rate.num);
+        match (&self.video, self.audio.iter().any(|a| matches!(a, Audio::Encoded { .. }))) {
+            (Some(_), _) => Some(to),
+            (None, true) => i64::try_from(samples()).ok(),
+            (None, false) => None,
+        }
+    }
+
+    /// The source has a picture for frame `n`, or it was filled.
     pub fn saw(&mut self, n: i64) {
         self.seen = self.seen.max(n);
     }
@@ -214,11 +226,17 @@ impl Stage {
                     }
                 }
             }
+            Out::Silence { track, m, place } => {
+                if let Some(Audio::Passed { out, .. }) = self.audio.get_mut(usize::from(track)) {
+                    out.silent(now.mono, m, place);
+                }
+            }
             Out::Gap { track, place, .. } => {
-                let until = if place.ends == Ends::Segment { place.edge() } else { (place.msn, place.part + 1) };
                 match track {
-                    None => self.source.iter_mut().for_each(|s| s.gap(now.mono, until)),
+                    None => self.source.iter_mut().for_each(|s| s.gap(now.mono, place)),
                     Some(track) => {
+                        let until =
+                            if place.ends == Ends::Segment { place.edge() } else { (place.msn, place.part + 1) };
                         let on_grid = self.source.is_none();
                         if let Some(Audio::Passed { out, .. }) = self.audio.get_mut(usize::from(track)) {
                             out.gap(now.mono, until, on_grid);
@@ -619,10 +637,15 @@ impl Source {
         self.waiting.back().map_or(self.edge, |(_, sample)| sample.place.edge()).0 + 1
     }
 
-    fn gap(&mut self, now: Mono, until: (u64, u32)) {
+    /// The part at `place` has nothing.
+    fn gap(&mut self, now: Mono, place: Place) {
         self.release(now, None);
-        self.edge = self.edge.max(until);
-        self.segmenter.gap(now, until);
+        self.edge = self.edge.max(place.edge());
+        self.breaks.apply(now, place.msn, &mut self.segmenter);
+        self.segmenter.gap(now, (place.msn, place.part + 1));
+        if place.ends == Ends::Segment {
+            self.segmenter.gap(now, (place.msn + 1, 0));
+        }
     }
 }
 

@@ -34,6 +34,23 @@ impl State {
     }
 }
 
+/// A sub-state of an open session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InputState {
+    Connected,
+    /// The source is lost; hold and slate stand in for it until it comes back or the reconnect window is over.
+    Reconnecting,
+}
+
+impl InputState {
+    pub fn name(self) -> &'static str {
+        match self {
+            InputState::Connected => "connected",
+            InputState::Reconnecting => "reconnecting",
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct ChannelStatus {
     pub name: ChannelName,
@@ -48,6 +65,7 @@ pub struct SessionStatus {
     pub state: State,
     /// When it went live.
     pub live_since: Option<Wall>,
+    pub input: InputState,
     /// A sentence, if there is something to say.
     pub detail: Option<String>,
     pub renditions: Vec<RenditionStatus>,
