@@ -297,12 +297,18 @@ impl Running {
             let track = &mut self.tracks[index];
             if track.fate == Fate::Pass {
                 let end = self.grid.audio_at_frame(step.to, track.grid.rate());
-                for m in track.grid.silence_to(end) {
-                    self.lay(index, m, Frame::Silence, out);
-                }
+                let places = track.grid.silence_to(end);
+                self.silence(index, places, out);
             }
         }
         self.drain_undecided(out, false);
+    }
+
+    fn silence(&mut self, index: usize, places: std::ops::Range<i64>, out: &mut VecDeque<Out>) {
+        for m in places {
+            self.lay(index, m, Frame::Silence, out);
+            self.drain_undecided(out, false);
+        }
     }
 }
 
@@ -354,6 +360,7 @@ impl Running {
             }
             Fate::Worker => {}
             Fate::Pass => {
+                let free = track.grid.next;
                 let set = track.grid.set(run, unit.pts.raw33(), time, moved);
                 if let Some(record) = set.record {
                     out.push_back(Out::Record(Record::Audio(record)));
@@ -367,6 +374,10 @@ impl Running {
                     ));
                 }
                 let Some(m) = set.m else { return };
+                // Beside a source rendition nobody else knows how long a part is to be.
+                if self.cutter.is_some() && m - free <= SILENCE_FRAMES_MAX && free > 0 {
+                    self.silence(index, free..m, out);
+                }
                 if set.repeat {
                     self.lay(index, m, Frame::Unit(unit.clone()), out);
                 }
@@ -489,6 +500,8 @@ const RUNS_SPAN: std::time::Duration = std::time::Duration::from_secs(10);
 const RESUME_SECONDS: i64 = 10;
 /// GOPs seen before the profile is corrected.
 const GOPS_TELLING: u32 = 4;
+/// A longer hole in passed-through audio, of which the filler knows nothing, is a gap: 1 s.
+const SILENCE_FRAMES_MAX: i64 = 48;
 /// Audio frames that wait for the picture's cut: 2 s.
 const UNDECIDED_MAX: usize = 96;
 /// Parts that one hole may list.
