@@ -48,6 +48,8 @@ enum Seen {
     Held,
     Hold,
     Slate,
+    /// N jumped.
+    Nothing,
 }
 
 /// Shows each N once, as a worker does: holes are held, what was filled stays filled.
@@ -66,6 +68,11 @@ impl Pictures {
             self.inside.push_back((now + ENCODER_DELAY, n));
         }
         self.next = self.next.max(upto);
+    }
+
+    fn jump(&mut self, to: i64) {
+        self.seen.extend((self.next..to).map(|n| (n, Seen::Nothing)));
+        self.next = self.next.max(to);
     }
 }
 
@@ -171,6 +178,7 @@ impl Run {
                     }
                     self.stage.as_mut().expect("ready").saw(n);
                 }
+                Out::Fill { to, with: Filling::Nothing } => self.pictures.jump(to),
                 Out::Fill { to, with } => {
                     let seen = if with == Filling::Hold { Seen::Hold } else { Seen::Slate };
                     self.pictures.show(now.mono, to, seen);

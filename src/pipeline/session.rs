@@ -381,6 +381,7 @@ impl Session {
                 let with = match with {
                     Filling::Hold => Fill::Hold,
                     Filling::Slate => Fill::Slate,
+                    Filling::Nothing => Fill::Nothing,
                 };
                 if let Some(to) = stage.fill_to(to) {
                     self.workers.fill(now.mono, to, with);

@@ -161,6 +161,8 @@ pub struct Unit {
 pub enum Fill {
     Hold,
     Slate,
+    /// No frame below `to` is made: N jumps there. Audio becomes silent all the same.
+    Nothing,
 }
 
 /// The demo's test picture: bars, a clock, a machine-readable frame counter, and a tone.

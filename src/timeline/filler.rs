@@ -59,6 +59,12 @@ impl Filler {
         step
     }
 
+    /// N jumped to `n`: nothing is shown before it any more.
+    pub(super) fn jumped(&mut self, n: i64) {
+        self.away = None;
+        self.filled = self.filled.max(n);
+    }
+
     /// `n` was filled: a picture of that index comes too late.
     pub(super) fn has_filled(&self, n: i64) -> bool {
         n < self.filled

@@ -7,7 +7,7 @@ use super::filler::{Filler, Step};
 use super::grid::GopProbe;
 use super::pdt::{Pdt, first_line};
 use super::run::{Placed, Runs, Shown, Stamp, Verdict};
-use super::session::{AudioOut, Leg, Out};
+use super::session::{AudioOut, Filling, Leg, Out};
 use super::source::{Cutter, Index, Piece};
 use crate::media::access_unit::AccessUnit;
 use crate::media::fault::{At, Fault, FaultKind};
@@ -188,6 +188,9 @@ impl Running {
                 self.pdt = Pdt::new(self.grid, line, now.mono);
                 out.push_back(Out::Record(Record::Pdt(line)));
             }
+            self.filler.jumped(anchor.n0);
+            self.shown.fill(anchor.n0);
+            out.push_back(Out::Fill { to: anchor.n0, with: Filling::Nothing });
             out.push_back(Out::Discontinuity { msn: self.grid.msn_of(anchor.n0) });
         }
         out.extend(self.reconfigure.take());

@@ -61,6 +61,8 @@ pub enum Filling {
     /// The last picture.
     Hold,
     Slate,
+    /// Nothing: N jumps, a segment that no rendition has begun starts there.
+    Nothing,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -240,6 +240,10 @@ impl Decode {
     }
 
     fn fill(&mut self, to: i64, with: Fill) -> Result<(), Error> {
+        if with == Fill::Nothing {
+            self.show.jump(to);
+            return Ok(());
+        }
         let slate = self.slate(to)?;
         while self.show.next() < to {
             let step = to.min(self.show.next() + FILL_STEP);
