@@ -30,7 +30,7 @@ impl fmt::Display for Leg {
 pub struct PublisherId(u64);
 
 impl PublisherId {
-    pub(super) fn next() -> PublisherId {
+    pub(crate) fn next() -> PublisherId {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         PublisherId(NEXT.fetch_add(1, Ordering::Relaxed))
     }

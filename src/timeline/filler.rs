@@ -80,8 +80,8 @@ impl Filler {
     pub(super) fn deadline(&self, pace: i64) -> Option<Mono> {
         let due = |time: i64| Mono(pace.saturating_add(nanos(time)).max(0).cast_unsigned()) + PATIENCE;
         match self.away {
-            // An instant later than rounding could make it.
-            Some(_) => Some(due(self.rate.ticks(self.filled) + 1)),
+            // Two ticks later than it is: as much as rounding may take away on the way to nanoseconds and back.
+            Some(_) => Some(due(self.rate.ticks(self.filled) + 2)),
             None => self.next.map(|next| due(next).max(self.heard + PATIENCE)),
         }
     }

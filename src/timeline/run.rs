@@ -19,11 +19,13 @@ pub struct Rules {
     pub whole_frames: bool,
     /// An anchor fits only ahead of everything that the leg delivered.
     pub ahead: bool,
+    /// What was filled counts as shown.
+    pub filled: bool,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Rules { whole_frames: true, ahead: true }
+        Rules { whole_frames: true, ahead: true, filled: true }
     }
 }
 
@@ -214,7 +216,7 @@ pub(super) struct Runs {
     pub rate: FrameRate,
     /// Steps are whole numbers of frames: the source's rate is the grid's.
     pub exact: bool,
-    rules: Rules,
+    pub rules: Rules,
     /// Oldest first, at most `RUNS_MAX`.
     runs: VecDeque<Run>,
     legs: [Leg; LEGS_MAX],

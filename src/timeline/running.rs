@@ -289,7 +289,9 @@ impl Running {
     }
 
     fn fill(&mut self, step: Step, out: &mut VecDeque<Out>) {
-        self.shown.fill(step.to);
+        if self.runs.rules.filled {
+            self.shown.fill(step.to);
+        }
         out.push_back(Out::Fill { to: step.to, with: step.with });
         self.cut(out, |cutter, pieces| cutter.fill(step.to, pieces));
         // A source rendition that lost a part's beginning goes on with the next random access point.
