@@ -416,8 +416,12 @@ mod tests {
         assert!(scenery.closed.is_empty());
         scenery.pass(0.3, false);
         assert_eq!(scenery.closed, [Closing::Silent]);
-        // The window began with the loss, not with the close.
-        scenery.pass(6.8, false);
+        // A newcomer has five seconds of its own; the window began with the loss, not with the close.
+        scenery.connect();
+        scenery.pass(4.8, false);
+        assert_eq!(scenery.closed, [Closing::Silent]);
+        scenery.pass(2.0, false);
+        assert_eq!(scenery.closed, [Closing::Silent, Closing::Silent]);
         assert!(scenery.is(State::Live, InputState::Reconnecting));
         scenery.pass(0.3, false);
         assert!(scenery.is(State::Ended, InputState::Connected));

@@ -92,6 +92,8 @@ pub struct Session {
     started: Mono,
     first_media: Option<Mono>,
     last_media: Mono,
+    /// When the last publisher came.
+    joined: Mono,
     live_since: Option<Wall>,
     ending: Option<Mono>,
     why: Option<Ending>,
@@ -140,6 +142,7 @@ impl Session {
             started: now.mono,
             first_media: None,
             last_media: now.mono,
+            joined: now.mono,
             live_since: None,
             ending: None,
             why: None,
@@ -168,6 +171,7 @@ impl Session {
     }
 
     pub fn join(&mut self, now: Now, publisher: PublisherId, leg: Leg) {
+        self.joined = now.mono;
         // Whoever comes in the last moment may say something first.
         self.lost = self.lost.map(|until| until.max(now.mono + INPUT_LOST));
         let leg = u8::from(leg == Leg::B);
@@ -232,7 +236,7 @@ impl Session {
             (None, _) => self.last_media + INPUT_LOST,
         });
         // Whoever is dismissed leaves in the same round.
-        let idle = (open && !self.inputs.is_empty() && self.state != State::Init).then(|| self.last_media + PEER_IDLE);
+        let idle = (open && !self.inputs.is_empty() && self.state != State::Init).then(|| self.idle_at());
         [self.timeline.deadline(), self.ending, stage, input, idle].into_iter().flatten().min()
     }
 
@@ -552,9 +556,14 @@ impl Session {
                 _ => {}
             }
         }
-        if now.mono - self.last_media >= PEER_IDLE && self.state != State::Init && !self.inputs.is_empty() {
+        if now.mono >= self.idle_at() && self.state != State::Init && !self.inputs.is_empty() {
             self.dismiss(Closing::Silent);
         }
+    }
+
+    /// When publishers that go on saying nothing are gone.
+    fn idle_at(&self) -> Mono {
+        self.last_media.max(self.joined) + PEER_IDLE
     }
 
     /// How long a lost source is waited for. Before it was known to be one, as long as for its first byte.

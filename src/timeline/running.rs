@@ -178,6 +178,7 @@ impl Running {
         }
         out.push_back(Out::Record(Record::Anchor(anchor)));
         if !first {
+            self.pdt.restart(now.mono);
             let was = format!("source time jumped: run {} begins at frame {}", anchor.run, anchor.n0);
             out.push_back(fault(FaultKind::TimeJump, unit, &was));
         }
@@ -274,8 +275,10 @@ impl Running {
 
     /// Fills what has been waited for long enough; a bounded piece at a time.
     pub(super) fn fill_overdue(&mut self, now: Mono, out: &mut VecDeque<Out>) {
-        let step = self.runs.pace().and_then(|pace| self.filler.poll(now, pace));
-        step.into_iter().for_each(|step| self.fill(step, out));
+        if let Some(step) = self.runs.pace().and_then(|pace| self.filler.poll(now, pace)) {
+            self.pdt.restart(now);
+            self.fill(step, out);
+        }
     }
 
     /// A unit of the reference track has its place.
