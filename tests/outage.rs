@@ -363,7 +363,11 @@ fn the_untouched_source_shows_gaps_and_goes_on_at_an_idr() {
         assert_eq!((seen.run.runs as i64, seen.discontinuities()), (1 + broken, broken), "{what}");
         assert!(away < 1_300 || seen.report.gaps > 0, "{what}: {:?}", seen.report);
         // Sound is silence, not a gap, while the source is away.
-        assert!(away < 1_000 || seen.run.silent as u64 + 30 >= (away - 500) * 48 / 1_024, "{what}: {}", seen.run.silent);
+        assert!(
+            away < 1_000 || seen.run.silent as u64 + 30 >= (away - 500) * 48 / 1_024,
+            "{what}: {}",
+            seen.run.silent
+        );
         let places = seen.playlists().map(|text| text.split("#EXT-X-DISCONTINUITY\n").nth(1).map(first_segment));
         let places: Vec<_> = places.collect();
         assert!(places.windows(2).all(|w| w[0] == w[1]), "{what}: all break before one segment: {places:?}");

@@ -41,8 +41,10 @@ fn live_through(kind: &str) -> (Daemon, Followed) {
     let file = clip("reconnect-20.ts", drawn, &["sine=frequency=440:sample_rate=48000:duration=20"], CLIP);
     let ladder = match kind {
         "transmux" => "",
-        _ => "preset = \"ultrafast\"\nladder = [{ name = \"270p\", height = 270, bitrate = 500000 }, \
-              { name = \"180p\", height = 180, bitrate = 300000 }]\n",
+        _ => {
+            "preset = \"ultrafast\"\nladder = [{ name = \"270p\", height = 270, bitrate = 500000 }, \
+              { name = \"180p\", height = 180, bitrate = 300000 }]\n"
+        }
     };
     let daemon = Daemon::start(&format!(
         "[[bootstrap.channel]]\nname = \"t\"\nkind = \"{kind}\"\nend_on_eos = false\ntakeover = \"newest\"\n{ladder}"

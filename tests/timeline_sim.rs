@@ -105,7 +105,9 @@ struct Report {
 
 impl Report {
     fn good(&self) -> bool {
-        (self.doubled, self.split, self.refilled) == (0, 0, 0) && self.pdt_ms <= 3_000 && self.off_wall_ms <= 1_000
+        (self.doubled, self.split, self.refilled) == (0, 0, 0)
+            && self.pdt_ms <= 3_000
+            && self.off_wall_ms <= 1_000
             && self.off_wall_jumped_ms <= 2_100
             && self.off_wall_stalled_ms <= 2_400
     }
@@ -449,7 +451,9 @@ fn simulate(seed: u64, frames: i64, rules: Rules, one_leg: bool, long_outages: b
     let mut events: Vec<(i64, u8, usize, bool)> = Vec::new();
     for number in 0..=u8::from(o.two_legs) {
         let late = number == 1 && dice.one_in(2);
-        events.extend(leg(&mut dice, &pictures, late, long_outages).into_iter().map(|(at, i, fresh)| (at, number, i, fresh)));
+        events.extend(
+            leg(&mut dice, &pictures, late, long_outages).into_iter().map(|(at, i, fresh)| (at, number, i, fresh)),
+        );
     }
     events.sort_unstable();
     let facts = Facts { kind: ChannelKind::Transcode, mode: LatencyMode::Ultra, profile: None, last_msn: None, rules };

@@ -246,19 +246,16 @@ impl Stage {
                     out.silent(now.mono, m, place);
                 }
             }
-            Out::Gap { track, place, .. } => {
-                match track {
-                    None => self.source.iter_mut().for_each(|s| s.waiting.push_back((now.mono, Waiting::Gap(place)))),
-                    Some(track) => {
-                        let until =
-                            if place.ends == Ends::Segment { place.edge() } else { (place.msn, place.part + 1) };
-                        let on_grid = self.source.is_none();
-                        if let Some(Audio::Passed { out, .. }) = self.audio.get_mut(usize::from(track)) {
-                            out.gap(now.mono, until, on_grid);
-                        }
+            Out::Gap { track, place, .. } => match track {
+                None => self.source.iter_mut().for_each(|s| s.waiting.push_back((now.mono, Waiting::Gap(place)))),
+                Some(track) => {
+                    let until = if place.ends == Ends::Segment { place.edge() } else { (place.msn, place.part + 1) };
+                    let on_grid = self.source.is_none();
+                    if let Some(Audio::Passed { out, .. }) = self.audio.get_mut(usize::from(track)) {
+                        out.gap(now.mono, until, on_grid);
                     }
                 }
-            }
+            },
             Out::Discontinuity { msn } => self.jump_to(msn, line),
             Out::Config { pid, config } => self.config(pid, &config),
             _ => {}

@@ -63,7 +63,7 @@ fn fitted(image: &Frame, mut canvas: Frame, sar: (u32, u32)) -> Frame {
     let even = |size: f64, most: u32| (((size / 2.0).round() as u32) * 2).clamp(2.min(most), most);
     let (w, h) = (even(iw * scale / squeeze, width) as usize, even(ih * scale, height) as usize);
     // Chroma lies on even samples.
-    let (x, y) = ((width as usize - w) / 2 & !1, (height as usize - h) / 2 & !1);
+    let (x, y) = ((width as usize - w) / 4 * 2, (height as usize - h) / 4 * 2);
     let all = canvas.planes_mut();
     let mut part = PlanesMut {
         y: &mut all.y[y * all.stride_y + x..],
