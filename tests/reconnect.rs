@@ -111,7 +111,8 @@ fn assert_stretches(seen: &Followed, name: &str) {
     // Away for 1 + 5 + 9 s, and 12 to the end of the window; connecting takes some more, each hold is a second.
     assert!(stretches == 4 || stretches == 3, "{name}: {stretches} stretches");
     assert!((75..200).contains(&held), "{name}: {held} held");
-    assert!((22 * 25..30 * 25).contains(&slate), "{name}: {slate} of slate");
+    // The last segment may end before a viewer has fetched it whole.
+    assert!((18 * 25..30 * 25).contains(&slate), "{name}: {slate} of slate");
 }
 
 #[test]
