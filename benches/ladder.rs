@@ -16,7 +16,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use rung::demux::{Demuxer, Event};
 use rung::media::access_unit::AccessUnit;
-use rung::media::channel::{Channel, ChannelKind, ChannelName, Ladder, Takeover};
+use rung::media::channel::{Channel, ChannelKind, ChannelName, Ladder, Slate, Takeover};
 use rung::media::grid::Cadence;
 use rung::media::limits::WORKER_QUEUE_BYTES;
 use rung::media::modes::LatencyMode;
@@ -196,6 +196,9 @@ fn open_video(clip: &Clip, setup: &Setup) -> OpenVideo {
         ladder: None,
         hold_back_ms: None,
         takeover: Takeover::IfSilent,
+        reconnect_window: Duration::ZERO,
+        end_on_eos: true,
+        slate: Slate::Black,
         preset: setup.zerolatency.then(|| "veryfast".to_owned()),
     };
     let cadence = Cadence::for_rate(f64::from(RATE), channel.mode);

@@ -26,7 +26,7 @@ pub mod pixels; // the worker's protocol and client
 pub mod pipeline; // one channel end to end; governor; respawn
 
 // control plane, to the side
-pub mod control; // configuration; channels, sessions, events and their life; the state store
+pub mod control; // configuration; the state store
 
 // faces
 pub mod inspect; // readable dumps of streams, parts, playlists

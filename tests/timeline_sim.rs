@@ -1,13 +1,13 @@
 //! Replayed simulation of run choice: one source, two legs, everything that happens to them, from a seed.
 //!
 //! Each picture carries its true identity and the wall time at which it was taken. The checker proves that no index has
-//! two pictures and no picture two indices, on both legs, and that N stays near the wall. The same checker must catch
-//! bugs planted through `Rules`. Short by default; `RUNG_LONG=1`: 1,000 seeds of 10,000 frames.
+//! two pictures and no picture two indices, on both legs, that N stays near the wall, and that what the filler shows while
+//! the source is away is shown once and in time. The same checker must catch bugs planted through `Rules`. Short by default; `RUNG_LONG=1`: 1,000 seeds of 10,000 frames.
 
 use bytes::Bytes;
 use rung::media::access_unit::AccessUnit;
 use rung::media::channel::ChannelKind;
-use rung::media::grid::FrameRate;
+use rung::media::grid::{FrameRate, Grid, PdtLine, Record};
 use rung::media::modes::LatencyMode;
 use rung::media::track::{Codec, Colour, Program, Track, TrackConfig, VideoConfig};
 use rung::time::{Dts, Mono, Now, Pts, Wall};
@@ -86,16 +86,30 @@ struct Report {
     /// One index, two pictures; one picture, two indices.
     doubled: u64,
     split: u64,
+    /// Frames filled and pictures hidden behind them; frames that were filled and show a picture too, or that went back.
+    filled: u64,
+    hidden: u64,
+    refilled: u64,
+    /// Largest distance of PROGRAM-DATE-TIME to the clock where a frame is filled, milliseconds.
+    pdt_ms: i64,
+    /// Seeds whose first seconds did not show the source's rate: pictures of another one share indices by right.
+    misread: u64,
     /// Largest |N - wall|, milliseconds; the second where a jump of the source was taken for time.
     off_wall_ms: i64,
     off_wall_jumped_ms: i64,
+    /// The same where links stand still: a stall is taken for up to a second of a later clock.
+    off_wall_stalled_ms: i64,
     /// Seeds with anything wrong, to be run again.
     bad: Vec<u64>,
 }
 
 impl Report {
     fn good(&self) -> bool {
-        (self.doubled, self.split) == (0, 0) && self.off_wall_ms <= 1_000 && self.off_wall_jumped_ms <= 2_100
+        (self.doubled, self.split, self.refilled) == (0, 0, 0)
+            && self.pdt_ms <= 3_000
+            && self.off_wall_ms <= 1_000
+            && self.off_wall_jumped_ms <= 2_100
+            && self.off_wall_stalled_ms <= 2_400
     }
 }
 
@@ -126,9 +140,11 @@ struct Options {
     only_small_jumps: bool,
     two_legs: bool,
     headers: bool,
+    /// Outages last up to half a minute.
+    long_outages: bool,
 }
 
-fn options(dice: &mut Dice, frames: i64, one_leg: bool) -> Options {
+fn options(dice: &mut Dice, frames: i64, one_leg: bool, long_outages: bool) -> Options {
     let (num, den) = RATES[usize::try_from(dice.range(0, 11)).expect("fits")];
     let rate = FrameRate::new(num, den);
     // Half of the sources wrap within a minute.
@@ -147,6 +163,7 @@ fn options(dice: &mut Dice, frames: i64, one_leg: bool) -> Options {
         two_legs: !one_leg && !dice.one_in(4),
         // Whole milliseconds do not tell 29.97 from 30: then the headers must.
         headers: millis || dice.one_in(2),
+        long_outages,
     }
 }
 
@@ -243,7 +260,8 @@ fn displayed(k: i64, gop: i64) -> (i64, i64) {
 
 fn mishap(dice: &mut Dice, o: &Options) -> Mishap {
     let down = if dice.one_in(3) { dice.range(20, 200) } else { dice.range(200, 8_000) } * 1_000_000;
-    match dice.range(0, 6) {
+    let down = if o.long_outages { dice.range(400, 30_000) * 1_000_000 } else { down };
+    match dice.range(0, if o.long_outages { 4 } else { 6 }) {
         0 => Mishap::RestartAnywhere { down },
         1 => Mishap::RestartFixed { down },
         2 => Mishap::Loop,
@@ -266,7 +284,7 @@ fn mishap(dice: &mut Dice, o: &Options) -> Mishap {
 }
 
 /// What one leg delivers, and when: (arrival, picture or `None` for the loss of the connection).
-fn leg(dice: &mut Dice, pictures: &[Picture], late: bool) -> Vec<(i64, usize, bool)> {
+fn leg(dice: &mut Dice, pictures: &[Picture], late: bool, stalls: bool) -> Vec<(i64, usize, bool)> {
     let delay = dice.range(20, 400) * 1_000_000;
     let jitter = dice.range(1, 60) * 1_000_000;
     let join = if late { dice.range(1, 40) * SECOND } else { 0 };
@@ -281,6 +299,10 @@ fn leg(dice: &mut Dice, pictures: &[Picture], late: bool) -> Vec<(i64, usize, bo
         fresh |= picture.joined;
         if picture.sent < dark {
             continue;
+        }
+        // The link stands still, then everything comes at once.
+        if stalls && dice.one_in(1_000) {
+            last = last.max(picture.sent + delay + dice.range(300, 1_000) * 1_000_000);
         }
         last = (picture.sent + delay + dice.range(0, jitter)).max(last + 1_000);
         out.push((last, i, std::mem::take(&mut fresh)));
@@ -323,6 +345,15 @@ fn headers(rate: Option<FrameRate>) -> TrackConfig {
 struct Checker {
     picture_at: BTreeMap<i64, u64>,
     index_of: BTreeMap<u64, i64>,
+    /// Every N below was filled, and shows no picture from then on.
+    filled: i64,
+    line: Option<PdtLine>,
+    grid: Option<Grid>,
+    /// When the first picture was taken; jumps and runs up to the newest picture.
+    origin: Option<i64>,
+    jumped: bool,
+    jumps: u32,
+    runs: u64,
 }
 
 impl Checker {
@@ -335,75 +366,136 @@ impl Checker {
             report.split += 1;
         }
     }
+
+    fn fill(&mut self, now: Now, to: i64, report: &mut Report) {
+        report.refilled += u64::from(to <= self.filled);
+        report.filled += u64::try_from(to - self.filled).unwrap_or(0);
+        self.filled = self.filled.max(to);
+        if let (Some(grid), Some(line)) = (&self.grid, self.line) {
+            let off = (now.wall.0 - line.at(grid, to - 1).0) / 1_000_000;
+            report.pdt_ms = report.pdt_ms.max(off.abs());
+        }
+    }
+
+    fn picture(&mut self, o: &Options, n: i64, hidden: bool, picture: &Picture, report: &mut Report) {
+        self.check(n, picture.id, report);
+        report.hidden += u64::from(hidden && n < self.filled);
+        report.refilled += u64::from(!hidden && n < self.filled);
+        // A jump that made no run was taken for time that passed: N is as far ahead as it was.
+        self.jumped |= picture.jumps > self.jumps && report.runs == self.runs;
+        (self.jumps, self.runs) = (self.jumps.max(picture.jumps), report.runs);
+        let wall = picture.taken - *self.origin.get_or_insert(picture.taken);
+        let line = (i128::from(n) * i128::from(o.rate.den) * 1_000 / i128::from(o.rate.num)) as i64;
+        let off = (line - wall / 1_000_000).abs();
+        let worst = match (o.long_outages, self.jumped) {
+            (true, _) => &mut report.off_wall_stalled_ms,
+            (false, true) => &mut report.off_wall_jumped_ms,
+            (false, false) => &mut report.off_wall_ms,
+        };
+        *worst = (*worst).max(off);
+    }
 }
 
-fn simulate(seed: u64, frames: i64, rules: Rules, one_leg: bool) -> Report {
+/// One simulation: its timeline and what is known of its source.
+struct Sim {
+    timeline: Timeline,
+    checker: Checker,
+    report: Report,
+    o: Options,
+    pictures: Vec<Picture>,
+    by_id: BTreeMap<u64, usize>,
+}
+
+impl Sim {
+    fn drain(&mut self, now: Now) {
+        while let Some(out) = self.timeline.poll() {
+            match out {
+                Out::Video { n, prime, hidden, unit, .. } if !prime => {
+                    let id = u64::from_le_bytes(unit.data[..].try_into().expect("eight bytes"));
+                    let picture = &self.pictures[self.by_id[&id]];
+                    self.checker.picture(&self.o, n, hidden, picture, &mut self.report);
+                }
+                Out::Fill { to, .. } => self.checker.fill(now, to, &mut self.report),
+                Out::Record(Record::Anchor(_)) => self.report.runs += 1,
+                Out::Record(Record::Grid(grid)) => {
+                    self.report.misread += u64::from(grid.cadence.rate != self.o.rate);
+                    self.checker.grid = Some(grid);
+                }
+                Out::Record(Record::Pdt(line)) => self.checker.line = Some(line),
+                _ => {}
+            }
+        }
+    }
+
+    /// Lets the timers run that are due before `at`.
+    fn pass(&mut self, at: i64) {
+        for _ in 0..100_000 {
+            let Some(due) = self.timeline.deadline().filter(|due| *due < clock(at).mono) else { return };
+            let now = clock(i64::try_from(due.0).expect("fits") - SECOND);
+            self.timeline.handle_timeout(now);
+            self.drain(now);
+        }
+        panic!("timers that do not end");
+    }
+}
+
+fn clock(at: i64) -> Now {
+    Now { mono: Mono((at + SECOND).cast_unsigned()), wall: Wall(1_700_000_000 * SECOND + at) }
+}
+
+fn simulate(seed: u64, frames: i64, rules: Rules, one_leg: bool, long_outages: bool) -> Report {
     let mut dice = Dice(seed);
     let mut report = Report::default();
-    let o = options(&mut dice, frames, one_leg);
+    let o = options(&mut dice, frames, one_leg, long_outages);
     let pictures = source(&mut dice, &o, &mut report);
     let mut events: Vec<(i64, u8, usize, bool)> = Vec::new();
     for number in 0..=u8::from(o.two_legs) {
         let late = number == 1 && dice.one_in(2);
-        events.extend(leg(&mut dice, &pictures, late).into_iter().map(|(at, i, fresh)| (at, number, i, fresh)));
+        events.extend(
+            leg(&mut dice, &pictures, late, long_outages).into_iter().map(|(at, i, fresh)| (at, number, i, fresh)),
+        );
     }
     events.sort_unstable();
     let facts = Facts { kind: ChannelKind::Transcode, mode: LatencyMode::Ultra, profile: None, last_msn: None, rules };
-    let mut timeline = Timeline::new(facts);
     let program =
         Program { number: 1, pcr_pid: Some(PID), tracks: vec![Track { pid: PID, codec: Codec::H264, language: None }] };
     let by_id: BTreeMap<u64, usize> = pictures.iter().enumerate().map(|(i, picture)| (picture.id, i)).collect();
-    let mut checker = Checker::default();
-    let (mut origin, mut seen_idr) = (None, [false; 2]);
-    let (mut jumped, mut seen_jumps, mut seen_runs) = (false, 0, 0);
+    let (timeline, checker) = (Timeline::new(facts), Checker::default());
+    let mut sim = Sim { timeline, checker, report, o, pictures, by_id };
+    let mut seen_idr = [false; 2];
     for (at, number, i, fresh) in events {
-        report.frames += 1;
-        let picture = &pictures[i];
-        let now = Now { mono: Mono((at + SECOND).cast_unsigned()), wall: Wall(1_700_000_000 * SECOND + at) };
+        sim.pass(at);
+        sim.report.frames += 1;
+        let (picture, now) = (sim.pictures[i].clone(), clock(at));
         if fresh {
-            timeline.leg_left(number);
-            timeline.leg_joined(number);
-            timeline.program(number, &program);
-            timeline.config(number, PID, &headers(o.headers.then_some(o.rate)));
+            sim.timeline.leg_left(number);
+            sim.timeline.leg_joined(number);
+            sim.timeline.program(number, &program);
+            sim.timeline.config(number, PID, &headers(sim.o.headers.then_some(sim.o.rate)));
             seen_idr[usize::from(number)] = false;
         }
         seen_idr[usize::from(number)] |= picture.idr;
-        timeline.push(now, number, unit(picture, now.mono));
-        while let Some(out) = timeline.poll() {
-            match out {
-                Out::Video { n, prime, unit, .. } if !prime => {
-                    let id = u64::from_le_bytes(unit.data[..].try_into().expect("eight bytes"));
-                    checker.check(n, id, &mut report);
-                    let picture = &pictures[by_id[&id]];
-                    // A jump that made no run was taken for time that passed: N is as far ahead as it was.
-                    jumped |= picture.jumps > seen_jumps && report.runs == seen_runs;
-                    (seen_jumps, seen_runs) = (seen_jumps.max(picture.jumps), report.runs);
-                    let taken = picture.taken;
-                    let wall = taken - *origin.get_or_insert(taken);
-                    let line = (i128::from(n) * i128::from(o.rate.den) * 1_000 / i128::from(o.rate.num)) as i64;
-                    let off = (line - wall / 1_000_000).abs();
-                    let worst = if jumped { &mut report.off_wall_jumped_ms } else { &mut report.off_wall_ms };
-                    *worst = (*worst).max(off);
-                }
-                Out::Record(rung::media::grid::Record::Anchor(_)) => report.runs += 1,
-                _ => {}
-            }
-        }
+        sim.timeline.push(now, number, unit(&picture, now.mono));
+        sim.drain(now);
         // The leg that is not on air is numbered too: a take-over must find the same numbers.
-        if timeline.on_air().is_some_and(|air| air != number)
+        if sim.timeline.on_air().is_some_and(|air| air != number)
             && seen_idr[usize::from(number)]
-            && let Some(n) = timeline.last_index(number)
+            && let Some(n) = sim.timeline.last_index(number)
         {
-            checker.check(n, picture.id, &mut report);
+            sim.checker.check(n, picture.id, &mut sim.report);
         }
     }
-    report
+    sim.report
 }
 
-fn all(seeds: std::ops::Range<u64>, frames: i64, rules: Rules, one_leg: bool) -> Report {
+fn all(seeds: std::ops::Range<u64>, frames: i64, rules: Rules, one_leg: bool, long_outages: bool) -> Report {
     let mut sum = Report::default();
     for seed in seeds {
-        let report = simulate(seed, frames, rules, one_leg);
+        let report = simulate(seed, frames, rules, one_leg, long_outages);
+        if report.misread > 0 {
+            sum.misread += 1;
+            continue;
+        }
         if !report.good() {
             sum.bad.push(seed);
         }
@@ -414,7 +506,12 @@ fn all(seeds: std::ops::Range<u64>, frames: i64, rules: Rules, one_leg: bool) ->
         sum.fixed += report.fixed;
         sum.doubled += report.doubled;
         sum.split += report.split;
+        sum.filled += report.filled;
+        sum.hidden += report.hidden;
+        sum.refilled += report.refilled;
+        sum.pdt_ms = sum.pdt_ms.max(report.pdt_ms);
         sum.off_wall_ms = sum.off_wall_ms.max(report.off_wall_ms);
+        sum.off_wall_stalled_ms = sum.off_wall_stalled_ms.max(report.off_wall_stalled_ms);
         sum.off_wall_jumped_ms = sum.off_wall_jumped_ms.max(report.off_wall_jumped_ms);
     }
     sum
@@ -427,20 +524,35 @@ fn long() -> bool {
 #[test]
 fn no_index_has_two_pictures_and_no_picture_two_indices() {
     let (seeds, frames) = if long() { (1_000, 10_000) } else { (60, 4_000) };
-    let report = all(0..seeds, frames, Rules::default(), false);
+    let report = all(0..seeds, frames, Rules::default(), false, false);
     println!("{report:?}");
-    assert!(report.placed * 10 > report.frames * 8 && report.fixed > 0, "{report:?}");
+    assert!(report.misread * 20 <= seeds && report.placed * 10 > report.frames * 8 && report.fixed > 0, "{report:?}");
     assert!(report.good() && report.bad.is_empty(), "{report:?}");
 }
 
 #[test]
 fn the_checker_notices_when_the_whole_frame_rule_is_off() {
-    let report = all(0..60, 4_000, Rules { whole_frames: false, ..Rules::default() }, true);
+    let report = all(0..60, 4_000, Rules { whole_frames: false, ..Rules::default() }, true, false);
     assert!(report.doubled + report.split > 0, "{report:?}");
 }
 
 #[test]
 fn the_checker_notices_when_anchors_fit_behind_what_was_delivered() {
-    let report = all(0..60, 4_000, Rules { ahead: false, ..Rules::default() }, false);
+    let report = all(0..60, 4_000, Rules { ahead: false, ..Rules::default() }, false, false);
     assert!(report.doubled + report.split > 0, "{report:?}");
+}
+
+#[test]
+fn through_outages_of_half_a_minute_each_frame_is_shown_once_and_in_time() {
+    let (seeds, frames) = if long() { (1_000, 10_000) } else { (60, 4_000) };
+    let report = all(0..seeds, frames, Rules::default(), true, true);
+    println!("{report:?}");
+    assert!(report.filled > 10_000 && report.hidden > 100 && report.misread * 20 <= seeds, "{report:?}");
+    assert!(report.good() && report.bad.is_empty(), "{report:?}");
+}
+
+#[test]
+fn the_checker_notices_when_filled_frames_do_not_count_as_shown() {
+    let report = all(0..20, 4_000, Rules { filled: false, ..Rules::default() }, true, true);
+    assert!(report.refilled > 0, "{report:?}");
 }

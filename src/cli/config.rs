@@ -26,14 +26,14 @@ impl Config {
         print(&format!("  http     {}", c.http.listen));
         print(&format!("  metrics  {}", c.metrics.listen));
         for configured in &loaded.channels {
-            let channel = &configured.channel;
+            let (name, channel) = (&configured.config.name, &configured.config.profile);
             let ladder = match (&channel.ladder, channel.kind) {
                 (_, crate::media::channel::ChannelKind::Transmux) => "source only".to_owned(),
                 (None, _) => "default ladder".to_owned(),
                 (Some(l), _) => l.0.iter().map(|r| r.name.as_str()).collect::<Vec<_>>().join(" "),
             };
             let kind = format!("{:?}", channel.kind).to_lowercase();
-            print(&format!("  channel  {}: {kind}, {}, {ladder}", channel.name, channel.mode.name()));
+            print(&format!("  channel  {name}: {kind}, {}, {ladder}", channel.mode.name()));
         }
         if loaded.channels.is_empty() {
             print("  no channel: add a [[bootstrap.channel]] to publish to");

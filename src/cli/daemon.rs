@@ -1,25 +1,35 @@
 //! The daemon put together: telemetry, SRT port, shard, HTTP listeners. `rung serve` and `rung demo` both run it.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
 use super::Failure;
-use crate::control::config::{Loaded, LogFormat};
+use crate::control::bridge::Bridge;
+use crate::control::config::{Configured, Loaded, LogFormat};
+use crate::control::ledger::{self, Ledger};
+use crate::control::lifecycle::Code;
+use crate::control::record::StreamKey;
+use crate::control::state::{self, Need, State as Store};
 use crate::ingest::srt::{Passphrase, Port, PortConfig};
-use crate::ingest::{Roster, RosterEntry};
+use crate::ingest::{Admission, Directory, Refusal};
+use crate::media::channel::Leg;
 use crate::media::modes::LatencyMode;
 use crate::package::origin::Origin;
 use crate::pipeline::shard::{Setup, Shard, Watcher};
-use crate::pipeline::status;
+use crate::pipeline::status::{self, InputState, State};
 use crate::pixels::client::beside_this_program;
 use crate::serve::{Check, Health, Options, Server, Site, bind, routes};
+use crate::telemetry::report::{Level, Place, log};
 use crate::telemetry::setup::{self, Telemetry};
 use crate::time::SystemClock;
 use crate::web;
 
 /// The shard's loop came round within this: the process is ready.
 const ROUND_MAX: Duration = Duration::from_secs(3);
+const BACKUP_EVERY: Duration = Duration::from_secs(3_600);
 /// Answers under way may end within this when the daemon stops.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -29,6 +39,9 @@ pub(crate) struct Daemon {
     pub(crate) http: SocketAddr,
     pub(crate) metrics: SocketAddr,
     shard: Shard,
+    /// Behind the shard: what it says in the end is still written down.
+    _ledger: Arc<Ledger>,
+    _backups: SyncSender<()>,
     servers: Vec<Server>,
     runtime: tokio::runtime::Runtime,
     /// Last: what the others say while they stop is still logged.
@@ -49,17 +62,24 @@ impl Daemon {
         check_worker(&worker, loaded)?;
         let http = bind(config.http.listen).map_err(|e| Failure::failed(e.to_string()))?;
         let metrics = bind(config.metrics.listen).map_err(|e| Failure::failed(e.to_string()))?;
-        let port = srt_port(loaded)?;
+        let state = open_state(&config.state.folder)?;
+        let bridge = Arc::new(Bridge::new(Arc::clone(&state)));
+        let store = |e: crate::control::state::Error| Failure::failed(format!("state folder: {e}"));
+        let ledger = Arc::new(Ledger::open(state, Arc::clone(&bridge) as _).map_err(store)?);
+        let port = srt_port(loaded, &bridge)?;
         let srt = port.local_addr().map_err(|e| Failure::failed(format!("SRT port: {e}")))?;
         let origin = Arc::new(Origin::default());
-        let channels = loaded.channels.iter().map(|c| c.channel.clone()).collect();
-        let setup = Setup { origin: Arc::clone(&origin), worker };
-        let shard = Shard::start(port, channels, setup).map_err(|e| Failure::failed(format!("shard: {e}")))?;
+        let setup = Setup { origin: Arc::clone(&origin), worker, witness: Arc::clone(&bridge) as _ };
+        let shard = Shard::start(port, setup).map_err(|e| Failure::failed(format!("shard: {e}")))?;
+        let backups = back_up_hourly(Arc::clone(ledger.state()))?;
+        bridge.join(shard.watcher(), &ledger);
+        ledger.recover().map_err(store)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .thread_name("http")
             .build()
             .map_err(|e| Failure::failed(format!("HTTP threads: {e}")))?;
+        runtime.block_on(bootstrap(&ledger, loaded))?;
         let health = health(shard.watcher());
         let pages = web::filter(Arc::new(status_source(shard.watcher())));
         let exporter = telemetry.exporter();
@@ -78,7 +98,17 @@ impl Daemon {
         drop(inside);
         let (http, metrics) = (public.address(), private.address());
         let servers = vec![public, private];
-        Ok(Daemon { srt, http, metrics, shard, servers, runtime, _telemetry: telemetry })
+        Ok(Daemon {
+            srt,
+            http,
+            metrics,
+            shard,
+            _ledger: ledger,
+            _backups: backups,
+            servers,
+            runtime,
+            _telemetry: telemetry,
+        })
     }
 
     pub(crate) fn watcher(&self) -> Watcher {
@@ -119,11 +149,66 @@ impl Daemon {
     }
 }
 
-fn srt_port(loaded: &Loaded) -> Result<Port, Failure> {
+fn open_state(folder: &Path) -> Result<Arc<Store>, Failure> {
+    let state = Store::open(&state::Options::new(folder)).map_err(|e| Failure::failed(e.to_string()))?;
+    for note in state.notes() {
+        log(Level::Warn, "state_opened", &Place::default(), note);
+    }
+    Ok(Arc::new(state))
+}
+
+/// A copy each hour, beside the state, until what is returned is dropped.
+fn back_up_hourly(state: Arc<Store>) -> Result<SyncSender<()>, Failure> {
+    let (end, ended) = std::sync::mpsc::sync_channel(0);
+    let copy = move || {
+        while ended.recv_timeout(BACKUP_EVERY) == Err(RecvTimeoutError::Timeout) {
+            if let Err(error) = state.backup() {
+                log(Level::Error, "no_backup", &Place::default(), error);
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("backup".into()).spawn(copy);
+    thread.map(|_| end).map_err(|e| Failure::failed(format!("backup thread: {e}")))
+}
+
+/// Channels of the file that are not in the book yet. One that is there stays as it is.
+async fn bootstrap(ledger: &Ledger, loaded: &Loaded) -> Result<(), Failure> {
+    for Configured { config, key } in &loaded.channels {
+        let (config, digest) = (config.clone(), *key);
+        let created = ledger.submit(Need::Ordinary, move |txn, now| {
+            if ledger::find(&txn.view(), config.name.as_str())?.is_some() {
+                return Ok((Vec::new(), ()));
+            }
+            let key = StreamKey { digest, prefix: String::new(), created_at: now.into(), expires_at: None };
+            Ok((vec![ledger::create(txn, config.clone(), key, now)?], ()))
+        });
+        created.await.map_err(|e| Failure::failed(e.to_string()))?;
+    }
+    Ok(())
+}
+
+/// Publishers at the port, and what the book says about them.
+struct Doors(Arc<Bridge>);
+
+impl Directory for Doors {
+    fn admit(&self, channel: &str, key: &str, leg: Leg) -> Result<Admission, Refusal> {
+        let channel = self.0.admit(channel, key, leg).map_err(|refusal| match refusal.code {
+            Code::Stopped | Code::NotStarted => Refusal::Stopped,
+            Code::NoSuchLeg => Refusal::Unsupported("the channel has one leg: publish on leg a"),
+            _ => Refusal::Denied,
+        })?;
+        if let Some(trouble) = self.0.trouble() {
+            return Err(Refusal::NoCapacity(trouble));
+        }
+        Ok(Admission { takeover: self.0.takeover(&channel), channel })
+    }
+}
+
+fn srt_port(loaded: &Loaded, bridge: &Arc<Bridge>) -> Result<Port, Failure> {
     let passphrase = loaded.srt_passphrase.as_deref().map(Passphrase::new).transpose();
     let passphrase = passphrase.map_err(|e| Failure::usage(format!("srt.passphrase_file: {e}")))?;
     // One latency for the port: the shortest that a channel asks for; a caller that asks for more gets more.
-    let modes = loaded.channels.iter().map(|c| c.channel.mode.params().srt_latency_ms);
+    let modes = loaded.channels.iter().map(|c| c.config.profile.mode.params().srt_latency_ms);
     let latency_ms = modes.min().unwrap_or(LatencyMode::Ultra.params().srt_latency_ms);
     let config = PortConfig {
         address: loaded.config.srt.listen,
@@ -131,14 +216,9 @@ fn srt_port(loaded: &Loaded) -> Result<Port, Failure> {
         passphrase,
         ..PortConfig::default()
     };
-    let entries = loaded.channels.iter().map(|c| {
-        let entry = RosterEntry { key: c.key, takeover: c.channel.takeover, stopped: false };
-        (c.channel.name.clone(), entry)
-    });
-    let roster = Roster(entries.collect());
-    let port = Port::bind(config, Arc::new(roster)).map_err(|e| Failure::failed(e.to_string()))?;
+    let doors = Arc::new(Doors(Arc::clone(bridge)));
+    let port = Port::bind(config, doors).map_err(|e| Failure::failed(e.to_string()))?;
     if let Some(warning) = port.receive_buffer_warning() {
-        use crate::telemetry::report::{Level, Place, log};
         log(Level::Warn, "receive_buffer", &Place::default(), warning);
     }
     Ok(port)
@@ -147,7 +227,7 @@ fn srt_port(loaded: &Loaded) -> Result<Port, Failure> {
 /// A box that has something to encode must have a worker to do it.
 fn check_worker(program: &std::path::Path, loaded: &Loaded) -> Result<(), Failure> {
     use crate::media::channel::ChannelKind;
-    let needed = loaded.channels.iter().any(|c| c.channel.kind != ChannelKind::Transmux);
+    let needed = loaded.channels.iter().any(|c| c.config.profile.kind != ChannelKind::Transmux);
     if needed && !program.is_file() {
         let what = format!("{} is not there: build it (cargo build) or set worker.program", program.display());
         return Err(Failure::usage(what));
@@ -170,12 +250,20 @@ fn status_source(watcher: Watcher) -> impl Fn() -> web::Status + Send + Sync {
     }
 }
 
+/// A lost source is what a viewer of a live session wants to know.
+fn state_name(session: &status::SessionStatus) -> &'static str {
+    match (session.state, session.input) {
+        (State::Live, InputState::Reconnecting) => session.input.name(),
+        (state, _) => state.name(),
+    }
+}
+
 fn page_status(channel: status::ChannelStatus) -> web::ChannelStatus {
     let session = channel.session.as_ref();
     let renditions = session.map_or(&[][..], |s| &s.renditions);
     web::ChannelStatus {
         name: channel.name.to_string(),
-        state: session.map_or("idle", |s| s.state.name()).to_owned(),
+        state: session.map_or("idle", state_name).to_owned(),
         mode: channel.mode.name().to_owned(),
         session: session.map(|s| s.id.clone()),
         since_ms: session.and_then(|s| s.live_since).map(|at| at.unix_millis()),

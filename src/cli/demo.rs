@@ -3,6 +3,7 @@
 use clap::{Args, ValueEnum};
 use std::io::IsTerminal;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,15 +13,17 @@ use super::probe::{ask, load_of};
 use super::studio;
 use super::{Failure, print, status_line};
 use crate::control::config::{Config, Configured, Loaded};
+use crate::control::record::{ChannelConfig, Preset};
 use crate::demux::{Demuxer, Event};
-use crate::media::channel::{Channel, ChannelKind, ChannelName, Ladder, Rendition, Takeover};
+use crate::media::channel::{ChannelName, Ladder, Rendition};
 use crate::media::grid::Cadence;
 use crate::media::key::KeyDigest;
 use crate::media::modes::LatencyMode;
 use crate::media::track::TrackConfig;
-use crate::pipeline::status::{ChannelStatus, State};
+use crate::pipeline::status::{ChannelStatus, InputState, State};
 use crate::pixels::client::beside_this_program;
 use crate::pixels::protocol::{Caps, Pattern};
+use crate::sys::random;
 use crate::time::Mono;
 
 /// Share of the machine that the demo's ladder may need: the rest is for the browser.
@@ -60,7 +63,7 @@ enum Mode {
 /// What the demo shows and how it encodes it.
 struct Plan {
     ladder: Ladder,
-    preset: &'static str,
+    preset: Preset,
     pattern: Pattern,
     why: String,
 }
@@ -84,6 +87,8 @@ impl Demo {
         config.srt.listen = free_udp(self.srt);
         let channel = |name: &str, key: &str| configured(name, key, mode, &plan);
         let channels = vec![channel("demo", &demo_key), channel("mine", &own_key)];
+        let folder = Scratch::new()?;
+        config.state.folder = folder.0.clone();
         let daemon = Daemon::start(&Loaded { config, channels, srt_passphrase: None })?;
 
         let stop = Arc::new(AtomicBool::new(false));
@@ -135,7 +140,10 @@ fn describe(second: u64, channel: &ChannelStatus) -> String {
         session.renditions.iter().map(|r| if r.shed { format!("{} (shed)", r.name) } else { r.name.clone() }).collect();
     let rate = session.publishers.first().and_then(|p| p.stats.bitrate).unwrap_or(0) as f64 / 1e6;
     let memory = session.worker.map_or(0, |w| w.rss_bytes) >> 20;
-    let state = session.state.name();
+    let state = match session.input {
+        InputState::Connected => session.state.name(),
+        InputState::Reconnecting => session.input.name(),
+    };
     let detail = match (&session.detail, session.state) {
         (Some(detail), State::Error | State::Ended) => format!(" ({detail})"),
         _ => String::new(),
@@ -152,9 +160,9 @@ fn plan(caps: &Caps, mode: LatencyMode, input: Option<u32>) -> Plan {
             .to_vec(),
     );
     let choices = [
-        (1080, Ladder::default_for(1080, false), "superfast", 1.0),
-        (720, Ladder::default_for(720, false), "superfast", 1.0),
-        (540, small, "ultrafast", ULTRAFAST),
+        (1080, Ladder::default_for(1080, false), Preset::Superfast, 1.0),
+        (720, Ladder::default_for(720, false), Preset::Superfast, 1.0),
+        (540, small, Preset::Ultrafast, ULTRAFAST),
     ];
     let limit = input.unwrap_or(1080).max(216);
     let mut chosen = None;
@@ -175,16 +183,11 @@ fn plan(caps: &Caps, mode: LatencyMode, input: Option<u32>) -> Plan {
 }
 
 fn configured(name: &str, key: &str, mode: LatencyMode, plan: &Plan) -> Configured {
-    let channel = Channel {
-        name: ChannelName::new(name).expect("a good name"),
-        kind: ChannelKind::Transcode,
-        mode,
-        ladder: Some(plan.ladder.clone()),
-        hold_back_ms: None,
-        takeover: Takeover::IfSilent,
-        preset: Some(plan.preset.to_owned()),
-    };
-    Configured { channel, key: KeyDigest::of(key) }
+    let mut config = ChannelConfig::new(ChannelName::new(name).expect("a good name"));
+    config.profile.mode = mode;
+    config.profile.ladder = Some(plan.ladder.clone());
+    config.profile.preset = Some(plan.preset);
+    Configured { config, key: KeyDigest::of(key) }
 }
 
 /// Rows of the first picture in a file.
@@ -205,13 +208,30 @@ fn height_of(file: &Path) -> Result<u32, Failure> {
     Err(Failure::usage(format!("{}: {what}", file.display())))
 }
 
+/// The demo's state, gone with it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Result<Scratch, Failure> {
+        let folder = std::env::temp_dir().join(format!("rung-demo-{:032x}", random::bits()));
+        let made = std::fs::DirBuilder::new().mode(0o700).create(&folder);
+        made.map_err(|e| Failure::failed(format!("{}: {e}", folder.display())))?;
+        Ok(Scratch(folder))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // Nothing is lost with what stays: the system clears its folder for temporary files.
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
 fn publish_key() -> String {
     const LETTERS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
     let mut key = String::new();
     while key.len() < 26 {
-        let mut bytes = [0u8; 64];
-        // getrandom does not fail once the system has booted.
-        drop(rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).map_err(std::io::Error::from));
+        let bytes = random::secret();
         // Values above the last whole multiple of 36 would favour the first letters.
         let fair = bytes.iter().filter(|b| **b < 252).map(|b| char::from(LETTERS[usize::from(*b % 36)]));
         key.extend(fair.take(26 - key.len()));

@@ -9,6 +9,7 @@ mod inspect;
 mod probe;
 mod push;
 mod serve;
+mod state;
 mod studio;
 
 use clap::{Parser, Subcommand};
@@ -40,6 +41,9 @@ enum Command {
     /// Work with the configuration file
     #[command(subcommand)]
     Config(config::Config),
+    /// Check, copy, restore, export the state folder of a daemon that does not run
+    #[command(subcommand)]
+    State(state::State),
     /// Print what this machine can decode, scale and encode
     Probe(probe::Probe),
 }
@@ -71,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Push(command) => command.run(),
         Command::Inspect(command) => command.run(),
         Command::Config(command) => command.run(),
+        Command::State(command) => command.run(),
         Command::Probe(command) => command.run(),
     };
     match result {

@@ -27,10 +27,10 @@ impl Serve {
         print(&format!("  http     {} (watch at http://HOST:{}/)", daemon.http, daemon.http.port()));
         print(&format!("  metrics  {} (/metrics, /healthz, /readyz)", daemon.metrics));
         for configured in &loaded.channels {
-            let channel = &configured.channel;
+            let (name, channel) = (&configured.config.name, &configured.config.profile);
             print(&format!(
                 "  channel  {} ({}, {})",
-                channel.name,
+                name,
                 format!("{:?}", channel.kind).to_lowercase(),
                 channel.mode.name()
             ));

@@ -6,9 +6,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::lifecycle;
-use super::record::{ChannelConfig, Preset};
-use crate::media::channel::{Channel, ChannelKind, ChannelName, Ladder, Takeover};
+use super::record::{ChannelConfig, Preset, Slate};
+use crate::media::channel::{ChannelKind, ChannelName, Ladder, Takeover};
 use crate::media::key::{KeyDigest, is_publish_key};
+use crate::media::limits::SLATE_BYTES_MAX;
 use crate::media::modes::LatencyMode;
 
 /// The whole configuration. `Config::default()` is an empty file.
@@ -20,6 +21,7 @@ pub struct Config {
     pub metrics: Metrics,
     pub worker: Worker,
     pub log: Log,
+    pub state: State,
     pub bootstrap: Bootstrap,
 }
 
@@ -30,6 +32,20 @@ pub struct Srt {
     pub listen: SocketAddr,
     /// File with the passphrase (10 to 79 characters) that every publisher must use; none: unencrypted.
     pub passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct State {
+    /// Where channels, sessions and events are kept; made if it is not there. Relative to the configuration file, without
+    /// one to where the daemon was started.
+    pub folder: PathBuf,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        State { folder: PathBuf::from("rung-data") }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -89,6 +105,14 @@ pub struct BootstrapChannel {
     pub hold_back: Option<Seconds>,
     #[serde(default)]
     pub takeover: Takeover,
+    /// 0 to 1800; none: the mode's.
+    #[serde(default)]
+    pub reconnect_window_s: Option<u64>,
+    #[serde(default)]
+    pub end_on_eos: bool,
+    /// PNG or JPEG file; none: black.
+    #[serde(default)]
+    pub slate: Option<PathBuf>,
     #[serde(default)]
     pub preset: Option<Preset>,
     /// File whose first line is the publish key.
@@ -159,10 +183,10 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// A channel that may be published to: its data-plane facts and the hash of its key.
+/// A channel to be made unless there is one of its name, and the hash of its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Configured {
-    pub channel: Channel,
+    pub config: ChannelConfig,
     pub key: KeyDigest,
 }
 
@@ -254,7 +278,7 @@ fn merge(into: &mut toml::Table, from: toml::Table) {
     }
 }
 
-fn resolve(config: Config, path: &Path) -> Result<Loaded, ConfigError> {
+fn resolve(mut config: Config, path: &Path) -> Result<Loaded, ConfigError> {
     let folder = path.parent().unwrap_or(Path::new(""));
     let srt_passphrase = match &config.srt.passphrase_file {
         None => None,
@@ -273,11 +297,12 @@ fn resolve(config: Config, path: &Path) -> Result<Loaded, ConfigError> {
     let mut channels: Vec<Configured> = Vec::new();
     for entry in &config.bootstrap.channel {
         let configured = resolve_channel(entry, path, folder)?;
-        if channels.iter().any(|c| c.channel.name == entry.name) {
+        if channels.iter().any(|c| c.config.name == entry.name) {
             return Err(error(path, None, format!("channel \"{}\" is there twice: names are unique", entry.name)));
         }
         channels.push(configured);
     }
+    config.state.folder = folder.join(&config.state.folder);
     Ok(Loaded { config, channels, srt_passphrase })
 }
 
@@ -310,7 +335,13 @@ fn resolve_channel(entry: &BootstrapChannel, path: &Path, folder: &Path) -> Resu
     if let Some(first) = lifecycle::check(&config).into_iter().next() {
         return Err(wrong(first.detail));
     }
-    Ok(Configured { channel: config.to_channel(), key: digest })
+    let mut config = config;
+    if let Some(file) = &entry.slate {
+        let file = std::path::absolute(folder.join(file)).unwrap_or_else(|_| folder.join(file));
+        read_slate(&file).map_err(|what| wrong(format!("slate: {what}")))?;
+        config.profile.slate = Slate::File(file);
+    }
+    Ok(Configured { config, key: digest })
 }
 
 /// What the file does not say has its default.
@@ -323,8 +354,26 @@ impl From<&BootstrapChannel> for ChannelConfig {
         config.profile.hold_back_ms = entry.hold_back.map(|s| s.0);
         config.profile.preset = entry.preset;
         config.policy.takeover = entry.takeover;
+        config.policy.reconnect_window_s = entry.reconnect_window_s.map(|s| u32::try_from(s).unwrap_or(u32::MAX));
+        config.policy.end_on_eos = entry.end_on_eos;
         config
     }
+}
+
+/// A picture for a slate. The daemon reads the file; only a worker looks into it.
+///
+/// # Errors
+/// A sentence about the file.
+pub fn read_slate(file: &Path) -> Result<bytes::Bytes, String> {
+    let name = file.display();
+    let bytes = std::fs::read(file).map_err(|e| format!("{name} cannot be read: {e}"))?;
+    if bytes.len() > SLATE_BYTES_MAX {
+        return Err(format!("{name} has {} bytes; up to {SLATE_BYTES_MAX} are taken", bytes.len()));
+    }
+    if !(bytes.starts_with(b"\x89PNG\r\n\x1a\n") || bytes.starts_with(&[0xff, 0xd8, 0xff])) {
+        return Err(format!("{name} is neither a PNG nor a JPEG file"));
+    }
+    Ok(bytes.into())
 }
 
 fn first_line(config: &Path, file: &Path, what: &str) -> Result<String, ConfigError> {
@@ -356,7 +405,8 @@ mod tests {
 
     #[test]
     fn an_empty_file_is_the_default() {
-        assert_eq!(read("").expect("valid"), Loaded::empty());
+        let read = read("").expect("valid");
+        assert_eq!((read.config.http, read.channels.len()), (Loaded::empty().config.http, 0));
     }
 
     #[test]
@@ -389,6 +439,12 @@ mod tests {
             ("[[bootstrap.channel]]\nname = \"a\"\nkey_sha256 = \"12\"", "64 hexadecimal digits"),
             ("[[bootstrap.channel]]\nname = \"a\"\nkey_file = \"none.key\"", "cannot be read"),
             ("[[bootstrap.channel]]\nname = \"a\"\nkey_file = \"news.key\"\nhold_back = 0.5", "from 1.2 to 60"),
+            (
+                "[[bootstrap.channel]]\nname = \"a\"\nkey_file = \"news.key\"\nreconnect_window_s = 1801",
+                "from 0 to 1800",
+            ),
+            ("[[bootstrap.channel]]\nname = \"a\"\nkey_file = \"news.key\"\nslate = \"news.key\"", "neither a PNG"),
+            ("[[bootstrap.channel]]\nname = \"a\"\nkey_file = \"news.key\"\nslate = \"no.png\"", "cannot be read"),
             ("[srt]\nlisten = \"nowhere\"", "2: "),
             ("[srt", "1: "),
             (
@@ -403,6 +459,22 @@ mod tests {
             let what = refusal(text);
             assert!(what.contains(part), "{text}\n-> {what}");
         }
+    }
+
+    #[test]
+    fn what_stands_in_for_a_lost_source_follows_the_mode_unless_it_is_given() {
+        let channel = |more: &str| {
+            let text = format!("[[bootstrap.channel]]\nname = \"a\"\nkey_file = \"news.key\"\n{more}");
+            read(&text).expect("valid").channels.remove(0).config
+        };
+        for (mode, seconds) in [("ultra", 10), ("low", 20), ("normal", 60)] {
+            let channel = channel(&format!("mode = \"{mode}\""));
+            let window = channel.policy.reconnect_window(&channel.profile);
+            assert_eq!((window.as_secs(), channel.policy.end_on_eos), (seconds, false));
+            assert_eq!(channel.profile.slate, Slate::Black);
+        }
+        let channel = channel("reconnect_window_s = 0\nend_on_eos = true\n");
+        assert!(channel.policy.reconnect_window_s == Some(0) && channel.policy.end_on_eos);
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! What an operator configures: channels, ladders, renditions. And what Rung names: sessions.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -58,8 +60,6 @@ impl SessionId {
         &self.0
     }
 
-    /// The identifier without its prefix: what the session's stored rows begin with.
-    ///
     /// # Panics
     /// Never: a session's name is made of one.
     pub fn ulid(&self) -> ulid::Ulid {
@@ -193,8 +193,31 @@ pub struct Channel {
     /// PART-HOLD-BACK in milliseconds (`ultra` only); `None`: the mode's.
     pub hold_back_ms: Option<u32>,
     pub takeover: Takeover,
+    /// Shown while a source is away.
+    pub slate: Slate,
     /// x264 preset of the software backend; `None`: the mode's default (superfast).
     pub preset: Option<String>,
+}
+
+/// What stands in for a source that is away.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Slate {
+    #[default]
+    Black,
+    /// A file that was not read yet: control reads it before the data plane sees it.
+    File(PathBuf),
+    /// A PNG or JPEG file's bytes.
+    Image(Bytes),
+}
+
+impl fmt::Debug for Slate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Slate::Black => f.write_str("Black"),
+            Slate::File(file) => write!(f, "File({})", file.display()),
+            Slate::Image(bytes) => write!(f, "Image({} bytes)", bytes.len()),
+        }
+    }
 }
 
 /// What happens to a publisher that comes while another one holds the same leg.

@@ -19,6 +19,12 @@ pub const ENCODER_INPUT_FRAMES: usize = 4;
 
 /// A publisher without a byte for this long is gone.
 pub const PEER_IDLE: Duration = Duration::from_secs(5);
+/// Without a byte from any publisher for this long a session's input is lost.
+pub const INPUT_LOST: Duration = Duration::from_secs(2);
+/// The longest reconnect window that a channel may have.
+pub const RECONNECT_WINDOW_MAX: Duration = Duration::from_secs(1_800);
+/// Largest slate file, bytes.
+pub const SLATE_BYTES_MAX: usize = 4 << 20;
 /// A leg silent for this long gives way to a newcomer (`takeover = "if-silent"`).
 pub const TAKEOVER_SILENCE: Duration = Duration::from_secs(2);
 /// From accept without any media to the end of the session.
@@ -34,7 +40,7 @@ pub const MAX_DURATION_S: u32 = 12 * 3_600;
 /// A deleted channel is remembered this long.
 pub const TOMBSTONE: Duration = Duration::from_secs(30 * 86_400);
 /// Channels of one box.
-pub const CHANNELS_MAX: usize = 1_000;
+pub const CHANNELS_MAX: usize = 20_000;
 /// ENDLIST playlists stay this long after the end.
 pub const LINGER: Duration = Duration::from_secs(60);
 

@@ -22,6 +22,11 @@ impl Origin {
         channels.entry(name.as_str().to_owned()).or_insert_with(|| Arc::new(ChannelOutput::new(name.clone()))).clone()
     }
 
+    /// A channel is gone: its URLs answer as if it had never been.
+    pub fn forget(&self, name: &ChannelName) {
+        self.channels.write().unwrap_or_else(PoisonError::into_inner).remove(name.as_str());
+    }
+
     pub fn channel(&self, name: &str) -> Option<Arc<ChannelOutput>> {
         self.channels.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }

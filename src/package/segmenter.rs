@@ -203,6 +203,14 @@ impl Segmenter {
         }
     }
 
+    /// The open segment ends here, short.
+    pub fn cut_short(&mut self, now: Mono) {
+        if !self.ended {
+            self.close(now, true);
+            self.end_segment();
+        }
+    }
+
     /// The next segment has another init section, or a timeline of its own, or both. The open segment ends here, short.
     pub fn discontinuity(&mut self, now: Mono, init: Option<InitSection>, line: Option<PdtLine>) {
         if self.ended {

@@ -4,13 +4,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::events::Scene;
-use super::session::{Ending, Session};
+use super::session::Session;
 use super::shard::Setup;
 use super::status::{ChannelStatus, PublisherStatus, State};
+use super::witness::{Fact, Wake};
 use crate::ingest::source::{Leg, PublisherId};
 use crate::ingest::srt::{Closing, Connected, PublisherStats};
-use crate::media::channel::{Channel, ChannelName};
+use crate::media::channel::{Channel, ChannelName, SessionId};
 use crate::media::grid::SourceProfile;
 use crate::media::limits::LINGER;
 use crate::package::origin::{ChannelOutput, SessionOutput};
@@ -20,9 +23,24 @@ use crate::time::{Mono, Now};
 struct Publisher {
     leg: Leg,
     stats: PublisherStats,
+    /// What it sent before it had its session; `None`: it has.
+    waiting: Option<Vec<Bytes>>,
+    waiting_bytes: usize,
 }
 
-/// A configured channel at run time.
+/// What a publisher may send while control writes down that it came: two seconds of 25 Mb/s. More is lost, and counted
+/// by the demuxer as any loss is.
+const WAITING_MAX: usize = 6 << 20;
+
+/// What a channel's sessions leave to the next one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Legacy {
+    /// What they learnt about the source.
+    pub profile: Option<SourceProfile>,
+    pub last_msn: Option<u64>,
+}
+
+/// A channel that has a publisher, a session, or one that lingers.
 pub struct ChannelRun {
     config: Arc<Channel>,
     setup: Arc<Setup>,
@@ -31,24 +49,21 @@ pub struct ChannelRun {
     session: Option<Session>,
     /// An ended session's playlists, and until when they stay.
     linger: Option<(Arc<SessionOutput>, Mono)>,
-    /// What earlier sessions learnt about the source.
-    profile: Option<SourceProfile>,
-    last_msn: Option<u64>,
+    legacy: Legacy,
     closes: VecDeque<(PublisherId, Closing)>,
 }
 
 impl ChannelRun {
-    pub fn new(config: Channel, setup: Arc<Setup>, _now: Now) -> ChannelRun {
+    pub fn new(config: Arc<Channel>, legacy: Legacy, setup: Arc<Setup>) -> ChannelRun {
         let output = setup.origin.declare(&config.name);
         ChannelRun {
-            config: Arc::new(config),
+            config,
             setup,
             output,
             publishers: BTreeMap::new(),
             session: None,
             linger: None,
-            profile: None,
-            last_msn: None,
+            legacy,
             closes: VecDeque::new(),
         }
     }
@@ -57,19 +72,48 @@ impl ChannelRun {
         &self.config.name
     }
 
-    /// The first publisher makes a session, a second leg joins it.
-    pub fn connected(&mut self, now: Now, connected: &Connected) {
+    /// Another configuration: it holds from the next session on.
+    pub fn configure(&mut self, config: Arc<Channel>) {
+        self.config = config;
+    }
+
+    /// What is left when it is idle.
+    pub fn legacy(&self) -> Option<Legacy> {
+        let idle = self.session.is_none() && self.linger.is_none() && self.publishers.is_empty();
+        idle.then_some(self.legacy)
+    }
+
+    /// A publisher waits for its session.
+    pub fn connected(&mut self, connected: &Connected) {
         self.scene().connected(connected);
-        let publisher = Publisher { leg: connected.leg, stats: PublisherStats::default() };
+        let (leg, stats) = (connected.leg, PublisherStats::default());
+        let publisher = Publisher { leg, stats, waiting: Some(Vec::new()), waiting_bytes: 0 };
         self.publishers.insert(connected.publisher, publisher);
-        if self.session.as_ref().is_none_or(Session::is_ending) {
-            self.finish_now(now);
-            let config = Arc::clone(&self.config);
-            let session = Session::new(config, Arc::clone(&self.setup), self.profile, self.last_msn, now);
-            self.session = Some(session);
-        }
-        if let Some(session) = &mut self.session {
-            session.join(now, connected.publisher, connected.leg);
+        self.setup.witness.published(&self.config.name, leg, connected.publisher);
+    }
+
+    /// A session begins with a publisher.
+    pub fn begin(&mut self, now: Now, id: SessionId, wake: Wake, publisher: PublisherId) {
+        self.finish_now(now);
+        self.session = Some(Session::new(id.clone(), Arc::clone(&self.config), &self.setup, wake, self.legacy, now));
+        self.join(now, &id, publisher);
+    }
+
+    /// A publisher feeds the open session.
+    pub fn join(&mut self, now: Now, id: &SessionId, publisher: PublisherId) {
+        let Some(session) = self.session.as_mut().filter(|s| s.id() == id && !s.is_ending()) else {
+            let fact = Fact::Gone("the session is not here any more".to_owned());
+            self.closes.push_back((publisher, Closing::Shutdown));
+            return self.setup.witness.saw(&self.config.name, id, fact);
+        };
+        let Some(here) = self.publishers.get_mut(&publisher) else {
+            // It left before it had its session.
+            let fact = Fact::PublisherClosed { publisher, finished: false, last_media: session.last_media(now) };
+            return self.setup.witness.saw(&self.config.name, id, fact);
+        };
+        session.join(now, publisher, here.leg);
+        for payload in here.waiting.take().unwrap_or_default() {
+            session.data(now, publisher, &payload);
         }
     }
 
@@ -77,24 +121,74 @@ impl ChannelRun {
         let Some(gone) = self.publishers.remove(&publisher) else { return };
         self.scene().statistics(gone.leg, &gone.stats, stats);
         self.scene().disconnected(gone.leg, why, stats);
-        let alone = self.publishers.is_empty();
-        if let Some(session) = &mut self.session {
+        if let Some(session) = self.session.as_mut().filter(|_| gone.waiting.is_none()) {
             session.leave(now, publisher);
-            // Whoever took its leg connects next, and goes on with the session.
-            if alone && why != Closing::Replaced {
-                let ending = match why {
-                    Closing::Finished => Ending::PublisherFinished,
-                    Closing::Shutdown => Ending::Shutdown,
-                    _ => Ending::InputTimeout,
-                };
-                session.finish(now, ending);
+            let (finished, last_media) = (why == Closing::Finished, session.last_media(now));
+            self.facts(now);
+            if let Some(session) = &self.session {
+                let fact = Fact::PublisherClosed { publisher, finished, last_media };
+                self.setup.witness.saw(&self.config.name, session.id(), fact);
             }
         }
     }
 
-    pub fn data(&mut self, now: Now, publisher: PublisherId, payload: &[u8]) {
+    pub fn data(&mut self, now: Now, publisher: PublisherId, payload: &Bytes) {
+        let Some(here) = self.publishers.get_mut(&publisher) else { return };
+        match (&mut here.waiting, &mut self.session) {
+            (Some(waiting), _) if here.waiting_bytes + payload.len() <= WAITING_MAX => {
+                here.waiting_bytes += payload.len();
+                waiting.push(payload.clone());
+            }
+            (None, Some(session)) => session.data(now, publisher, payload),
+            _ => {}
+        }
+    }
+
+    /// Publishers of a session are sent away.
+    pub fn dismiss(&mut self, id: &SessionId, why: Closing) {
+        if self.session.as_ref().is_some_and(|s| s.id() == id) {
+            self.closes.extend(self.publishers.keys().map(|p| (*p, why)));
+        }
+    }
+
+    /// The session ends, its publishers go.
+    pub fn end(&mut self, now: Now, id: &SessionId, why: &'static str) {
+        if let Some(session) = self.session.as_mut().filter(|s| s.id() == id) {
+            self.closes.extend(self.publishers.keys().map(|p| (*p, Closing::Stopped)));
+            session.finish(now, why);
+        }
+    }
+
+    /// Another session takes over the publishers.
+    pub fn roll_over(&mut self, now: Now, from: &SessionId, to: &SessionId, wake: Wake) {
+        if self.session.as_ref().is_none_or(|s| s.id() != from) {
+            let fact = Fact::Gone("the session before it is not here any more".to_owned());
+            return self.setup.witness.saw(&self.config.name, to, fact);
+        }
+        let publishers: Vec<PublisherId> = self.publishers.keys().copied().collect();
+        for publisher in self.publishers.values_mut() {
+            publisher.waiting.get_or_insert_default();
+        }
+        self.finish_now(now);
+        self.session = Some(Session::new(to.clone(), Arc::clone(&self.config), &self.setup, wake, self.legacy, now));
+        for publisher in publishers {
+            self.join(now, to, publisher);
+        }
+    }
+
+    /// Everything ends: the daemon stops.
+    pub fn shut_down(&mut self, now: Now) {
         if let Some(session) = &mut self.session {
-            session.data(now, publisher, payload);
+            session.finish(now, "shutdown");
+        }
+    }
+
+    /// Tells control what happened.
+    fn facts(&mut self, _now: Now) {
+        if let Some(session) = &mut self.session {
+            while let Some(fact) = session.poll() {
+                self.setup.witness.saw(&self.config.name, session.id(), fact);
+            }
         }
     }
 
@@ -110,12 +204,14 @@ impl ChannelRun {
             self.output.set_session(Some(output));
         }
         if let Some(profile) = session.profile() {
-            self.profile = Some(profile);
+            self.legacy.profile = Some(profile);
         }
-        if let Some(why) = session.take_refusal() {
+        if let Some(why) = session.take_dismissal() {
             self.closes.extend(self.publishers.keys().map(|p| (*p, why)));
         }
-        if session.is_ended() {
+        let ended = session.is_ended();
+        self.facts(now);
+        if ended {
             self.finish_now(now);
         }
         self.end_linger(now.mono);
@@ -136,13 +232,6 @@ impl ChannelRun {
         self.session.as_ref().and_then(Session::fd)
     }
 
-    /// A planned stop of the daemon.
-    pub fn shutdown(&mut self, now: Now) {
-        if let Some(session) = &mut self.session {
-            session.finish(now, Ending::Shutdown);
-        }
-    }
-
     pub fn is_draining(&self) -> bool {
         self.session.is_some()
     }
@@ -151,7 +240,9 @@ impl ChannelRun {
     pub fn abandon(&mut self, now: Now, what: &str) {
         self.scene().panicked(what);
         self.closes.extend(self.publishers.keys().map(|p| (*p, Closing::InputInvalid)));
-        self.session = None;
+        if let Some(session) = self.session.take() {
+            self.setup.witness.saw(&self.config.name, session.id(), Fact::Gone(what.to_owned()));
+        }
         if let Some(output) = self.output.session() {
             output.end();
             self.linger = Some((output, now.mono + LINGER));
@@ -202,7 +293,7 @@ impl ChannelRun {
     fn finish_now(&mut self, now: Now) {
         let Some(mut session) = self.session.take() else { return };
         session.cut_off(now);
-        self.last_msn = session.last_msn().or(self.last_msn);
+        self.legacy.last_msn = session.last_msn().or(self.legacy.last_msn);
         if let Some(output) = session.output_on_air() {
             self.linger = Some((output, now.mono + LINGER));
         }
@@ -217,5 +308,289 @@ impl ChannelRun {
 
     fn scene(&self) -> Scene {
         Scene { channel: self.config.name.clone(), session: self.session.as_ref().map(|s| s.id().clone()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, SocketAddr};
+    use std::path::PathBuf;
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use crate::bitstream::aac::silence;
+    use crate::media::channel::{ChannelKind, Slate, Takeover};
+    use crate::media::grid::{MemoryLog, TimelineLog};
+    use crate::media::modes::LatencyMode;
+    use crate::mpegts::mux::Muxer;
+    use crate::package::origin::Origin;
+    use crate::package::window::{Answer, Directives};
+    use crate::pipeline::status::InputState;
+    use crate::pipeline::witness::Witness;
+    use crate::telemetry::redact::Redacted;
+    use crate::time::Wall;
+
+    /// What control is told, and would decide about.
+    #[derive(Default)]
+    struct Told(Mutex<Vec<Fact>>);
+
+    impl Witness for Told {
+        fn published(&self, _: &ChannelName, _: Leg, _: PublisherId) {}
+
+        fn saw(&self, _: &ChannelName, _: &SessionId, fact: Fact) {
+            if !matches!(fact, Fact::Media(_)) {
+                self.0.lock().unwrap().push(fact);
+            }
+        }
+
+        fn log(&self, _: Wake) -> Box<dyn TimelineLog> {
+            Box::new(MemoryLog::default())
+        }
+    }
+
+    /// A channel that passes sound through, on a clock that moves when told to.
+    struct Scenery {
+        channel: ChannelRun,
+        told: Arc<Told>,
+        session: SessionId,
+        origin: Arc<Origin>,
+        now: Now,
+        publisher: Option<PublisherId>,
+        muxer: Muxer,
+        /// When the present publisher came, and its frames so far.
+        began: Mono,
+        frames: i64,
+        closed: Vec<Closing>,
+    }
+
+    impl Scenery {
+        fn new() -> Scenery {
+            let (origin, told) = (Arc::new(Origin::default()), Arc::new(Told::default()));
+            let witness = Arc::clone(&told) as Arc<dyn Witness>;
+            let setup = Arc::new(Setup { origin: Arc::clone(&origin), worker: PathBuf::from("none"), witness });
+            let config = Channel {
+                name: ChannelName::new("c").unwrap(),
+                kind: ChannelKind::Transmux,
+                mode: LatencyMode::Ultra,
+                ladder: None,
+                hold_back_ms: None,
+                takeover: Takeover::IfSilent,
+                slate: Slate::Black,
+                preset: None,
+            };
+            let now = Now { mono: Mono(50_000_000_000), wall: Wall(1_700_000_000_000_000_000) };
+            let channel = ChannelRun::new(Arc::new(config), Legacy::default(), setup);
+            let muxer = Muxer::new(false, true);
+            let session = SessionId::new(ulid::Ulid::from_parts(1, 1));
+            let (began, closed) = (now.mono, Vec::new());
+            Scenery { channel, told, session, origin, now, publisher: None, muxer, began, frames: 0, closed }
+        }
+
+        /// The first one begins a session, as control says.
+        fn begin(&mut self, session: u128) {
+            self.session = SessionId::new(ulid::Ulid::from_parts(1, session));
+            let publisher = self.connected();
+            self.channel.begin(self.now, self.session.clone(), Arc::new(|| {}), publisher);
+        }
+
+        fn rejoin(&mut self) {
+            let publisher = self.connected();
+            self.channel.join(self.now, &self.session, publisher);
+        }
+
+        fn facts(&self) -> Vec<Fact> {
+            std::mem::take(&mut *self.told.0.lock().unwrap())
+        }
+
+        fn connected(&mut self) -> PublisherId {
+            let publisher = PublisherId(self.publisher_count());
+            self.publisher = Some(publisher);
+            (self.muxer, self.began, self.frames) = (Muxer::new(false, true), self.now.mono, 0);
+            let connected = Connected {
+                publisher,
+                channel: self.channel.name().clone(),
+                leg: Leg::A,
+                peer: Redacted::from(SocketAddr::from((Ipv4Addr::LOCALHOST, 1))),
+                latency: Duration::from_millis(120),
+                peer_version: None,
+                key_bits: 0,
+                replaced: None,
+            };
+            self.channel.connected(&connected);
+            publisher
+        }
+
+        fn publisher_count(&self) -> u64 {
+            self.now.mono.0
+        }
+
+        fn close(&mut self, why: Closing) {
+            let publisher = self.publisher.take().expect("connected");
+            self.channel.closed(self.now, publisher, why, &PublisherStats::default());
+        }
+
+        /// Time passes by the channel's own deadlines; a publisher that `sends` does so in real time.
+        fn pass(&mut self, seconds: f64, sends: bool) {
+            let end = self.now.mono + Duration::from_secs_f64(seconds);
+            while self.now.mono < end {
+                self.tick(Duration::from_millis(5));
+                if sends {
+                    self.send();
+                }
+                self.channel.run(self.now);
+                while let Some((publisher, why)) = self.channel.poll_close() {
+                    assert_eq!(Some(publisher), self.publisher);
+                    self.closed.push(why);
+                    self.close(why);
+                }
+                let due = self.channel.deadline();
+                assert!(due.is_none_or(|due| due + Duration::from_millis(50) > self.now.mono), "a deadline is stuck");
+            }
+        }
+
+        /// What the publisher's clock has come to, in a stream that always starts at the same PTS.
+        fn send(&mut self) {
+            let Some(publisher) = self.publisher else { return };
+            let due = i64::try_from((self.now.mono - self.began).as_micros()).unwrap() * 48 / 1_000;
+            let frame = silence::frame(2).expect("known");
+            let size = u32::try_from(frame.len() + 7).unwrap();
+            let mut adts = vec![0xff, 0xf1, 0x4c];
+            adts.extend((2u32 << 30 | size << 13 | 0x7ff << 2).to_be_bytes());
+            adts.extend(frame);
+            let mut bytes = Vec::new();
+            while self.frames * 1_024 <= due {
+                self.muxer.audio(90_000 + self.frames * 1_920, &adts, &mut bytes);
+                self.frames += 1;
+            }
+            if !bytes.is_empty() {
+                self.channel.data(self.now, publisher, &bytes.into());
+            }
+        }
+
+        fn status(&self) -> crate::pipeline::status::SessionStatus {
+            self.channel.status(self.now).session.expect("a session, or one that lingers")
+        }
+
+        fn is(&self, state: State, input: InputState) -> bool {
+            (self.status().state, self.status().input) == (state, input)
+        }
+
+        fn playlist(&self) -> String {
+            let session = self.origin.channel("c").unwrap().session().expect("on air");
+            let rendition = session.rendition("a-und-1").expect("sound");
+            match rendition.playlist(self.now.mono, self.now.mono, &Directives::default()) {
+                Answer::Now(text) => String::from_utf8(text.plain.to_vec()).unwrap(),
+                other => panic!("{other:?}"),
+            }
+        }
+
+        fn tick(&mut self, by: Duration) {
+            let by = i64::try_from(by.as_nanos()).unwrap();
+            self.now.mono = Mono(self.now.mono.0 + by.cast_unsigned());
+            self.now.wall = Wall(self.now.wall.0 + by);
+        }
+    }
+
+    #[test]
+    fn a_publisher_that_comes_back_goes_on_with_its_session() {
+        let mut scenery = Scenery::new();
+        scenery.begin(1);
+        scenery.pass(5.0, true);
+        assert!(scenery.is(State::Live, InputState::Connected), "{:?}", scenery.status());
+        assert_eq!(scenery.facts(), [Fact::FirstMedia, Fact::Processing, Fact::Playable]);
+        for _ in 0..3 {
+            scenery.close(Closing::Finished);
+            assert!(scenery.is(State::Live, InputState::Reconnecting), "at once");
+            scenery.pass(9.5, false);
+            assert!(scenery.is(State::Live, InputState::Reconnecting));
+            assert!(matches!(scenery.facts()[..], [Fact::PublisherClosed { finished: true, .. }]));
+            scenery.rejoin();
+            scenery.pass(3.0, true);
+            assert!(scenery.is(State::Live, InputState::Connected));
+            assert_eq!(scenery.facts(), [Fact::InputRestored]);
+        }
+        let text = scenery.playlist();
+        assert!(!text.contains("GAP") && !text.contains("DISCONTINUITY\n") && !text.contains("ENDLIST"), "{text}");
+        // 5 + 3 x 12.5 s of segments of two: nothing was left out, nothing came twice.
+        let last = text.lines().rfind(|l| l.contains("/s")).and_then(|l| l.rsplit_once("/s")).unwrap().1;
+        let last: u64 = last.trim_end_matches(".m4s").parse().unwrap();
+        assert!((19..=20).contains(&(last - 1_700_000_000)), "{last}");
+    }
+
+    #[test]
+    fn a_session_ends_when_it_is_told_to_and_the_next_one_has_other_numbers() {
+        let mut scenery = Scenery::new();
+        scenery.begin(1);
+        scenery.pass(5.0, true);
+        let (id, session) = (scenery.status().id, scenery.session.clone());
+        scenery.channel.end(scenery.now, &SessionId::new(ulid::Ulid::from_parts(9, 9)), "user_stop");
+        assert!(scenery.is(State::Live, InputState::Connected), "another session's end is not this one's");
+        scenery.channel.end(scenery.now, &session, "user_stop");
+        scenery.pass(0.1, true);
+        assert!(scenery.is(State::Ended, InputState::Connected) && scenery.playlist().contains("ENDLIST"));
+        assert_eq!(scenery.closed, [Closing::Stopped]);
+        scenery.begin(2);
+        scenery.pass(3.0, true);
+        assert!(scenery.is(State::Live, InputState::Connected) && scenery.status().id != id);
+    }
+
+    #[test]
+    fn silence_is_a_loss_after_two_seconds_and_closes_the_publisher_after_five() {
+        let mut scenery = Scenery::new();
+        scenery.begin(1);
+        scenery.pass(5.0, true);
+        scenery.facts();
+        scenery.pass(1.9, false);
+        assert!(scenery.is(State::Live, InputState::Connected));
+        scenery.pass(0.2, false);
+        assert!(scenery.is(State::Live, InputState::Reconnecting));
+        assert!(matches!(scenery.facts()[..], [Fact::InputLost { .. }]));
+        scenery.pass(2.7, false);
+        assert!(scenery.closed.is_empty());
+        scenery.pass(0.3, false);
+        assert_eq!(scenery.closed, [Closing::Silent]);
+        // A newcomer has five seconds of its own.
+        scenery.rejoin();
+        scenery.pass(4.8, false);
+        assert_eq!(scenery.closed, [Closing::Silent]);
+        scenery.pass(0.3, false);
+        assert_eq!(scenery.closed, [Closing::Silent, Closing::Silent]);
+        assert!(scenery.is(State::Live, InputState::Reconnecting));
+    }
+
+    #[test]
+    fn what_a_publisher_sends_before_it_has_its_session_is_not_lost() {
+        let mut scenery = Scenery::new();
+        let publisher = scenery.connected();
+        scenery.pass(1.0, true);
+        assert!(scenery.channel.status(scenery.now).session.is_none() && scenery.facts().is_empty());
+        scenery.channel.begin(scenery.now, scenery.session.clone(), Arc::new(|| {}), publisher);
+        scenery.pass(3.0, true);
+        assert!(scenery.is(State::Live, InputState::Connected));
+        let frames = usize::try_from(scenery.frames).unwrap();
+        let durations = scenery
+            .playlist()
+            .lines()
+            .filter_map(|l| l.strip_prefix("#EXTINF:")?.split(',').next()?.parse::<f64>().ok())
+            .sum::<f64>();
+        assert!(durations >= 2.0 && frames >= 180, "{durations} s of {frames} frames");
+    }
+
+    #[test]
+    fn a_publisher_that_left_before_it_had_its_session_is_told_of() {
+        let mut scenery = Scenery::new();
+        let publisher = scenery.connected();
+        scenery.close(Closing::Finished);
+        assert!(scenery.facts().is_empty());
+        scenery.channel.begin(scenery.now, scenery.session.clone(), Arc::new(|| {}), publisher);
+        assert!(matches!(scenery.facts()[..], [Fact::PublisherClosed { publisher: p, .. }] if p == publisher));
+    }
+
+    #[test]
+    fn a_session_that_is_gone_is_said_to_be() {
+        let mut scenery = Scenery::new();
+        scenery.rejoin();
+        assert!(matches!(scenery.facts()[..], [Fact::Gone(_)]));
     }
 }

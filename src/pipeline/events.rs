@@ -1,6 +1,7 @@
 //! What happens on the data plane, as log lines and metrics: each event in one place.
 
 use std::fmt::Display;
+use std::time::Duration;
 
 use super::status::State;
 use crate::ingest::source::Leg;
@@ -63,6 +64,20 @@ impl Scene {
             State::Ended => "session_ended",
         };
         log(level, code, &self.place(), format!("{from} -> {to_name} ({reason}) {detail}"));
+    }
+
+    /// A session's source is gone.
+    pub fn input_lost(&self, closed: bool) {
+        let why = if closed { "the publisher closed" } else { "the publisher is silent" };
+        let what = format!("{why}: the last picture, then the slate, until it comes back or its time is up");
+        log(Level::Warn, "input_lost", &self.place(), what);
+        count(Metric::InputLosses, &[self.label()], 1);
+        gauge(Metric::InputReconnecting, &[self.label()], 1.0);
+    }
+
+    pub fn input_restored(&self, after: Duration) {
+        log(Level::Info, "input_restored", &self.place(), format!("media again after {:.2} s", after.as_secs_f64()));
+        gauge(Metric::InputReconnecting, &[self.label()], 0.0);
     }
 
     pub fn fault(&self, fault: &Fault) {

@@ -8,6 +8,7 @@ pub mod channel; // one channel over its sessions
 pub mod session; // one broadcast: demux -> timeline -> stage
 pub mod stage; // its renditions
 pub mod outputs; // one rendition: decode order, holes, late encoders
+pub mod witness; // what control is told, and asked
 pub mod workers; // its worker over its lives
 pub mod history; // what a worker's successor must decode
 pub mod governor; // what to shed when late

@@ -50,17 +50,32 @@ struct Break {
     msn: u64,
     init: Option<InitSection>,
     line: Option<PdtLine>,
+    /// N jumps there: the segment before it ends with what it has.
+    jump: bool,
 }
 
 impl Breaks {
     /// Segment `msn` begins behind a DISCONTINUITY, with another init section or dates of its own if they are given.
     pub fn plan(&mut self, msn: u64, init: Option<InitSection>, line: Option<PdtLine>) {
-        self.0.push_back(Break { msn, init, line });
+        self.0.push_back(Break { msn, init, line, jump: false });
+    }
+
+    /// The same, where another run begins.
+    pub fn plan_jump(&mut self, msn: u64, init: Option<InitSection>, line: Option<PdtLine>) {
+        self.0.push_back(Break { msn, init, line, jump: true });
+    }
+
+    /// N jumps to segment `msn`.
+    fn jumps_to(&self, msn: u64) -> bool {
+        self.0.iter().any(|due| due.jump && due.msn == msn)
     }
 
     /// The next sample lies in segment `msn`.
     pub fn apply(&mut self, now: Mono, msn: u64, segmenter: &mut Segmenter) {
         while let Some(due) = self.0.pop_front_if(|b| b.msn <= msn) {
+            if due.jump {
+                segmenter.cut_short(now);
+            }
             segmenter.gap(now, (due.msn, 0));
             segmenter.discontinuity(now, due.init, due.line);
         }
@@ -133,7 +148,7 @@ impl LadderTrack {
                 self.flow = Flow::Running;
             }
         }
-        if frame.sync && frame.at > self.next {
+        if frame.sync && frame.at > self.next && !self.breaks.jumps_to(self.grid.msn_of(frame.at)) {
             // The encoder skipped: what lies between was made by nobody.
             self.segmenter.abandon();
             self.gap_to(now, frame.at);
@@ -157,9 +172,14 @@ impl LadderTrack {
         self.next = d + 1;
     }
 
+    /// Another run begins with segment `msn`, behind a DISCONTINUITY.
+    pub fn jump_to(&mut self, msn: u64, line: Option<PdtLine>) {
+        self.breaks.plan_jump(msn, None, line);
+    }
+
     /// Segment `msn` begins behind a DISCONTINUITY.
-    pub fn break_at(&mut self, msn: u64, line: Option<PdtLine>) {
-        self.breaks.plan(msn, None, line);
+    pub fn break_from(&mut self, msn: u64) {
+        self.breaks.plan(msn, None, None);
     }
 
     /// First segment of which nothing has come.
@@ -365,6 +385,18 @@ impl AudioTrack {
         self.waiting.push_back(AudioFrame { m, place, data, stamps, came: now });
     }
 
+    /// The source is away: frame `m` is silent; where no silence is known in this configuration its part becomes GAP.
+    pub fn silent(&mut self, now: Mono, m: i64, place: Place) {
+        match self.silence.clone() {
+            Some(silence) => self.push_placed(now, m, place, silence, Stamps::default()),
+            None if m >= self.next => {
+                self.next = m + 1;
+                self.gap(now, place.edge(), false);
+            }
+            None => {}
+        }
+    }
+
     /// Nothing comes before part `until`. On the grid the next frame brings its silence with it; else it is GAP, behind
     /// what waits.
     pub fn gap(&mut self, now: Mono, until: (u64, u32), on_grid: bool) {
@@ -373,6 +405,8 @@ impl AudioTrack {
         }
         self.release(now, None);
         self.came = self.came.max(until);
+        let last = if until.1 > 0 { until.0 } else { until.0.saturating_sub(1) };
+        self.breaks.apply(now, last, &mut self.segmenter);
         self.segmenter.gap(now, until);
     }
 
@@ -445,10 +479,9 @@ impl AudioTrack {
         }
     }
 
-    /// The source's timeline broke: what waits belongs before it.
-    pub fn break_at(&mut self, now: Mono, line: Option<PdtLine>) {
-        self.release(now, None);
-        self.segmenter.discontinuity(now, None, line);
+    /// Another run begins with segment `msn`, behind a DISCONTINUITY.
+    pub fn jump_to(&mut self, msn: u64, line: Option<PdtLine>) {
+        self.breaks.plan_jump(msn, None, line);
     }
 
     pub fn deadline(&self) -> Option<Mono> {

@@ -61,7 +61,8 @@ pub fn open_video(
             }
         })
         .collect();
-    OpenVideo { pid, source: source.clone(), cadence, start, renditions, deinterlace: Deinterlace::Frame }
+    let (source, slate) = (source.clone(), channel.slate.clone());
+    OpenVideo { pid, source, cadence, start, renditions, deinterlace: Deinterlace::Frame, slate }
 }
 
 /// Columns and sample aspect of a rendition `height` rows high. Square samples where that widens nothing; else the
@@ -98,7 +99,7 @@ fn reduce(n: u64, d: u64) -> (u32, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::channel::{ChannelName, Takeover};
+    use crate::media::channel::{ChannelName, Slate, Takeover};
     use crate::media::modes::LatencyMode;
     use crate::media::track::{Codec, Colour};
     use bytes::Bytes;
@@ -129,6 +130,7 @@ mod tests {
             ladder: None,
             hold_back_ms: None,
             takeover: Takeover::IfSilent,
+            slate: Slate::Black,
             preset: None,
         }
     }

@@ -1,59 +1,39 @@
 //! One broadcast: its publishers' bytes through demux and timeline to workers and segmenters, and its states.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::channel::Legacy;
 use super::events::Scene;
 use super::shard::Setup;
 use super::stage::Stage;
-use super::status::{PublisherStatus, RenditionStatus, SessionStatus, State, WorkerStatus};
+use super::status::{InputState, PublisherStatus, RenditionStatus, SessionStatus, State, WorkerStatus};
+use super::witness::{Fact, Wake};
 use super::workers::{self, Workers};
 use crate::demux::{self, Demuxer};
 use crate::ingest::source::{Leg, PublisherId};
 use crate::ingest::srt::Closing;
 use crate::media::channel::{Channel, ChannelKind, SessionId};
 use crate::media::fault::Fault;
-use crate::media::grid::{Commit, MemoryLog, PdtLine, Record, SourceProfile, TimelineLog};
-use crate::media::limits::{NO_MEDIA, PEER_IDLE, PROBE};
+use crate::media::grid::{Commit, PdtLine, Record, SourceProfile, TimelineLog};
+use crate::media::limits::{INPUT_LOST, PEER_IDLE};
 use crate::media::sample::Stamps;
 use crate::media::track::Program;
 use crate::package::origin::SessionOutput;
 use crate::package::window::Kind;
-use crate::pixels::protocol::{Progress, Unit};
+use crate::pixels::protocol::{Fill, Progress, Unit};
 use crate::telemetry::report::Level;
 use crate::time::{Mono, Now, Wall};
-use crate::timeline::{Facts, Out, Rules, Timeline};
+use crate::timeline::{Facts, Filling, Out, Rules, Timeline};
 
 /// An ending session waits this long for its worker's last frames.
 const DRAIN: Duration = Duration::from_secs(3);
+/// The disk may take this long for a record; then live goes on without it.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(2);
 /// No worker for this long: what it should have made becomes GAP.
 const WORKER_GONE: Duration = Duration::from_secs(3);
-
-/// Why a session ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    PublisherFinished,
-    InputTimeout,
-    NoMedia,
-    InputInvalid,
-    Failed,
-    Shutdown,
-}
-
-impl Ending {
-    fn name(self) -> &'static str {
-        match self {
-            Ending::PublisherFinished => "publisher_finished",
-            Ending::InputTimeout => "input_timeout",
-            Ending::NoMedia => "no_media",
-            Ending::InputInvalid => "input_invalid",
-            Ending::Failed => "failed",
-            Ending::Shutdown => "shutdown",
-        }
-    }
-}
 
 struct Input {
     leg: u8,
@@ -72,12 +52,23 @@ pub struct Session {
     last_media: Mono,
     live_since: Option<Wall>,
     ending: Option<Mono>,
+    /// Its reason, as control named it.
+    why: Option<&'static str>,
+    /// The source is lost and waited for.
+    lost: bool,
+    /// When media was last heard of, or a publisher came.
+    heard: Mono,
+    /// Media flowed since the last `Fact::Media`.
+    flowed: bool,
+    facts: VecDeque<Fact>,
     inputs: BTreeMap<PublisherId, Input>,
     timeline: Timeline,
     program: Program,
     log: Box<dyn TimelineLog + Send>,
     /// Records that are not durable yet: what the timeline decided behind them waits there.
     uncommitted: usize,
+    /// Since when.
+    waits: Option<Mono>,
     line: Option<PdtLine>,
     workers: Workers,
     uses_worker: bool,
@@ -88,19 +79,13 @@ pub struct Session {
     on_air: Option<Arc<SessionOutput>>,
     announced: bool,
     profile: Option<SourceProfile>,
-    refusal: Option<Closing>,
+    dismissal: Option<Closing>,
 }
 
 impl Session {
-    pub fn new(
-        config: Arc<Channel>,
-        setup: Arc<Setup>,
-        profile: Option<SourceProfile>,
-        last_msn: Option<u64>,
-        now: Now,
-    ) -> Session {
-        let id = SessionId::new(ulid::Ulid::from_parts(now.wall.unix_millis(), entropy()));
+    pub fn new(id: SessionId, config: Arc<Channel>, setup: &Setup, wake: Wake, legacy: Legacy, now: Now) -> Session {
         let scene = Scene { channel: config.name.clone(), session: Some(id.clone()) };
+        let Legacy { profile, last_msn } = legacy;
         let facts = Facts { kind: config.kind, mode: config.mode, profile, last_msn, rules: Rules::default() };
         let mut workers = Workers::new(setup.worker.clone(), now.mono);
         if config.kind != ChannelKind::Transmux {
@@ -118,11 +103,17 @@ impl Session {
             last_media: now.mono,
             live_since: None,
             ending: None,
+            why: None,
+            lost: false,
+            heard: now.mono,
+            flowed: false,
+            facts: VecDeque::new(),
             inputs: BTreeMap::new(),
             timeline: Timeline::new(facts),
             program: Program::default(),
-            log: Box::new(MemoryLog::default()),
+            log: setup.witness.log(wake),
             uncommitted: 0,
+            waits: None,
             line: None,
             workers,
             uses_worker: false,
@@ -133,7 +124,7 @@ impl Session {
             on_air: None,
             announced: false,
             profile: None,
-            refusal: None,
+            dismissal: None,
         }
     }
 
@@ -141,7 +132,9 @@ impl Session {
         &self.id
     }
 
-    pub fn join(&mut self, _now: Now, publisher: PublisherId, leg: Leg) {
+    pub fn join(&mut self, now: Now, publisher: PublisherId, leg: Leg) {
+        // It is not silent before it could say anything.
+        self.heard = now.mono;
         let leg = u8::from(leg == Leg::B);
         self.timeline.leg_joined(leg);
         self.inputs.insert(publisher, Input { leg, demuxer: Demuxer::new() });
@@ -153,13 +146,34 @@ impl Session {
         self.take_units(now, &mut input);
         self.timeline.leg_left(input.leg);
         self.place(now);
+        if self.inputs.is_empty() {
+            self.lose_input();
+        }
+    }
+
+    /// What happened since the last call, oldest first.
+    pub fn poll(&mut self) -> Option<Fact> {
+        self.facts.pop_front()
+    }
+
+    /// When media last flowed; `None`: it never did.
+    pub fn last_media(&self, now: Now) -> Option<Wall> {
+        let age = i64::try_from(now.mono.since(self.last_media).as_nanos()).unwrap_or(0);
+        self.first_media.map(|_| Wall(now.wall.0 - age))
     }
 
     /// Bytes of a transport stream.
     pub fn data(&mut self, now: Now, publisher: PublisherId, payload: &[u8]) {
         let Some(mut input) = self.inputs.remove(&publisher) else { return };
-        self.first_media.get_or_insert(now.mono);
-        self.last_media = now.mono;
+        if self.first_media.is_none() {
+            self.first_media = Some(now.mono);
+            self.facts.push_back(Fact::FirstMedia);
+        }
+        if std::mem::take(&mut self.lost) {
+            self.scene.input_restored(now.mono - self.last_media);
+            self.facts.push_back(Fact::InputRestored);
+        }
+        (self.last_media, self.heard, self.flowed) = (now.mono, now.mono, true);
         input.demuxer.push(now.mono, payload);
         self.take_units(now, &mut input);
         self.inputs.insert(publisher, input);
@@ -170,9 +184,10 @@ impl Session {
     pub fn run(&mut self, now: Now) {
         while let Some((record, outcome)) = self.log.poll() {
             self.uncommitted = self.uncommitted.saturating_sub(1);
-            self.committed(now, record, outcome);
+            self.committed(record, outcome);
             self.place(now);
         }
+        self.bear_with_the_disk(now);
         if self.timeline.deadline().is_some_and(|at| now.mono >= at) {
             self.timeline.handle_timeout(now);
             self.place(now);
@@ -188,11 +203,12 @@ impl Session {
 
     pub fn deadline(&self) -> Option<Mono> {
         let stage = self.stage.as_ref().and_then(Stage::deadline);
-        let probe =
-            (self.state == State::Init).then(|| self.first_media.map_or(self.started + NO_MEDIA, |at| at + PROBE));
-        let silence = self.ending.is_none().then(|| self.last_media + PEER_IDLE);
-        let silence = silence.filter(|_| self.state != State::Init && self.state != State::Ended);
-        [self.timeline.deadline(), self.ending, stage, probe, silence].into_iter().flatten().min()
+        let open = self.ending.is_none() && self.state != State::Ended && self.state != State::Init;
+        let silence = (open && !self.lost).then(|| self.heard + INPUT_LOST);
+        // Whoever is dismissed leaves in the same round.
+        let idle = (open && !self.inputs.is_empty()).then(|| self.heard + PEER_IDLE);
+        let disk = self.waits.map(|since| since + COMMIT_PATIENCE);
+        [self.timeline.deadline(), self.ending, stage, silence, idle, disk].into_iter().flatten().min()
     }
 
     pub fn fd(&self) -> Option<(BorrowedFd<'_>, bool)> {
@@ -200,18 +216,19 @@ impl Session {
     }
 
     /// Begins the end: what is in flight comes out, then ENDLIST.
-    pub fn finish(&mut self, now: Now, why: Ending) {
+    pub fn finish(&mut self, now: Now, why: &'static str) {
         if self.ending.is_some() || self.state == State::Ended {
             return;
         }
         self.timeline.finish(now);
         self.place(now);
-        self.detail = Some(why.name().to_owned());
+        self.why = Some(why);
+        self.detail.get_or_insert_with(|| why.to_owned());
         self.ending = Some(now.mono + DRAIN);
         if self.uses_worker && self.workers.is_up() {
             self.workers.close();
         } else {
-            self.end(now, why.name());
+            self.end(now, why);
         }
     }
 
@@ -226,8 +243,7 @@ impl Session {
     /// Ends at once, whatever is still in flight.
     pub fn cut_off(&mut self, now: Now) {
         if self.state != State::Ended {
-            let why = self.detail.clone().map_or("replaced", |_| "drained");
-            self.end(now, why);
+            self.end(now, self.why.unwrap_or("replaced"));
         }
     }
 
@@ -251,8 +267,8 @@ impl Session {
     }
 
     /// The publishers must go, and why.
-    pub fn take_refusal(&mut self) -> Option<Closing> {
-        self.refusal.take()
+    pub fn take_dismissal(&mut self) -> Option<Closing> {
+        self.dismissal.take()
     }
 
     pub fn last_msn(&self) -> Option<u64> {
@@ -260,6 +276,9 @@ impl Session {
     }
 
     pub fn housekeeping(&mut self, now: Now) {
+        if std::mem::take(&mut self.flowed) {
+            self.facts.extend(self.last_media(now).map(Fact::Media));
+        }
         self.scene.progress(&self.told, &self.workers.progress());
         self.told = self.workers.progress();
         if let Some(error) = self.stage.as_ref().and_then(|s| s.pdt_error(now)) {
@@ -279,6 +298,7 @@ impl Session {
             id: self.id.to_string(),
             state: if self.is_ending() { State::Ended } else { self.state },
             live_since: self.live_since,
+            input: if self.lost { InputState::Reconnecting } else { InputState::Connected },
             detail: self.detail.clone(),
             renditions: self.on_air.as_deref().map(renditions).unwrap_or_default(),
             worker,
@@ -325,7 +345,7 @@ impl Session {
         match out {
             Out::Record(record) => self.commit(now, record),
             Out::Ready(ready) => self.ready(now, &ready),
-            Out::Refused(why) => self.refuse(now, &why),
+            Out::Refused(why) => self.refuse(&why),
             Out::Profile(profile) => self.profile = Some(profile),
             Out::Fault(fault) => self.fault(&fault),
             Out::Video { n, prime, hidden, unit } => {
@@ -337,6 +357,18 @@ impl Session {
                     let data = unit.data;
                     let unit = Unit { pid: unit.pid, at: n, prime, hidden, random_access, damaged, stamps, data };
                     self.workers.video_unit(now.mono, unit);
+                }
+            }
+            Out::Fill { to, with } => {
+                let Some(stage) = &mut self.stage else { return };
+                stage.saw(to - 1);
+                let with = match with {
+                    Filling::Hold => Fill::Hold,
+                    Filling::Slate => Fill::Slate,
+                    Filling::Nothing => Fill::Nothing,
+                };
+                if let Some(to) = stage.fill_to(to) {
+                    self.workers.fill(now.mono, to, with);
                 }
             }
             Out::AudioToWorker { at, unit, .. } => {
@@ -355,22 +387,41 @@ impl Session {
 
     fn commit(&mut self, now: Now, record: Record) {
         match self.log.commit(&self.id, record) {
-            Ok(Commit::Pending) => self.uncommitted += 1,
-            Ok(Commit::Done) => self.committed(now, record, Ok(())),
-            Err(why) => self.committed(now, record, Err(why)),
+            Ok(Commit::Pending) => {
+                self.uncommitted += 1;
+                self.waits.get_or_insert(now.mono);
+            }
+            Ok(Commit::Done) => self.committed(record, Ok(())),
+            Err(why) => self.committed(record, Err(why)),
         }
     }
 
-    fn committed(&mut self, now: Now, record: Record, outcome: Result<(), String>) {
+    /// Live goes on without the disk: what is lost is that the same numbers could be found again after a crash.
+    fn committed(&mut self, record: Record, outcome: Result<(), String>) {
+        if self.uncommitted == 0 {
+            self.waits = None;
+        }
         if let Err(why) = outcome {
-            self.scene.note(Level::Error, "record_not_committed", &why);
-            return self.finish(now, Ending::Failed);
+            self.volatile(&why);
         }
         if let Record::Pdt(line) = record {
             self.line = Some(line);
             if let Some(stage) = &mut self.stage {
                 stage.date_line(line);
             }
+        }
+    }
+
+    fn volatile(&mut self, why: &str) {
+        self.scene.note(Level::Error, "record_not_committed", why);
+        self.facts.push_back(Fact::Health(BTreeSet::from(["not_durable".to_owned()])));
+    }
+
+    fn bear_with_the_disk(&mut self, now: Now) {
+        if self.waits.is_some_and(|since| now.mono - since >= COMMIT_PATIENCE) {
+            (self.waits, self.uncommitted) = (None, 0);
+            self.volatile("the disk did not answer in time");
+            self.place(now);
         }
     }
 
@@ -387,14 +438,14 @@ impl Session {
         }
         self.stage = Some(stage);
         self.enter(State::Processing, "program_known", "");
+        self.facts.push_back(Fact::Processing);
     }
 
-    fn refuse(&mut self, now: Now, why: &str) {
+    fn refuse(&mut self, why: &str) {
         self.scene.note(Level::Error, "input_invalid", why);
         self.detail = Some(why.to_owned());
-        self.refusal = Some(Closing::InputInvalid);
         self.enter(State::Error, "input_invalid", why);
-        self.end(now, Ending::InputInvalid.name());
+        self.facts.push_back(Fact::InputInvalid(why.to_owned()));
     }
 
     // ── the worker ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -444,10 +495,8 @@ impl Session {
             Event::Progress(_) => {}
             Event::Closed => {
                 if self.ending.is_some() {
-                    let why = self.detail.clone().unwrap_or_default();
                     self.publish(now);
-                    self.end(now, "drained");
-                    self.detail = Some(why);
+                    self.end(now, self.why.unwrap_or_default());
                 }
             }
         }
@@ -466,7 +515,9 @@ impl Session {
             stage.give_up(now.mono);
         }
         if gone && self.state != State::Error && self.on_air.is_some() {
-            self.enter(State::Error, "pipeline", "no worker can be started");
+            let what = "no worker can be started";
+            self.enter(State::Error, "pipeline", what);
+            self.facts.push_back(Fact::PipelineFailed(what.to_owned()));
         }
     }
 
@@ -480,6 +531,10 @@ impl Session {
         let waiting = self.state == State::Processing || (self.state == State::Error && recovered);
         if waiting && stage.is_live() {
             self.live_since.get_or_insert(now.wall);
+            if self.state == State::Error {
+                self.facts.push_back(Fact::Recovered);
+            }
+            self.facts.push_back(Fact::Playable);
             let after = now.mono - self.started;
             self.enter(State::Live, "playable", format!("{:.2} s after the publisher came", after.as_secs_f64()));
         }
@@ -487,28 +542,30 @@ impl Session {
 
     fn time_out(&mut self, now: Now) {
         if self.ending.is_some_and(|at| now.mono >= at) {
-            return self.end(now, "drained");
+            return self.end(now, self.why.unwrap_or_default());
         }
-        if self.ending.is_some() || self.state == State::Ended {
+        if self.is_ending() || self.state == State::Init {
             return;
         }
-        if self.state != State::Init && now.mono - self.last_media >= PEER_IDLE {
-            self.refusal = Some(Closing::Silent);
-            return self.finish(now, Ending::InputTimeout);
+        if now.mono - self.heard >= INPUT_LOST && !self.lost {
+            self.lose_input();
+            self.facts.extend(self.last_media(now).map(|last_media| Fact::InputLost { last_media }));
         }
-        if self.state != State::Init {
+        if now.mono - self.heard >= PEER_IDLE && !self.inputs.is_empty() {
+            self.dismissal = Some(Closing::Silent);
+        }
+    }
+
+    fn lose_input(&mut self) {
+        if self.lost || self.is_ending() {
             return;
         }
-        match self.first_media {
-            None if now.mono - self.started >= NO_MEDIA => {
-                self.refusal = Some(Closing::Stopped);
-                self.finish(now, Ending::NoMedia);
-            }
-            Some(at) if now.mono - at >= PROBE => {
-                self.refuse(now, "no playable program within 10 s: send MPEG-TS with H.264 video or AAC audio");
-            }
-            _ => {}
+        self.lost = true;
+        // What a half-known program showed says nothing about the next publisher's.
+        if self.state == State::Init {
+            self.first_media = None;
         }
+        self.scene.input_lost(self.inputs.is_empty());
     }
 
     fn enter(&mut self, to: State, reason: &'static str, detail: impl std::fmt::Display) {
@@ -523,8 +580,9 @@ impl Session {
             stage.end(now.mono);
             stage.report(now, &self.config.name);
         }
-        self.ending = None;
-        self.enter(State::Ended, why, self.detail.clone().unwrap_or_default());
+        (self.ending, self.lost, self.why) = (None, false, Some(why));
+        let detail = self.detail.clone().filter(|detail| detail != why);
+        self.enter(State::Ended, why, detail.unwrap_or_default());
     }
 }
 
@@ -534,6 +592,7 @@ pub fn ended_status(output: &SessionOutput) -> SessionStatus {
         id: output.id.to_string(),
         state: State::Ended,
         live_since: None,
+        input: InputState::Connected,
         detail: None,
         renditions: renditions(output),
         worker: None,
@@ -549,12 +608,4 @@ fn renditions(output: &SessionOutput) -> Vec<RenditionStatus> {
         video.then_some(RenditionStatus { name, width, height, bitrate, shed })
     };
     output.renditions().iter().filter_map(one).collect()
-}
-
-/// 80 random bits for a session's name.
-fn entropy() -> u128 {
-    let mut bytes = [0u8; 16];
-    // getrandom does not fail once the system has booted; a repeated name would need the same millisecond too.
-    drop(rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).map_err(std::io::Error::from));
-    u128::from_ne_bytes(bytes)
 }

@@ -1,6 +1,6 @@
 //! The thread that media runs on: datagrams in, published parts out, without a hand-over in between.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
-use super::channel::ChannelRun;
+use super::channel::{ChannelRun, Legacy};
 use super::events;
 use super::status::ChannelStatus;
+use super::witness::{Wake, Witness};
 use crate::ingest::source::PublisherId;
 use crate::ingest::srt::{Closing, Event, Port, PortCounters};
-use crate::media::channel::Channel;
+use crate::media::channel::{Channel, ChannelName, SessionId};
 use crate::package::origin::Origin;
 use crate::time::{Clock, Mono, Now, SystemClock};
 
@@ -25,12 +26,34 @@ use crate::time::{Clock, Mono, Now, SystemClock};
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// Callers on their way out get this long to be told so.
 const FAREWELL: Duration = Duration::from_millis(300);
+/// Commands that may wait; a box has fewer operators than that, and each is done within a round.
+const COMMANDS_MAX: usize = 1 << 16;
 
 /// What all channels of a shard share.
 pub struct Setup {
     pub origin: Arc<Origin>,
     /// The `rung-worker` program.
     pub worker: PathBuf,
+    pub witness: Arc<dyn Witness>,
+}
+
+/// What control asks of a shard. Done in order, within a round.
+#[derive(Debug)]
+pub enum Command {
+    /// A channel becomes known, or changes: an open session keeps what it was opened with.
+    Configure(Channel),
+    /// Nobody knows it any more; an open session of it was ended before.
+    Remove(ChannelName),
+    /// A publisher that waits begins a session.
+    Begin { channel: ChannelName, session: SessionId, publisher: PublisherId },
+    /// A publisher that waits joins the open session.
+    Join { channel: ChannelName, session: SessionId, publisher: PublisherId },
+    /// The session's publishers are sent away: what they send cannot be used.
+    Dismiss { channel: ChannelName, session: SessionId },
+    /// The session ends with ENDLIST and its publishers go.
+    End { channel: ChannelName, session: SessionId, why: &'static str },
+    /// The session's publishers begin another one.
+    RollOver { channel: ChannelName, from: SessionId, to: SessionId },
 }
 
 /// A running shard. Dropping it stops it.
@@ -43,29 +66,38 @@ struct Shared {
     stop: AtomicBool,
     wake: OwnedFd,
     status: Mutex<Vec<ChannelStatus>>,
+    commands: Mutex<VecDeque<Command>>,
     /// Heartbeat of the loop: when it last came round.
     round: std::sync::atomic::AtomicU64,
 }
 
 impl Shard {
-    /// Runs `port` and `channels` on a thread of their own.
+    /// Runs `port` on a thread of its own; channels come by `Command::Configure`.
     ///
     /// # Errors
     /// The system has no descriptor or thread left.
-    pub fn start(port: Port, channels: Vec<Channel>, setup: Setup) -> io::Result<Shard> {
+    pub fn start(port: Port, setup: Setup) -> io::Result<Shard> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
             wake,
             status: Mutex::default(),
+            commands: Mutex::default(),
             round: std::sync::atomic::AtomicU64::new(SystemClock::mono().0),
         });
         let now = SystemClock.now();
         let setup = Arc::new(setup);
-        let channels = channels.into_iter().map(|c| ChannelRun::new(c, Arc::clone(&setup), now)).collect();
         let counters = port.counters();
-        let owners = BTreeMap::new();
-        let mut run = Run { port, channels, owners, shared: Arc::clone(&shared), kept: now.mono, counters };
+        let mut run = Run {
+            port,
+            setup,
+            known: BTreeMap::new(),
+            running: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            shared: Arc::clone(&shared),
+            kept: now.mono,
+            counters,
+        };
         run.publish_status(now);
         let thread = std::thread::Builder::new().name("shard-0".into()).spawn(move || run.run())?;
         Ok(Shard { shared, thread: Some(thread) })
@@ -84,8 +116,7 @@ impl Shard {
     /// Tells publishers to come back later, ends sessions, and waits for the thread.
     pub fn stop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
-        // The counter of an eventfd cannot overflow with ones.
-        drop(rustix::io::write(&self.shared.wake, &1u64.to_ne_bytes()).map_err(io::Error::from));
+        self.shared.wake();
         if let Some(thread) = self.thread.take() {
             // Its panic has been logged where it happened.
             drop(thread.join());
@@ -99,11 +130,19 @@ impl Drop for Shard {
     }
 }
 
-/// Reads a shard's status.
+/// Reads a shard's status and hands commands over.
 #[derive(Clone)]
 pub struct Watcher(Arc<Shared>);
 
 impl Watcher {
+    /// Hands a command over.
+    ///
+    /// # Errors
+    /// It comes back: too many wait already.
+    pub fn tell(&self, command: Command) -> Result<(), Command> {
+        self.0.tell(command)
+    }
+
     pub fn status(&self) -> Vec<ChannelStatus> {
         self.0.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -114,10 +153,37 @@ impl Watcher {
     }
 }
 
+impl Shared {
+    fn tell(&self, command: Command) -> Result<(), Command> {
+        let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
+        if commands.len() >= COMMANDS_MAX {
+            return Err(command);
+        }
+        commands.push_back(command);
+        drop(commands);
+        self.wake();
+        Ok(())
+    }
+
+    fn wake(&self) {
+        // The counter of an eventfd cannot overflow with ones.
+        drop(rustix::io::write(&self.wake, &1u64.to_ne_bytes()).map_err(io::Error::from));
+    }
+}
+
+/// A channel that is configured: what a session of it begins with.
+struct Known {
+    config: Arc<Channel>,
+    legacy: Legacy,
+}
+
 struct Run {
     port: Port,
-    channels: Vec<ChannelRun>,
-    owners: BTreeMap<PublisherId, usize>,
+    setup: Arc<Setup>,
+    known: BTreeMap<ChannelName, Known>,
+    /// Those with something to do: thousands may be known, dozens run.
+    running: BTreeMap<ChannelName, ChannelRun>,
+    owners: BTreeMap<PublisherId, ChannelName>,
     shared: Arc<Shared>,
     kept: Mono,
     counters: PortCounters,
@@ -134,11 +200,9 @@ impl Run {
         while let Some(event) = self.port.poll() {
             self.route(now, event);
         }
-        for index in 0..self.channels.len() {
-            self.contain(now, index, |channel| channel.shutdown(now));
-        }
+        self.each(now, |channel| channel.shut_down(now));
         let end = now.mono + FAREWELL;
-        while self.channels.iter().any(ChannelRun::is_draining) && SystemClock::mono() < end {
+        while self.running.values().any(ChannelRun::is_draining) && SystemClock::mono() < end {
             self.wait();
             self.round(SystemClock.now());
         }
@@ -146,58 +210,135 @@ impl Run {
 
     fn round(&mut self, now: Now) {
         self.shared.round.store(now.mono.0, Ordering::Relaxed);
+        self.obey(now);
         self.port.run(now.mono);
         while let Some(event) = self.port.poll() {
             self.route(now, event);
         }
-        for index in 0..self.channels.len() {
-            self.contain(now, index, |channel| channel.run(now));
-            while let Some((publisher, why)) = self.channels[index].poll_close() {
-                self.port.close(now.mono, publisher, why);
-            }
-        }
+        self.each(now, |channel| channel.run(now));
+        self.part(now);
         if now.mono - self.kept >= HOUSEKEEPING {
             self.kept = now.mono;
             self.publish_status(now);
         }
     }
 
+    fn obey(&mut self, now: Now) {
+        let commands = std::mem::take(&mut *self.shared.commands.lock().unwrap_or_else(PoisonError::into_inner));
+        for command in commands {
+            self.carry_out(now, command);
+        }
+    }
+
+    fn carry_out(&mut self, now: Now, command: Command) {
+        match command {
+            Command::Configure(channel) => self.configure(channel),
+            Command::Remove(name) => {
+                self.known.remove(&name);
+                if !self.running.contains_key(&name) {
+                    self.setup.origin.forget(&name);
+                }
+            }
+            Command::Begin { channel, session, publisher } => {
+                let wake = self.wake();
+                if !self.running.contains_key(&channel) {
+                    // Its publisher left, and with it the last that ran here.
+                    let Some(known) = self.known.get(&channel) else { return };
+                    let run = ChannelRun::new(Arc::clone(&known.config), known.legacy, Arc::clone(&self.setup));
+                    self.running.insert(channel.clone(), run);
+                }
+                self.contain(now, &channel, |channel| channel.begin(now, session, wake, publisher));
+            }
+            Command::Join { channel, session, publisher } => {
+                self.contain(now, &channel, |channel| channel.join(now, &session, publisher));
+            }
+            Command::Dismiss { channel, session } => {
+                self.contain(now, &channel, |channel| channel.dismiss(&session, Closing::InputInvalid));
+            }
+            Command::End { channel, session, why } => {
+                self.contain(now, &channel, |channel| channel.end(now, &session, why));
+            }
+            Command::RollOver { channel, from, to } => {
+                let wake = self.wake();
+                self.contain(now, &channel, |channel| channel.roll_over(now, &from, &to, wake));
+            }
+        }
+    }
+
+    fn wake(&self) -> Wake {
+        let shared = Arc::clone(&self.shared);
+        Arc::new(move || shared.wake())
+    }
+
+    fn configure(&mut self, channel: Channel) {
+        let config = Arc::new(channel);
+        self.setup.origin.declare(&config.name);
+        if let Some(running) = self.running.get_mut(&config.name) {
+            running.configure(Arc::clone(&config));
+        }
+        let legacy = self.known.get(&config.name).map_or_else(Legacy::default, |known| known.legacy);
+        self.known.insert(config.name.clone(), Known { config, legacy });
+    }
+
+    /// Publishers that must go are told so; channels that became idle run no more.
+    fn part(&mut self, now: Now) {
+        for channel in self.running.values_mut() {
+            while let Some((publisher, why)) = channel.poll_close() {
+                self.port.close(now.mono, publisher, why);
+            }
+        }
+        let (known, origin) = (&mut self.known, &self.setup.origin);
+        self.running.retain(|name, channel| {
+            let Some(legacy) = channel.legacy() else { return true };
+            match known.get_mut(name) {
+                Some(known) => known.legacy = legacy,
+                None => origin.forget(name),
+            }
+            false
+        });
+    }
+
     fn route(&mut self, now: Now, event: Event) {
         match event {
             Event::Data { publisher, payload } => {
-                if let Some(index) = self.owners.get(&publisher).copied() {
-                    self.contain(now, index, |channel| channel.data(now, publisher, &payload));
+                if let Some(name) = self.owners.get(&publisher).cloned() {
+                    self.contain(now, &name, |channel| channel.data(now, publisher, &payload));
                 }
             }
             Event::Connected(connected) => {
-                let found = self.channels.iter().position(|c| c.name() == &connected.channel);
-                let Some(index) = found else {
+                let Some(known) = self.known.get(&connected.channel) else {
                     return self.port.close(now.mono, connected.publisher, Closing::Stopped);
                 };
-                self.owners.insert(connected.publisher, index);
-                self.contain(now, index, |channel| channel.connected(now, &connected));
+                let (setup, config) = (Arc::clone(&self.setup), Arc::clone(&known.config));
+                let legacy = known.legacy;
+                let name = config.name.clone();
+                self.running.entry(name.clone()).or_insert_with(|| ChannelRun::new(config, legacy, setup));
+                self.owners.insert(connected.publisher, name.clone());
+                self.contain(now, &name, |channel| channel.connected(&connected));
             }
             Event::Closed { publisher, reason, stats } => {
-                if let Some(index) = self.owners.remove(&publisher) {
-                    self.contain(now, index, |channel| channel.closed(now, publisher, reason, &stats));
+                if let Some(name) = self.owners.remove(&publisher) {
+                    self.contain(now, &name, |channel| channel.closed(now, publisher, reason, &stats));
                 }
             }
             Event::Refused { channel, code, why, .. } => events::refused(channel.as_ref(), code, &why),
             Event::Overflow { publisher } => {
-                if let Some(index) = self.owners.get(&publisher).copied() {
-                    events::overflow(self.channels[index].name());
+                if let Some(name) = self.owners.get(&publisher) {
+                    events::overflow(name);
                 }
             }
         }
     }
 
-    /// A panic ends the channel's session, not the shard.
-    fn contain(&mut self, now: Now, index: usize, work: impl FnOnce(&mut ChannelRun)) {
-        let channel = &mut self.channels[index];
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(channel))) {
-            let what = panic.downcast_ref::<String>().map(String::as_str);
-            let what = what.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-            channel.abandon(now, what);
+    fn each(&mut self, now: Now, mut work: impl FnMut(&mut ChannelRun)) {
+        for channel in self.running.values_mut() {
+            contain(now, channel, &mut work);
+        }
+    }
+
+    fn contain(&mut self, now: Now, name: &ChannelName, work: impl FnOnce(&mut ChannelRun)) {
+        if let Some(channel) = self.running.get_mut(name) {
+            contain(now, channel, work);
         }
     }
 
@@ -206,7 +347,7 @@ impl Run {
         let now = SystemClock::mono();
         let mut deadline = self.kept + HOUSEKEEPING;
         deadline = self.port.deadline(now).map_or(deadline, |d| d.min(deadline));
-        for channel in &self.channels {
+        for channel in self.running.values() {
             deadline = channel.deadline().map_or(deadline, |d| d.min(deadline));
         }
         let left = deadline - now;
@@ -218,7 +359,7 @@ impl Run {
         if self.port.polls_fd() {
             fds.push(PollFd::from_borrowed_fd(self.port.fd(), PollFlags::IN));
         }
-        for (fd, writing) in self.channels.iter().filter_map(ChannelRun::fd) {
+        for (fd, writing) in self.running.values().filter_map(ChannelRun::fd) {
             let events = if writing { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
             fds.push(PollFd::from_borrowed_fd(fd, events));
         }
@@ -230,7 +371,7 @@ impl Run {
         let counters = self.port.counters();
         events::port(&counters, &self.counters);
         self.counters = counters;
-        for channel in &mut self.channels {
+        for channel in self.running.values_mut() {
             for (publisher, leg) in channel.publishers() {
                 if let Some(stats) = self.port.stats(now.mono, publisher) {
                     channel.statistics(leg, stats);
@@ -238,7 +379,20 @@ impl Run {
             }
             channel.housekeeping(now);
         }
-        let status = self.channels.iter().map(|c| c.status(now)).collect();
+        let running = &self.running;
+        let one = |(name, known): (&ChannelName, &Known)| {
+            running.get(name).map_or_else(|| ChannelStatus::idle(&known.config), |channel| channel.status(now))
+        };
+        let status = self.known.iter().map(one).collect();
         *self.shared.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+}
+
+/// A panic ends the channel's session, not the shard.
+fn contain(now: Now, channel: &mut ChannelRun, work: impl FnOnce(&mut ChannelRun)) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(channel))) {
+        let what = panic.downcast_ref::<String>().map(String::as_str);
+        let what = what.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+        channel.abandon(now, what);
     }
 }

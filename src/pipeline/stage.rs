@@ -11,7 +11,7 @@ use super::placement;
 use crate::bitstream::aac::silence;
 use crate::bitstream::h264;
 use crate::media::channel::{Channel, ChannelKind, ChannelName, Ladder, SessionId};
-use crate::media::grid::{Ends, Grid, PdtLine};
+use crate::media::grid::{Ends, Grid, PdtLine, Place};
 use crate::media::limits;
 use crate::media::sample::{Sample, Stamps};
 use crate::media::track::{AudioConfig, Codec, Pid, Program, TrackConfig, VideoConfig};
@@ -88,13 +88,28 @@ pub struct Stage {
 struct Source {
     pid: Pid,
     segmenter: Segmenter,
-    waiting: VecDeque<(Mono, SourceSample)>,
+    waiting: VecDeque<(Mono, Waiting)>,
     /// The part that is not published yet.
     edge: (u64, u32),
     config: VideoConfig,
     /// Headers that hold from the next DISCONTINUITY on.
     next_config: Option<VideoConfig>,
     breaks: Breaks,
+}
+
+enum Waiting {
+    Sample(Box<SourceSample>),
+    /// A part that has nothing.
+    Gap(Place),
+}
+
+impl Waiting {
+    fn place(&self) -> Place {
+        match self {
+            Waiting::Sample(sample) => sample.place,
+            Waiting::Gap(place) => *place,
+        }
+    }
 }
 
 impl Stage {
@@ -183,7 +198,19 @@ impl Stage {
         self.video.is_some()
     }
 
-    /// The source has a picture for frame `n`.
+    /// What a worker is to fill so that frames below `to` are shown: `to` itself, for an audio-only worker its 48 kHz sample.
+    /// `None`: no worker makes anything.
+    pub fn fill_to(&self, to: i64) -> Option<i64> {
+        let rate = self.grid.cadence.rate;
+        let samples = || i128::from(to) * 48_000 * i128::from(rate.den) / i128::from(rate.num);
+        match (&self.video, self.audio.iter().any(|a| matches!(a, Audio::Encoded { .. }))) {
+            (Some(_), _) => Some(to),
+            (None, true) => i64::try_from(samples()).ok(),
+            (None, false) => None,
+        }
+    }
+
+    /// The source has a picture for frame `n`, or it was filled.
     pub fn saw(&mut self, n: i64) {
         self.seen = self.seen.max(n);
     }
@@ -200,7 +227,7 @@ impl Stage {
         match out {
             Out::Source(sample) => {
                 if let Some(source) = &mut self.source {
-                    source.waiting.push_back((now.mono, sample));
+                    source.waiting.push_back((now.mono, Waiting::Sample(Box::new(sample))));
                 }
             }
             Out::Audio(frame) => {
@@ -214,37 +241,39 @@ impl Stage {
                     }
                 }
             }
-            Out::Gap { track, place, .. } => {
-                let until = if place.ends == Ends::Segment { place.edge() } else { (place.msn, place.part + 1) };
-                match track {
-                    None => self.source.iter_mut().for_each(|s| s.gap(now.mono, until)),
-                    Some(track) => {
-                        let on_grid = self.source.is_none();
-                        if let Some(Audio::Passed { out, .. }) = self.audio.get_mut(usize::from(track)) {
-                            out.gap(now.mono, until, on_grid);
-                        }
-                    }
+            Out::Silence { track, m, place } => {
+                if let Some(Audio::Passed { out, .. }) = self.audio.get_mut(usize::from(track)) {
+                    out.silent(now.mono, m, place);
                 }
             }
-            Out::Discontinuity { msn } => self.break_at(now.mono, msn, line),
+            Out::Gap { track, place, .. } => match track {
+                None => self.source.iter_mut().for_each(|s| s.waiting.push_back((now.mono, Waiting::Gap(place)))),
+                Some(track) => {
+                    let until = if place.ends == Ends::Segment { place.edge() } else { (place.msn, place.part + 1) };
+                    let on_grid = self.source.is_none();
+                    if let Some(Audio::Passed { out, .. }) = self.audio.get_mut(usize::from(track)) {
+                        out.gap(now.mono, until, on_grid);
+                    }
+                }
+            },
+            Out::Discontinuity { msn } => self.jump_to(msn, line),
             Out::Config { pid, config } => self.config(pid, &config),
             _ => {}
         }
     }
 
-    fn break_at(&mut self, now: Mono, msn: u64, line: Option<PdtLine>) {
+    fn jump_to(&mut self, msn: u64, line: Option<PdtLine>) {
         if let Some(source) = &mut self.source {
-            source.release(now, None);
             let init = source.next_config.take().map(|config| {
                 source.config = config;
                 InitSection::video(&source.config, SOURCE_TIMESCALE, 0)
             });
-            source.segmenter.discontinuity(now, init, line);
+            source.breaks.plan_jump(msn, init, line);
         }
-        self.ladder.iter_mut().for_each(|track| track.break_at(msn, line));
+        self.ladder.iter_mut().for_each(|track| track.jump_to(msn, line));
         for audio in &mut self.audio {
             if let Audio::Passed { out, .. } | Audio::Encoded { out: Some(out), .. } = audio {
-                out.break_at(now, line);
+                out.jump_to(msn, line);
             }
         }
     }
@@ -285,7 +314,7 @@ impl Stage {
         if changed.is_none() {
             return;
         }
-        self.ladder.iter_mut().for_each(|track| track.break_at(msn, None));
+        self.ladder.iter_mut().for_each(|track| track.break_from(msn));
         self.source.iter_mut().for_each(|source| source.breaks.plan(msn, None, None));
         for (index, audio) in self.audio.iter_mut().enumerate() {
             if let Audio::Passed { out, .. } | Audio::Encoded { out: Some(out), .. } = audio
@@ -600,29 +629,39 @@ impl Stage {
 impl Source {
     /// Publishes what lies before part `beside` or has waited long enough; everything if there is nothing beside it.
     fn release(&mut self, now: Mono, beside: Option<(u64, u32)>) {
-        while let Some((_, sample)) = self.waiting.pop_front_if(|(came, sample)| {
-            let due = beside.is_none_or(|edge| (sample.place.msn, sample.place.part) < edge);
+        while let Some((_, next)) = self.waiting.pop_front_if(|(came, next)| {
+            let place = next.place();
+            let due = beside.is_none_or(|edge| (place.msn, place.part) < edge);
             due || now - *came >= SOURCE_WAIT
         }) {
-            let place = sample.place;
-            self.edge = place.edge();
-            let stamps = Stamps { received: sample.unit.received, ..Stamps::default() };
-            let data = h264::to_length_prefixed(&sample.unit.data);
-            let (dts, duration, cto, sync) = (sample.dts, sample.duration, sample.cto, sample.unit.random_access);
+            let place = next.place();
             self.breaks.apply(now, place.msn, &mut self.segmenter);
-            self.segmenter.push(now, Sample { dts, duration, cto, sync, data, stamps }, place);
+            self.edge = place.edge();
+            match next {
+                Waiting::Sample(sample) => self.publish(now, *sample),
+                Waiting::Gap(place) => self.gap(now, place),
+            }
         }
+    }
+
+    fn publish(&mut self, now: Mono, sample: SourceSample) {
+        let stamps = Stamps { received: sample.unit.received, ..Stamps::default() };
+        let data = h264::to_length_prefixed(&sample.unit.data);
+        let (dts, duration, cto, sync) = (sample.dts, sample.duration, sample.cto, sample.unit.random_access);
+        self.segmenter.push(now, Sample { dts, duration, cto, sync, data, stamps }, sample.place);
     }
 
     /// First segment of which nothing has come.
     fn unbegun(&self) -> u64 {
-        self.waiting.back().map_or(self.edge, |(_, sample)| sample.place.edge()).0 + 1
+        self.waiting.back().map_or(self.edge, |(_, next)| next.place().edge()).0 + 1
     }
 
-    fn gap(&mut self, now: Mono, until: (u64, u32)) {
-        self.release(now, None);
-        self.edge = self.edge.max(until);
-        self.segmenter.gap(now, until);
+    /// The part at `place` has nothing.
+    fn gap(&mut self, now: Mono, place: Place) {
+        self.segmenter.gap(now, (place.msn, place.part + 1));
+        if place.ends == Ends::Segment {
+            self.segmenter.gap(now, (place.msn + 1, 0));
+        }
     }
 }
 

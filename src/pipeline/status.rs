@@ -1,7 +1,7 @@
 //! What is told about channels: to pages, to health, to tests. Plain values, made once a second.
 
 use crate::ingest::srt::PublisherStats;
-use crate::media::channel::{ChannelKind, ChannelName};
+use crate::media::channel::{Channel, ChannelKind, ChannelName};
 use crate::media::modes::LatencyMode;
 use crate::time::Wall;
 
@@ -34,6 +34,23 @@ impl State {
     }
 }
 
+/// A sub-state of an open session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InputState {
+    Connected,
+    /// The source is lost; hold and slate stand in for it until it comes back or the reconnect window is over.
+    Reconnecting,
+}
+
+impl InputState {
+    pub fn name(self) -> &'static str {
+        match self {
+            InputState::Connected => "connected",
+            InputState::Reconnecting => "reconnecting",
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct ChannelStatus {
     pub name: ChannelName,
@@ -42,12 +59,20 @@ pub struct ChannelStatus {
     pub session: Option<SessionStatus>,
 }
 
+impl ChannelStatus {
+    /// A channel without a session.
+    pub fn idle(config: &Channel) -> ChannelStatus {
+        ChannelStatus { name: config.name.clone(), kind: config.kind, mode: config.mode, session: None }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct SessionStatus {
     pub id: String,
     pub state: State,
     /// When it went live.
     pub live_since: Option<Wall>,
+    pub input: InputState,
     /// A sentence, if there is something to say.
     pub detail: Option<String>,
     pub renditions: Vec<RenditionStatus>,

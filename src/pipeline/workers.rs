@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::governor::{Act, Governor};
-use super::history::History;
+use super::history::{Fed, History, push_fill};
 use super::stage::RestartPlan;
 use crate::media::fault::FaultKind;
 use crate::media::limits::{WORKER_QUEUE_BYTES, WORKER_QUEUE_SPAN, WORKER_SILENCE_SOFTWARE};
 use crate::media::track::AudioConfig;
 use crate::pixels::client::Worker;
-use crate::pixels::protocol::{Encoded, FromWorker, Open, Progress, RenditionIndex, ToWorker, Unit, VideoInit};
+use crate::pixels::protocol::{Encoded, Fill, FromWorker, Open, Progress, RenditionIndex, ToWorker, Unit, VideoInit};
 use crate::time::Mono;
 
 /// The channel's number within its worker: a software worker has one.
@@ -89,8 +89,8 @@ pub struct Workers {
     /// When the worker was told what to make: a warm one that waits for that may be silent.
     asked: Mono,
     overrun: bool,
-    /// Video units that wait until the worker has come closer.
-    pending: VecDeque<Unit>,
+    /// Video units, and fills between them, that wait until the worker has come closer.
+    pending: VecDeque<Fed>,
     pending_bytes: usize,
     /// N of the units handed to the worker whose frames are not shown yet, and when they were handed.
     flight: Vec<(i64, Mono)>,
@@ -167,10 +167,9 @@ impl Workers {
         for at in &plan.idrs {
             self.tell(&ToWorker::Idr { ch: CH, at: *at });
         }
-        let history: Vec<Unit> = self.history.replay(start).collect();
-        for unit in history {
-            self.flight.push((unit.at, now));
-            self.tell(&ToWorker::Unit { ch: CH, unit });
+        let history: Vec<Fed> = self.history.replay(start).collect();
+        for fed in history {
+            self.hand(now, fed);
         }
     }
 
@@ -187,9 +186,31 @@ impl Workers {
             self.overrun = false;
         }
         self.pending_bytes += unit.data.len();
-        self.pending.push_back(unit);
+        self.pending.push_back(Fed::Unit(unit));
         self.hand_over(now);
         self.bound_queue(now);
+    }
+
+    /// The source is away: every frame below `to` that was not shown is shown without it, behind the units that came.
+    pub fn fill(&mut self, now: Mono, to: i64, with: Fill) {
+        self.history.push_fill(to, with);
+        if self.renditions() > 0 {
+            self.sent = self.sent.max(to - 1);
+        }
+        if self.worker.is_some() {
+            push_fill(&mut self.pending, to, with);
+            self.hand_over(now);
+        }
+    }
+
+    fn hand(&mut self, now: Mono, fed: Fed) {
+        match fed {
+            Fed::Unit(unit) => {
+                self.flight.push((unit.at, now));
+                self.tell(&ToWorker::Unit { ch: CH, unit });
+            }
+            Fed::Fill { to, with } => self.tell(&ToWorker::Fill { ch: CH, to, with }),
+        }
     }
 
     /// Hands waiting units to the worker as far as it has come.
@@ -198,30 +219,31 @@ impl Workers {
         let held_back = now > self.grace;
         self.flight.retain(|(at, handed)| *at >= self.progress.next && now - *handed < NO_PICTURE);
         while !held_back || self.flight.len() < ahead {
-            let Some(unit) = self.pending.pop_front() else { return };
-            self.pending_bytes -= unit.data.len();
-            self.flight.push((unit.at, now));
+            let Some(fed) = self.pending.pop_front() else { return };
+            self.pending_bytes -= fed.unit().map_or(0, |unit| unit.data.len());
             self.fed = now;
-            self.tell(&ToWorker::Unit { ch: CH, unit });
+            self.hand(now, fed);
         }
     }
 
     /// Never more than half a second waits: what is older goes, up to a random access point.
     fn bound_queue(&mut self, now: Mono) {
-        let (Some(first), Some(last)) = (self.pending.front(), self.pending.back()) else { return };
-        let span = last.stamps.received - first.stamps.received;
+        let mut units = self.pending.iter().filter_map(Fed::unit);
+        let Some(first) = units.next() else { return };
+        let last = units.next_back().unwrap_or(first);
+        let (at, span) = (first.at, last.stamps.received - first.stamps.received);
         if span <= WORKER_QUEUE_SPAN && self.pending_bytes <= WORKER_QUEUE_BYTES || now <= self.grace {
             return;
         }
-        self.events.push_back(Event::Overrun { at: first.at });
-        match self.pending.iter().rposition(|unit| unit.random_access) {
+        self.events.push_back(Event::Overrun { at });
+        match self.pending.iter().rposition(|fed| fed.unit().is_some_and(|unit| unit.random_access)) {
             Some(keep) => drop(self.pending.drain(..keep)),
             None => {
-                self.pending.clear();
+                self.pending.retain(|fed| fed.unit().is_none());
                 self.overrun = true;
             }
         }
-        self.pending_bytes = self.pending.iter().map(|unit| unit.data.len()).sum();
+        self.pending_bytes = self.pending.iter().filter_map(Fed::unit).map(|unit| unit.data.len()).sum();
     }
 
     pub fn audio_unit(&mut self, unit: Unit) {
@@ -236,8 +258,11 @@ impl Workers {
 
     /// End of media: `Closed` follows once everything is out.
     pub fn close(&mut self) {
-        while let Some(unit) = self.pending.pop_front() {
-            self.tell(&ToWorker::Unit { ch: CH, unit });
+        while let Some(fed) = self.pending.pop_front() {
+            match fed {
+                Fed::Unit(unit) => self.tell(&ToWorker::Unit { ch: CH, unit }),
+                Fed::Fill { to, with } => self.tell(&ToWorker::Fill { ch: CH, to, with }),
+            }
         }
         if self.worker.is_none() {
             self.events.push_back(Event::Closed);
@@ -350,7 +375,8 @@ impl Workers {
     /// Lag: units that came and whose frames are not shown yet, beyond what decoder order accounts for.
     fn govern(&mut self, now: Mono) {
         let inside = self.flight.iter().filter(|(at, _)| *at >= self.progress.next).count();
-        let frames = (inside + self.pending.len()).saturating_sub(4);
+        let waiting = self.pending.iter().filter(|fed| fed.unit().is_some()).count();
+        let frames = (inside + waiting).saturating_sub(4);
         let lag = Duration::from_secs_f64(frames as f64 / self.rate_hz);
         self.governor.lag(now, lag);
     }

@@ -4,13 +4,14 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::media::channel::Slate;
 use crate::media::fault::FaultKind;
 use crate::media::grid::Cadence;
 use crate::media::sample::Stamps;
 use crate::media::track::{AudioConfig, Codec, Colour, Pid, VideoConfig};
 
 /// Changed with every incompatible change: daemon and worker of two versions refuse each other in `hello`.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Where a spawned worker finds its end of the socketpair.
 pub const WORKER_FD: i32 = 3;
 
@@ -96,6 +97,8 @@ pub struct OpenVideo {
     pub start: i64,
     pub renditions: Vec<OpenRendition>,
     pub deinterlace: Deinterlace,
+    /// What a fill shows once it holds no longer.
+    pub slate: Slate,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -158,6 +161,8 @@ pub struct Unit {
 pub enum Fill {
     Hold,
     Slate,
+    /// No frame below `to` is made: N jumps there. Audio becomes silent all the same.
+    Nothing,
 }
 
 /// The demo's test picture: bars, a clock, a machine-readable frame counter, and a tone.

@@ -6,3 +6,4 @@
 
 pub mod mmsg;
 pub mod process;
+pub mod random;

@@ -60,6 +60,8 @@ metrics_table! {
     Uptime = "rung_uptime_seconds", Kind::Gauge, [], "Seconds since the daemon started";
     SessionState = "rung_session_state", Kind::Gauge, ["channel", "state"], "1 for the state that a channel's session is in, 0 for the others";
     SessionTransitions = "rung_session_transitions_total", Kind::Counter, ["from", "to", "reason"], "State changes of sessions";
+    InputReconnecting = "rung_input_reconnecting", Kind::Gauge, ["channel"], "1 while a session's source is lost and waited for";
+    InputLosses = "rung_input_losses_total", Kind::Counter, ["channel"], "Times that a session lost its source";
     IngestLegUp = "rung_ingest_leg_up", Kind::Gauge, ["channel", "leg"], "1 while a publisher is connected on this leg";
     IngestBytes = "rung_ingest_bytes_total", Kind::Counter, ["channel", "leg"], "Transport stream bytes received from publishers";
     IngestLostPackets = "rung_ingest_lost_packets_total", Kind::Counter, ["channel", "leg", "kind"], "Packets of the contribution link detected as lost, recovered by retransmission, or dropped as too late";

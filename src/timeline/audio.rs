@@ -95,6 +95,13 @@ impl AudioGrid {
         Set { record: None, m: self.take(m), repeat: false, drifted: false }
     }
 
+    /// The free places before `end` become silence: at most `SILENCE_MAX` of them, what lies before those is a hole.
+    pub(super) fn silence_to(&mut self, end: i64) -> std::ops::Range<i64> {
+        let from = self.next.max(end - SILENCE_MAX);
+        self.next = self.next.max(end);
+        from..end
+    }
+
     fn anchored(&mut self, run: u32, pts: u64, time: i64, m0: i64, drifted: bool) -> Set {
         self.anchor = Some(Anchored { time0: time, m0, due: m0 + 1, drift: 0 });
         let record = AudioAnchor { track: self.track, run, rate: self.rate, pts0: pts, m0 };
@@ -122,5 +129,7 @@ fn rounded(scaled: i64) -> i64 {
 /// 1024 samples, in ticks x samples per second.
 const FRAME: i64 = 1_024 * 90_000;
 const SMOOTHING: i64 = 16;
+/// Frames that one step of the filler makes silent: more than a second's, and what audio lies behind the picture.
+const SILENCE_MAX: i64 = 256;
 /// 10 ms in ticks.
 const DRIFT_MAX: i64 = 900;

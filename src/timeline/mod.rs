@@ -6,6 +6,7 @@
 //! When it fails: time that does not continue makes a new run and a `TimeJump` fault; the session goes on.
 
 mod audio;
+mod filler;
 mod firewall;
 mod grid;
 mod pdt;
@@ -16,7 +17,7 @@ mod source;
 
 pub use grid::probed_rate;
 pub use run::Rules;
-pub use session::{AudioOut, Facts, Out, Ready, Timeline};
+pub use session::{AudioOut, Facts, Filling, Out, Ready, Timeline};
 pub use source::{Cut, SourcePlan, SourceSample, plan};
 
 #[cfg(test)]

@@ -78,7 +78,8 @@ impl Pdt {
             return None;
         }
         let elapsed = i64::try_from(now.since(since).as_nanos()).unwrap_or(i64::MAX).max(1);
-        let drift = ppm_of(error - first, elapsed);
+        // Two windows that lie close together tell jitter, not drift.
+        let drift = if elapsed < nanos_of(REFIT_SOONEST) { 0 } else { ppm_of(error - first, elapsed) };
         let repair = ppm_of(error, nanos_of(REFIT));
         let most = if error < 0 { SLOPE_STEP_AHEAD } else { SLOPE_STEP };
         let change = (drift + repair).clamp(-most, most);
@@ -96,7 +97,9 @@ impl Pdt {
         self.next
     }
 
-    fn restart(&mut self, now: Mono) {
+    /// Arrivals from here on are not to be compared with those before: another run, or the source was away. What lies
+    /// between is a step, not a drift.
+    pub(super) fn restart(&mut self, now: Mono) {
         self.reference = None;
         self.window = now;
         self.least = i64::MAX;

@@ -19,11 +19,13 @@ pub struct Rules {
     pub whole_frames: bool,
     /// An anchor fits only ahead of everything that the leg delivered.
     pub ahead: bool,
+    /// What was filled counts as shown.
+    pub filled: bool,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Rules { whole_frames: true, ahead: true }
+        Rules { whole_frames: true, ahead: true, filled: true }
     }
 }
 
@@ -159,6 +161,16 @@ impl Shown {
         free
     }
 
+    /// Everything below `to` counts as shown.
+    pub(super) fn fill(&mut self, to: i64) {
+        let max = *self.max.get_or_insert(to - 1);
+        if to > max {
+            (self.max, self.bits) = (Some(to - 1), u128::MAX);
+            return;
+        }
+        self.bits |= u32::try_from(max - (to - 1)).ok().and_then(|by| u128::MAX.checked_shl(by)).unwrap_or(0);
+    }
+
     /// `n` was shown, and is still remembered.
     fn has(&self, n: i64) -> bool {
         let back = self.max.and_then(|max| u32::try_from(max - n).ok());
@@ -204,7 +216,7 @@ pub(super) struct Runs {
     pub rate: FrameRate,
     /// Steps are whole numbers of frames: the source's rate is the grid's.
     pub exact: bool,
-    rules: Rules,
+    pub rules: Rules,
     /// Oldest first, at most `RUNS_MAX`.
     runs: VecDeque<Run>,
     legs: [Leg; LEGS_MAX],
@@ -230,6 +242,11 @@ impl Runs {
             off_grid: VecDeque::new(),
             next_run: 0,
         }
+    }
+
+    /// Arrival minus session time of what is on air, nanoseconds.
+    pub(super) fn pace(&self) -> Option<i64> {
+        self.pace.map(|(offset, _)| offset)
     }
 
     pub(super) fn joined(&mut self, leg: u8) {

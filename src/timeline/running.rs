@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 
 use super::audio::AudioGrid;
+use super::filler::{Filler, Step};
 use super::grid::GopProbe;
 use super::pdt::{Pdt, first_line};
 use super::run::{Placed, Runs, Shown, Stamp, Verdict};
-use super::session::{AudioOut, Leg, Out};
+use super::session::{AudioOut, Filling, Leg, Out};
 use super::source::{Cutter, Index, Piece};
 use crate::media::access_unit::AccessUnit;
 use crate::media::fault::{At, Fault, FaultKind};
@@ -23,6 +24,14 @@ pub(super) enum Fate {
     Unknown,
 }
 
+/// One frame of a passed-through track.
+#[derive(Debug)]
+pub(super) enum Frame {
+    Unit(AccessUnit),
+    /// Of the filler.
+    Silence,
+}
+
 #[derive(Debug)]
 pub(super) struct Track {
     pub(super) number: u16,
@@ -31,7 +40,7 @@ pub(super) struct Track {
     /// Frames whose run is not known yet.
     pub(super) waiting: VecDeque<AccessUnit>,
     /// Frames whose segment is not decided yet.
-    pub(super) undecided: VecDeque<(i64, AccessUnit)>,
+    pub(super) undecided: VecDeque<(i64, Frame)>,
     pub(super) last: Option<Place>,
 }
 
@@ -49,11 +58,12 @@ pub(super) struct Running {
     pub(super) on_air: Option<u8>,
     pub(super) last_on_air: Mono,
     pub(super) shown: Shown,
+    pub(super) filler: Filler,
     pub(super) tracks: Vec<Track>,
     /// New runs of late.
     pub(super) made: VecDeque<Mono>,
-    /// A source rendition goes on at a random access point only.
-    pub(super) resume: bool,
+    /// A source rendition goes on at a random access point only; without one from this d on.
+    pub(super) resume: Option<i64>,
     /// New headers for the source rendition, from the next random access point on.
     pub(super) reconfigure: Option<Out>,
     pub(super) video_config: Option<VideoConfig>,
@@ -84,7 +94,7 @@ impl Running {
         let free = self.on_air.is_none_or(|air| air != leg && now.since(self.last_on_air) > ON_AIR_SILENCE);
         if free && random_access {
             self.on_air = Some(leg);
-            self.resume = true;
+            self.resume = Some(i64::MAX);
         }
         if self.on_air == Some(leg) {
             self.last_on_air = now;
@@ -138,6 +148,7 @@ impl Running {
             },
         };
         self.watch(now, &placed, &unit, out);
+        self.returned(now.mono, &placed, out);
         self.emit(unit, &placed, out)
     }
 
@@ -167,6 +178,7 @@ impl Running {
         }
         out.push_back(Out::Record(Record::Anchor(anchor)));
         if !first {
+            self.pdt.restart(now.mono);
             let was = format!("source time jumped: run {} begins at frame {}", anchor.run, anchor.n0);
             out.push_back(fault(FaultKind::TimeJump, unit, &was));
         }
@@ -177,6 +189,9 @@ impl Running {
                 self.pdt = Pdt::new(self.grid, line, now.mono);
                 out.push_back(Out::Record(Record::Pdt(line)));
             }
+            self.filler.jumped(anchor.n0);
+            self.shown.fill(anchor.n0);
+            out.push_back(Out::Fill { to: anchor.n0, with: Filling::Nothing });
             out.push_back(Out::Discontinuity { msn: self.grid.msn_of(anchor.n0) });
         }
         out.extend(self.reconfigure.take());
@@ -203,22 +218,27 @@ impl Running {
     fn emit(&mut self, unit: AccessUnit, placed: &Placed, out: &mut VecDeque<Out>) -> bool {
         let prime = self.runs.prime(placed);
         let hidden = !prime && !self.shown.show(placed.n);
-        if hidden && !self.resume {
+        if hidden && self.resume.is_none() && !self.filler.has_filled(placed.n) {
             out.push_back(fault(FaultKind::Collision, &unit, &format!("frame {} has a picture already", placed.n)));
         }
         if self.cutter.is_none() {
-            self.resume = false;
+            self.resume = None;
             out.push_back(Out::Video { n: placed.n, prime, hidden, unit });
             return true;
         }
         // What was overtaken by its random access point is for decoders alone.
-        if prime || (self.resume && (!unit.random_access || hidden)) {
+        let waits = self.resume.is_some_and(|until| (!unit.random_access && placed.d < until) || hidden);
+        if prime || waits {
+            if !prime {
+                self.cut(out, |cutter, pieces| cutter.skip(placed.d, pieces));
+                self.drain_undecided(out, false);
+            }
             if self.ladder {
                 out.push_back(Out::Video { n: placed.n, prime, hidden, unit });
             }
             return self.ladder;
         }
-        self.resume = false;
+        self.resume = None;
         let index = Index { d: placed.d, time: placed.time, shown_at: placed.shown_at };
         let snap = !self.runs.exact;
         if self.ladder {
@@ -245,6 +265,61 @@ impl Running {
     }
 }
 
+// ── while the source is away ────────────────────────────────────────────────────────────────────────────────────────
+
+impl Running {
+    /// When `fill_overdue` is due.
+    pub(super) fn fill_due(&self) -> Option<Mono> {
+        self.filler.deadline(self.runs.pace()?)
+    }
+
+    /// Fills what has been waited for long enough; a bounded piece at a time.
+    pub(super) fn fill_overdue(&mut self, now: Mono, out: &mut VecDeque<Out>) {
+        if let Some(step) = self.runs.pace().and_then(|pace| self.filler.poll(now, pace)) {
+            self.pdt.restart(now);
+            self.fill(step, out);
+        }
+    }
+
+    /// A unit of the reference track has its place.
+    fn returned(&mut self, now: Mono, placed: &Placed, out: &mut VecDeque<Out>) {
+        self.filler.heard(now);
+        // What a run does not show leaves its first frame open.
+        if !self.runs.prime(placed) {
+            let step = self.filler.back(placed.time, placed.low.min(placed.n));
+            step.into_iter().for_each(|step| self.fill(step, out));
+        }
+    }
+
+    fn fill(&mut self, step: Step, out: &mut VecDeque<Out>) {
+        if self.runs.rules.filled {
+            self.shown.fill(step.to);
+        }
+        out.push_back(Out::Fill { to: step.to, with: step.with });
+        self.cut(out, |cutter, pieces| cutter.fill(step.to, pieces));
+        // A source rendition that lost a part's beginning goes on with the next random access point.
+        if self.cutter.as_ref().is_some_and(Cutter::is_empty) {
+            self.resume = Some(step.to + RESUME_SECONDS * self.grid.cadence.rate.hz().round() as i64);
+        }
+        for index in 0..self.tracks.len() {
+            let track = &mut self.tracks[index];
+            if track.fate == Fate::Pass {
+                let end = self.grid.audio_at_frame(step.to, track.grid.rate());
+                let places = track.grid.silence_to(end);
+                self.silence(index, places, out);
+            }
+        }
+        self.drain_undecided(out, false);
+    }
+
+    fn silence(&mut self, index: usize, places: std::ops::Range<i64>, out: &mut VecDeque<Out>) {
+        for m in places {
+            self.lay(index, m, Frame::Silence, out);
+            self.drain_undecided(out, false);
+        }
+    }
+}
+
 // ── audio ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 impl Running {
@@ -263,8 +338,9 @@ impl Running {
                 None => return false,
             },
         };
-        self.shown.show(placed.n);
         self.watch(now, &placed, &unit, out);
+        self.returned(now.mono, &placed, out);
+        self.shown.show(placed.n);
         self.audio(0, unit, (placed.run, placed.shown_at, before != Some(placed.run)), out);
         true
     }
@@ -272,6 +348,7 @@ impl Running {
     /// A frame whose session time is known: to its place on the grid, or to the worker.
     pub(super) fn audio(&mut self, index: usize, unit: AccessUnit, heard: (u32, i64, bool), out: &mut VecDeque<Out>) {
         let (run, time, moved) = heard;
+        self.filler.heard(unit.received);
         let number = u16::try_from(index).unwrap_or(u16::MAX);
         let overtaken = self.cutter.is_some()
             && self
@@ -291,6 +368,7 @@ impl Running {
             }
             Fate::Worker => {}
             Fate::Pass => {
+                let free = track.grid.next;
                 let set = track.grid.set(run, unit.pts.raw33(), time, moved);
                 if let Some(record) = set.record {
                     out.push_back(Out::Record(Record::Audio(record)));
@@ -304,44 +382,48 @@ impl Running {
                     ));
                 }
                 let Some(m) = set.m else { return };
-                if set.repeat {
-                    self.lay(index, m, unit.clone(), out);
+                // Beside a source rendition nobody else knows how long a part is to be.
+                if self.cutter.is_some() && m - free <= SILENCE_FRAMES_MAX && free > 0 {
+                    self.silence(index, free..m, out);
                 }
-                self.lay(index, m + i64::from(set.repeat), unit, out);
+                if set.repeat {
+                    self.lay(index, m, Frame::Unit(unit.clone()), out);
+                }
+                self.lay(index, m + i64::from(set.repeat), Frame::Unit(unit), out);
             }
         }
     }
 
     /// Frame `m` to its segment and part: at once on a ladder's grid, with the source's cut otherwise.
-    fn lay(&mut self, index: usize, m: i64, unit: AccessUnit, out: &mut VecDeque<Out>) {
+    fn lay(&mut self, index: usize, m: i64, frame: Frame, out: &mut VecDeque<Out>) {
         let track = &mut self.tracks[index];
         if self.cutter.is_none() {
             let place = self.grid.place_audio(m, track.grid.rate());
-            track.put(&self.grid, true, m, place, unit, out);
+            track.put(&self.grid, true, m, place, frame, out);
             return;
         }
         if track.undecided.len() >= UNDECIDED_MAX
-            && let Some((_, unit)) = track.undecided.pop_front()
+            && let Some((_, Frame::Unit(unit))) = track.undecided.pop_front()
         {
             out.push_back(fault(FaultKind::Overrun, &unit, "audio waited 2 s for the picture's cut"));
         }
-        track.undecided.push_back((m, unit));
+        track.undecided.push_back((m, frame));
     }
 
     /// Audio whose segment is decided now; all of it if `force`d.
     pub(super) fn drain_undecided(&mut self, out: &mut VecDeque<Out>, force: bool) {
         let Some(cutter) = &self.cutter else { return };
         for track in &mut self.tracks {
-            while let Some((m, unit)) = track.undecided.pop_front() {
+            while let Some((m, frame)) = track.undecided.pop_front() {
                 let (time, next) = (track.grid.time_of(m), track.grid.time_of(m + 1));
                 if time < cutter.begins() {
                     continue;
                 }
                 let Some(place) = cutter.place_audio(time, next, force) else {
-                    track.undecided.push_front((m, unit));
+                    track.undecided.push_front((m, frame));
                     break;
                 };
-                track.put(&self.grid, false, m, place, unit, out);
+                track.put(&self.grid, false, m, place, frame, out);
             }
         }
     }
@@ -371,10 +453,13 @@ impl Track {
         config.passes_through()
     }
 
-    fn put(&mut self, grid: &Grid, ladder: bool, m: i64, place: Place, unit: AccessUnit, out: &mut VecDeque<Out>) {
+    fn put(&mut self, grid: &Grid, ladder: bool, m: i64, place: Place, frame: Frame, out: &mut VecDeque<Out>) {
         self.gaps(grid, ladder, (place.msn, place.part), out);
         self.last = Some(place);
-        out.push_back(Out::Audio(AudioOut { track: self.number, m, place, unit }));
+        out.push_back(match frame {
+            Frame::Unit(unit) => Out::Audio(AudioOut { track: self.number, m, place, unit }),
+            Frame::Silence => Out::Silence { track: self.number, m, place },
+        });
     }
 
     /// The parts between the last frame's and `to`: nothing was in them. A source's segments are not told apart.
@@ -419,8 +504,12 @@ const ON_AIR_SILENCE: std::time::Duration = std::time::Duration::from_millis(500
 /// After so many new runs within the span one begins at a random access point only.
 const RUNS_MANY: usize = 16;
 const RUNS_SPAN: std::time::Duration = std::time::Duration::from_secs(10);
+/// A source without a random access point for so long behind an outage has none: it goes on as it is.
+const RESUME_SECONDS: i64 = 10;
 /// GOPs seen before the profile is corrected.
 const GOPS_TELLING: u32 = 4;
+/// A longer hole in passed-through audio, of which the filler knows nothing, is a gap: 1 s.
+const SILENCE_FRAMES_MAX: i64 = 48;
 /// Audio frames that wait for the picture's cut: 2 s.
 const UNDECIDED_MAX: usize = 96;
 /// Parts that one hole may list.

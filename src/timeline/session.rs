@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::filler::Filler;
 use super::firewall::{AudioClock, Heard, WAIT};
 use super::grid::{GopProbe, RateProbe};
 use super::pdt::{Pdt, first_line};
@@ -54,6 +55,16 @@ pub struct AudioOut {
     pub unit: AccessUnit,
 }
 
+/// What is shown while the source is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filling {
+    /// The last picture.
+    Hold,
+    Slate,
+    /// Nothing: N jumps, a segment that no rendition has begun starts there.
+    Nothing,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Out {
     /// To be committed before anything after it in this queue is used.
@@ -84,6 +95,18 @@ pub enum Out {
         unit: AccessUnit,
     },
     Source(SourceSample),
+    /// The source is away: every N below `to` that was not shown yet is, without it. Audio that is encoded anew is silent
+    /// up to the same instant.
+    Fill {
+        to: i64,
+        with: Filling,
+    },
+    /// The same for one frame of a passed-through audio track.
+    Silence {
+        track: u16,
+        m: i64,
+        place: Place,
+    },
     /// A part of the source (`track` `None`) or of a passed-through audio track that holds nothing; 90 kHz.
     Gap {
         track: Option<u16>,
@@ -257,7 +280,8 @@ impl Timeline {
     pub fn deadline(&self) -> Option<Mono> {
         if let Some(running) = &self.running {
             let waiting = running.tracks.iter().filter_map(|track| track.waiting.front());
-            return running.on_air.and_then(|_| waiting.map(|unit| unit.received + WAIT).min());
+            let waiting = running.on_air.and_then(|_| waiting.map(|unit| unit.received + WAIT).min());
+            return waiting.into_iter().chain(running.fill_due()).min();
         }
         if self.refused {
             return None;
@@ -273,6 +297,7 @@ impl Timeline {
     pub fn handle_timeout(&mut self, now: Now) {
         if self.running.is_some() {
             self.drain_waiting(now);
+            self.with_running(|running, out| running.fill_overdue(now.mono, out));
         } else if !self.refused {
             self.try_begin(now);
         }
@@ -284,6 +309,7 @@ impl Timeline {
             self.begin(now);
         }
         self.with_running(|running, out| {
+            running.filler.stop();
             running.drain_undecided(out, true);
             running.cut(out, |cutter, pieces| cutter.finish(None, pieces));
         });
@@ -435,9 +461,10 @@ impl Timeline {
             on_air: None,
             last_on_air: now.mono,
             shown: Shown::default(),
+            filler: Filler::new(cadence.rate),
             tracks,
             made: VecDeque::new(),
-            resume: false,
+            resume: None,
             reconfigure: None,
             video_config: state.video_config.clone(),
             pieces: Vec::new(),

@@ -198,8 +198,9 @@ impl Cutter {
         let before = self.held.as_ref().map_or(d, |held| held.d);
         // Decode times increase, whatever the stamps say.
         let time = time.max(self.latest + 1);
-        let mut dts = time;
-        let mut ended = None;
+        let mut ended = self.begun_empty();
+        // The first sample of a part that lost its beginning stands for it.
+        let mut dts = ended.filter(|_| d < self.part_start + self.part).unwrap_or(time);
         loop {
             let limit = self.limit(open);
             let boundary = (self.part_start + self.part).min(limit);
@@ -235,6 +236,47 @@ impl Cutter {
         }
         self.hold(unit, d, dts, shown_at);
         self.horizon = self.horizon.max(time);
+    }
+
+    /// Nothing comes up to d = `to`: parts that end by then are closed, those without a sample become gaps. Segments end
+    /// where the grid says, no IDR is waited for.
+    pub(super) fn fill(&mut self, to: i64, out: &mut Vec<Piece>) {
+        let mut ended = self.begun_empty();
+        while let Some(open) = self.open() {
+            let next = (open.k + 1) * self.f();
+            let end = if self.part_start < next { next } else { self.limit(open) };
+            let boundary = (self.part_start + self.part).min(end);
+            if boundary > to {
+                break;
+            }
+            let (when, segment) = (self.rate.ticks(boundary), boundary >= next);
+            self.close(open, when, segment, &mut ended, out);
+            if segment {
+                self.begin(open.k + 1, boundary, when);
+            } else {
+                self.part_start = boundary;
+                self.part_index += 1;
+            }
+            self.latest = self.latest.max(when - 1);
+        }
+        self.horizon = self.horizon.max(self.rate.ticks(to));
+    }
+
+    /// As `fill`, for units that cannot be used before the next random access point.
+    pub(super) fn skip(&mut self, to: i64, out: &mut Vec<Piece>) {
+        if self.is_empty() {
+            self.fill(to, out);
+        }
+    }
+
+    /// The open part has no sample.
+    pub(super) fn is_empty(&self) -> bool {
+        self.held.is_none() && self.open().is_some()
+    }
+
+    /// When the open part began, if it has no sample.
+    fn begun_empty(&self) -> Option<i64> {
+        self.is_empty().then(|| self.rate.ticks(self.part_start))
     }
 
     /// Ends the open part at `when`: with the held sample, or as a gap.
@@ -273,12 +315,13 @@ impl Cutter {
     /// The run ends: the open segment is closed short. Numbers up to `next`'s that never began become gaps.
     pub(super) fn finish(&mut self, next: Option<i64>, out: &mut Vec<Piece>) {
         let Some(open) = self.open() else { return };
+        let first = if self.is_empty() && self.part_index == 0 { open.k } else { open.k + 1 };
         if let Some(held) = &self.held {
             let until = held.dts + self.rate.ticks(1);
             self.release(until, open.k, Ends::Segment, out);
         }
         let next = next.map_or(open.k + 1, |n0| n0.div_euclid(self.f()));
-        for k in open.k + 1..next.min(open.k + 1 + GAP_SEGMENTS_MAX) {
+        for k in first..next.min(first + GAP_SEGMENTS_MAX) {
             let place = Place { msn: self.msn(k), part: 0, ends: Ends::Segment };
             let duration = span(0, self.rate.ticks(self.part));
             out.push(Piece::Gap { place, start: self.rate.ticks(k * self.f()), duration });

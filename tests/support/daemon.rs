@@ -19,7 +19,8 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// `rung serve` with free ports and `channels` (TOML of `[[bootstrap.channel]]` tables without keys).
+    /// `rung serve` with free ports and `channels` (TOML of `[[bootstrap.channel]]` tables without keys). A publisher that
+    /// closes ends its session, unless a test says otherwise.
     pub(crate) fn start(channels: &str) -> Daemon {
         Daemon::start_with("", channels, &[])
     }
@@ -27,7 +28,9 @@ impl Daemon {
     pub(crate) fn start_with(more: &str, channels: &str, env: &[(&str, &str)]) -> Daemon {
         let folder = tempfile::tempdir().expect("a temporary folder");
         std::fs::write(folder.path().join("test.key"), KEY).expect("writable");
-        let channels = channels.replace("[[bootstrap.channel]]", "[[bootstrap.channel]]\nkey_file = \"test.key\"");
+        let eos = if channels.contains("end_on_eos") { "" } else { "\nend_on_eos = true" };
+        let head = format!("[[bootstrap.channel]]\nkey_file = \"test.key\"{eos}");
+        let channels = channels.replace("[[bootstrap.channel]]", &head);
         let srt = if more.contains("[srt]") { "" } else { "[srt]\nlisten = \"127.0.0.1:0\"\n" };
         let config =
             format!("{srt}{more}\n[http]\nlisten = \"127.0.0.1:0\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n{channels}");

@@ -1,6 +1,6 @@
 //! What the data plane tells.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::door::Door;
 use super::machine::{Effect, Work};
@@ -9,6 +9,7 @@ use crate::control::record::{
     ChannelState, EndedReason, ErrorCause, Input as InputState, SessionRecord, SessionState, Utc, What,
 };
 use crate::media::channel::{Leg, PublisherId, SessionId};
+pub use crate::pipeline::witness::Fact;
 use crate::time::Wall;
 
 /// A publisher that was admitted by the channel's door, and has its leg.
@@ -16,33 +17,6 @@ use crate::time::Wall;
 pub struct Publish {
     pub leg: Leg,
     pub publisher: PublisherId,
-}
-
-/// About a session.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fact {
-    /// The first media byte since the session began, or since its publishers were gone.
-    FirstMedia,
-    /// Media flowed until then; once a second. Changes no state.
-    Media(Wall),
-    /// The program is known, the anchor committed, the pipelines are up.
-    Processing,
-    /// Viewers can begin.
-    Playable,
-    /// All tracks have been silent for 2 s.
-    InputLost { last_media: Wall },
-    /// Media flows again.
-    InputRestored,
-    /// A connection is over. `finished`: its encoder said that this is the end.
-    PublisherClosed { publisher: PublisherId, finished: bool, last_media: Option<Wall> },
-    /// The media cannot be used; the sentence says why.
-    InputInvalid(String),
-    /// All producers failed, here and at the peer; in `init` too: then they never came up.
-    PipelineFailed(String),
-    /// Producers are back, media flows again.
-    Recovered,
-    /// Why the session is degraded; empty: it is well. Changes no state.
-    Health(BTreeSet<String>),
 }
 
 impl Work<'_> {
@@ -102,6 +76,10 @@ impl Work<'_> {
             Fact::PipelineFailed(_) => {}
             Fact::Recovered if state == SessionState::Error => self.processing(),
             Fact::Recovered => {}
+            Fact::Gone(why) => {
+                self.fail(ErrorCause::Pipeline, why);
+                self.end_and_idle(EndedReason::Error, now);
+            }
         }
     }
 

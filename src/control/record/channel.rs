@@ -1,6 +1,7 @@
 //! A channel as it is kept: what its operator configured, and where it stands.
 
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{ChannelId, PlaybackId, Utc};
@@ -157,11 +158,13 @@ pub enum OnMaxDuration {
 }
 
 /// What is shown once the held picture has grown old.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Slate {
     #[default]
     Black,
+    /// A PNG or JPEG file on this box.
+    File(PathBuf),
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -255,6 +258,10 @@ impl ChannelConfig {
             ladder: self.profile.ladder.clone(),
             hold_back_ms: self.profile.hold_back_ms,
             takeover: self.policy.takeover,
+            slate: match &self.profile.slate {
+                Slate::Black => crate::media::channel::Slate::Black,
+                Slate::File(file) => crate::media::channel::Slate::File(file.clone()),
+            },
             preset: self.profile.preset.map(|p| p.name().to_owned()),
         }
     }

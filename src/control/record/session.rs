@@ -105,6 +105,19 @@ pub enum EndedReason {
 }
 
 impl EndedReason {
+    /// As records, events and the log write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            EndedReason::NoMedia => "no_media",
+            EndedReason::InputTimeout => "input_timeout",
+            EndedReason::Error => "error",
+            EndedReason::MaxDuration => "max_duration",
+            EndedReason::UserStop => "user_stop",
+            EndedReason::Deleted => "deleted",
+            EndedReason::Eos => "eos",
+        }
+    }
+
     /// A session that never had media is no broadcast: it is not counted as one.
     pub fn is_broadcast(self) -> bool {
         self != EndedReason::NoMedia

@@ -54,7 +54,7 @@ pub(super) fn open_control(options: &Options, notes: &mut Vec<String>) -> Result
     settle(folder, Home::State)?;
     let here = folder.join(Home::State.name());
     let found = if here.exists() {
-        match open_whole(&here, Home::State, options) {
+        match open_whole(&here, Home::State, options.state_map_bytes) {
             Ok(lmdb) => return Ok(lmdb),
             Err(Trouble::Damaged(found)) => found,
             Err(Trouble::Failed(why)) => return Err(failed(folder, why)),
@@ -90,7 +90,7 @@ pub(super) fn open_index(options: &Options, notes: &mut Vec<String>) -> Result<L
     settle(folder, Home::Index)?;
     let here = folder.join(Home::Index.name());
     if here.exists() {
-        match open_whole(&here, Home::Index, options) {
+        match open_whole(&here, Home::Index, options.index_map_bytes) {
             Ok(lmdb) => return Ok(lmdb),
             Err(Trouble::Damaged(found)) => {
                 notes.push(format!("index of {}: {found}; it is built anew", folder.display()));
@@ -123,7 +123,7 @@ enum Trouble {
     Failed(String),
 }
 
-fn open_whole(dir: &Path, home: Home, options: &Options) -> Result<Lmdb, Trouble> {
+fn open_whole(dir: &Path, home: Home, map_bytes: usize) -> Result<Lmdb, Trouble> {
     let data = dir.join("data.mdb");
     let shape = shape(&data).map_err(Trouble::Damaged)?;
     if let Shape::Cut { needs, .. } = shape {
@@ -132,12 +132,7 @@ fn open_whole(dir: &Path, home: Home, options: &Options) -> Result<Lmdb, Trouble
         let lengthened = OpenOptions::new().write(true).open(&data).and_then(|f| f.set_len(needs));
         lengthened.map_err(|e| Trouble::Failed(e.to_string()))?;
     }
-    let map_bytes = map_bytes(options, home);
     let lmdb = Lmdb::open(dir, home, Mode::Live { map_bytes }).map_err(|e| trouble(&data, &shape, e))?;
-    if home == Home::State {
-        let odd = migrate::oddity(&lmdb, options.migrations).map_err(|e| trouble(&data, &shape, e))?;
-        odd.map_or(Ok(()), |what| Err(Trouble::Damaged(format!("{}: {what}", data.display()))))?;
-    }
     if shape != Shape::Whole {
         whole_copy(&lmdb, dir).map_err(|e| trouble(&data, &shape, e))?;
     }

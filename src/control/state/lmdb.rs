@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
-use heed::types::{Bytes, DecodeIgnore};
+use heed::types::Bytes;
 use heed::{CommitOrAbort, CompactionOption, Database, Env, EnvFlags, EnvOpenOptions, RwTxn, WithoutTls};
 
 use super::error::Error;
@@ -41,10 +41,6 @@ const DATABASES_MAX: u32 = 64;
 pub(super) struct Lmdb {
     home: Home,
     path: PathBuf,
-    /// Names of databases, as they were found, that are not known or not found by a look-up; and those not there at all.
-    /// A flipped bit in a name hides a whole database.
-    strange: Vec<String>,
-    missing: Vec<&'static str>,
     handles: Handles,
     env: Env<WithoutTls>,
     /// Held shared by every transaction, alone while the map grows: LMDB may not move it under a transaction.
@@ -52,7 +48,6 @@ pub(super) struct Lmdb {
     readers: Mutex<BTreeMap<u64, Mono>>,
     next_reader: AtomicU64,
     last_commit_nanos: AtomicU64,
-    commits: AtomicU64,
 }
 
 /// What an environment says about itself.
@@ -68,8 +63,6 @@ pub struct Usage {
     pub oldest_reader: Duration,
     /// Time that the last group commit took until it was on disk; zero before the first.
     pub last_commit: Duration,
-    /// Group commits since the store was opened.
-    pub commits: u64,
 }
 
 impl Lmdb {
@@ -91,24 +84,19 @@ impl Lmdb {
         // SAFETY: the file is changed by LMDB alone while it is mapped: the caller holds the folder's lock, and has
         // compared the file's length with its last page.
         let env = unsafe { options.open(path) }?;
-        let (found, names) = find(&env, home)?;
-        let (strange, missing) = (strange(&found, &names), missing(&found, home));
         let handles = match mode {
             Mode::Live { .. } => create(&env, home)?,
-            Mode::Copy => found,
+            Mode::Copy => find(&env, home)?,
         };
         Ok(Lmdb {
             home,
             path: path.to_owned(),
-            strange,
-            missing,
             handles,
             env,
             gate: RwLock::default(),
             readers: Mutex::default(),
             next_reader: AtomicU64::new(0),
             last_commit_nanos: AtomicU64::new(0),
-            commits: AtomicU64::new(0),
         })
     }
 
@@ -118,14 +106,6 @@ impl Lmdb {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
-    }
-
-    pub(super) fn strange(&self) -> &[String] {
-        &self.strange
-    }
-
-    pub(super) fn missing(&self) -> &[&'static str] {
-        &self.missing
     }
 
     pub(super) fn handles(&self) -> &Handles {
@@ -203,12 +183,10 @@ impl Lmdb {
             readers: readers.len(),
             oldest_reader: oldest.map_or(Duration::ZERO, |at| SystemClock::mono() - at),
             last_commit: Duration::from_nanos(self.last_commit_nanos.load(Ordering::Relaxed)),
-            commits: self.commits.load(Ordering::Relaxed),
         }
     }
 
     pub(super) fn committed(&self, took: Duration) {
-        self.commits.fetch_add(1, Ordering::Relaxed);
         self.last_commit_nanos.store(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
@@ -260,30 +238,13 @@ fn create(env: &Env<WithoutTls>, home: Home) -> Result<Handles, Error> {
     Ok(made.commit().unwrap_or([None; Db::ALL.len()]))
 }
 
-fn find(env: &Env<WithoutTls>, home: Home) -> Result<(Handles, Vec<String>), Error> {
-    let mut names = Vec::new();
+fn find(env: &Env<WithoutTls>, home: Home) -> Result<Handles, Error> {
     let found = env.open_databases_and_commit(env.read_txn()?, |opener, txn| {
         let mut found: Opened<'_> = [None; Db::ALL.len()];
-        let Some(all) = opener.open_database::<Bytes, DecodeIgnore>(txn, None)? else {
-            return Ok(CommitOrAbort::<_, ()>::Commit(found));
-        };
-        for row in all.iter(txn)? {
-            names.push(String::from_utf8_lossy(row?.0).into_owned());
-        }
         for db in Db::ALL.iter().filter(|db| db.home() == home) {
             found[*db as usize] = opener.open_database(txn, Some(db.name()))?;
         }
-        Ok::<_, heed::Error>(CommitOrAbort::Commit(found))
+        Ok::<_, heed::Error>(CommitOrAbort::<_, ()>::Commit(found))
     })?;
-    Ok((found.commit().unwrap_or([None; Db::ALL.len()]), names))
-}
-
-fn strange(found: &Handles, names: &[String]) -> Vec<String> {
-    let known = |name: &str| Db::ALL.iter().any(|db| db.name() == name && found[*db as usize].is_some());
-    names.iter().filter(|name| !known(name)).cloned().collect()
-}
-
-fn missing(found: &Handles, home: Home) -> Vec<&'static str> {
-    let lost = Db::ALL.iter().filter(|db| db.home() == home && found[**db as usize].is_none());
-    lost.map(|db| db.name()).collect()
+    Ok(found.commit().unwrap_or([None; Db::ALL.len()]))
 }

@@ -36,27 +36,11 @@ pub(super) fn stamp(txn: &mut Write<'_, '_>, migrations: &[Migration]) -> Result
     txn.put(&NUMBERS, &version_key(), &known(migrations))
 }
 
-fn stored(lmdb: &Lmdb) -> Result<Option<u32>, Error> {
-    lmdb.read(|view| view.get(&NUMBERS, &version_key()))
-}
-
-/// What is wrong with data that opened: without its version, or without a database that its version has. (A database
-/// that is new in a release comes with a step.)
-pub(super) fn oddity(lmdb: &Lmdb, migrations: &[Migration]) -> Result<Option<String>, Error> {
-    let Some(found) = stored(lmdb)? else { return Ok(Some("its schema version is missing".to_owned())) };
-    let (strange, missing) = (lmdb.strange().join(", "), lmdb.missing().join(", "));
-    if found == known(migrations) && !(strange.is_empty() && missing.is_empty()) {
-        let strange = if strange.is_empty() { String::new() } else { format!(", strange: {strange}") };
-        return Ok(Some(format!("databases are missing: {missing}{strange}")));
-    }
-    Ok(None)
-}
-
 /// Refuses newer data, backs up and steps older data.
 pub(super) fn run(options: &Options, lmdb: &Lmdb, notes: &mut Vec<String>) -> Result<(), OpenError> {
     let folder = &options.folder;
     let failed = |error: Error| OpenError::Failed { folder: folder.clone(), why: error.to_string() };
-    let found = stored(lmdb).map_err(failed)?.unwrap_or(FIRST);
+    let found = lmdb.read(|view| view.get(&NUMBERS, &version_key())).map_err(failed)?.unwrap_or(FIRST);
     let known = known(options.migrations);
     if found > known {
         return Err(OpenError::NewerSchema { folder: folder.clone(), found, known });

@@ -58,6 +58,7 @@ macro_rules! databases {
 databases! {
     Meta = "meta", State, 0, "name";
     Channels = "channels", State, 16, "channel";
+    ChannelNames = "channel_names", State, 0, "name of a channel that is not deleted";
     StreamKeys = "stream_keys", State, 16, "first half of the key's SHA-256";
     Sessions = "sessions", State, 16, "session";
     SessionsByChannel = "sessions_by_channel", State, 32, "channel, newest session first";

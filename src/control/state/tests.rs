@@ -259,30 +259,6 @@ fn a_damaged_row_is_named_and_its_neighbours_are_read() {
 }
 
 #[test]
-fn a_database_whose_name_was_damaged_is_missed() {
-    let dir = tempfile::tempdir().unwrap();
-    let state = open(dir.path());
-    let copy = state.backup_to(dir.path()).unwrap();
-    drop(state);
-    let rename = |file: &Path| {
-        let mut bytes = fs::read(file).unwrap();
-        while let Some(at) = bytes.windows(9).position(|w| w == b"templates") {
-            bytes[at + 4] ^= 1;
-        }
-        fs::write(file, bytes).unwrap();
-    };
-    rename(&dir.path().join("state/data.mdb"));
-    let error = State::open(&options(dir.path())).unwrap_err();
-    let text = error.to_string();
-    assert!(
-        matches!(error, OpenError::Damaged { .. }) && text.contains("missing: templates, strange: tempmates"),
-        "{text}"
-    );
-    rename(&copy);
-    assert!(verify(&copy).unwrap_err().to_string().contains("tempmates"));
-}
-
-#[test]
 fn two_daemons_do_not_share_a_folder() {
     let dir = tempfile::tempdir().unwrap();
     let state = open(dir.path());

@@ -60,8 +60,22 @@ impl Decoder {
         decoder.open()
     }
 
+    /// For one whole PNG or, if `bytes` do not look like one, JPEG image.
+    pub fn image(bytes: &[u8]) -> Result<Decoder, Error> {
+        let png = bytes.starts_with(b"\x89PNG");
+        let mut decoder =
+            Decoder::alloc_id(if png { ff::AVCodecID::AV_CODEC_ID_PNG } else { ff::AVCodecID::AV_CODEC_ID_MJPEG })?;
+        let context = decoder.raw_mut();
+        context.thread_count = 1;
+        context.max_pixels = IMAGE_PIXELS_MAX;
+        decoder.open()
+    }
+
     fn alloc(codec: Codec) -> Result<Decoder, Error> {
-        let id = codec_id(codec).ok_or(Error { what: "decoder", code: ff::AVERROR_DECODER_NOT_FOUND })?;
+        Decoder::alloc_id(codec_id(codec).ok_or(Error { what: "decoder", code: ff::AVERROR_DECODER_NOT_FOUND })?)
+    }
+
+    fn alloc_id(id: ff::AVCodecID) -> Result<Decoder, Error> {
         // SAFETY: looks up a static table.
         let codec = unsafe { ff::avcodec_find_decoder(id) };
         if codec.is_null() {
@@ -145,6 +159,9 @@ impl Drop for Decoder {
         unsafe { ff::avcodec_free_context(&raw mut raw) };
     }
 }
+
+/// An 8K picture: larger images are refused.
+const IMAGE_PIXELS_MAX: i64 = 7_680 * 4_320;
 
 /// Pictures held for reordering where the stream does not say: too few would drop the first B pictures of a session,
 /// too many only delay. Baseline has none; two cover a pyramid of B pictures.

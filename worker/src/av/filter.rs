@@ -1,4 +1,4 @@
-//! One libavfilter filter between a source and a sink: deinterlacing, and odd pixel formats to 4:2:0 8 bit.
+//! libavfilter between a source and a sink: deinterlacing, and other pixel formats to 4:2:0 8 bit.
 #![expect(unsafe_code, reason = "libav FFI")]
 
 use ffmpeg_sys_next as ff;
@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 use super::Error;
 use super::frame::Frame;
 
-/// A graph of one filter, built for one size and format of picture. Not `Send`.
+/// A row of filters, built for one size and format of picture. Not `Send`.
 #[derive(Debug)]
 pub struct Filter {
     graph: NonNull<ff::AVFilterGraph>,
@@ -30,14 +30,22 @@ pub struct Picked {
 impl Filter {
     /// Every picture to yuv420p.
     pub fn to_420(like: &Frame) -> Result<Filter, Error> {
-        Filter::build(like, c"format", "pix_fmts=yuv420p")
+        Filter::build(like, &[(c"format", "pix_fmts=yuv420p")])
     }
 
     /// bwdif over every picture; `fields`: one picture out per field.
     pub fn deinterlace(like: &Frame, fields: bool) -> Result<Filter, Error> {
         let mode =
             if fields { "mode=send_field:parity=auto:deint=all" } else { "mode=send_frame:parity=auto:deint=all" };
-        Filter::build(like, c"bwdif", mode)
+        Filter::build(like, &[(c"bwdif", mode)])
+    }
+
+    /// Every picture, RGB and full range too, to yuv420p in the matrix of BT.709 (`hd`) or BT.601, in full or narrow range.
+    pub fn to_colours(like: &Frame, hd: bool, full_range: bool) -> Result<Filter, Error> {
+        let matrix = if hd { "bt709" } else { "bt601" };
+        let range = if full_range { "pc" } else { "tv" };
+        let scale = format!("out_color_matrix={matrix}:out_range={range}");
+        Filter::build(like, &[(c"scale", &scale), (c"format", "pix_fmts=yuv420p")])
     }
 
     /// This picture is like the one the filter was built for.
@@ -77,7 +85,7 @@ impl Filter {
         Ok(Some(Picked { frame, second }))
     }
 
-    fn build(like: &Frame, name: &CStr, options: &str) -> Result<Filter, Error> {
+    fn build(like: &Frame, row: &[(&CStr, &str)]) -> Result<Filter, Error> {
         // SAFETY: allocates; null is handled.
         let graph = unsafe { ff::avfilter_graph_alloc() };
         let mut graph = Graph(NonNull::new(graph).ok_or(Error::alloc("filter graph"))?);
@@ -86,12 +94,14 @@ impl Filter {
         let (width, height, format) = shape(like);
         let input = format!("video_size={width}x{height}:pix_fmt={format}:time_base=1/1:pixel_aspect=1/1");
         let source = graph.add(c"buffer", &input)?;
-        let filter = graph.add(name, options)?;
-        let sink = graph.add(c"buffersink", "")?;
-        for (from, to) in [(source, filter), (filter, sink)] {
+        let mut last = source;
+        for (name, options) in row.iter().chain(&[(c"buffersink", "")]) {
+            let next = graph.add(name, options)?;
             // SAFETY: two filters of the same graph with unconnected pads 0.
-            Error::check("filter link", unsafe { ff::avfilter_link(from.as_ptr(), 0, to.as_ptr(), 0) })?;
+            Error::check("filter link", unsafe { ff::avfilter_link(last.as_ptr(), 0, next.as_ptr(), 0) })?;
+            last = next;
         }
+        let sink = last;
         // SAFETY: all pads are linked.
         Error::check("filter graph", unsafe { ff::avfilter_graph_config(graph.0.as_ptr(), std::ptr::null_mut()) })?;
         // SAFETY: a configured sink.

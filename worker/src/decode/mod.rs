@@ -6,8 +6,10 @@
 
 mod lateness;
 mod show;
+mod slate;
 mod source;
 
+use rung::media::channel::Slate;
 use rung::media::fault::FaultKind;
 use rung::media::sample::Stamps;
 use rung::pixels::protocol::{Deinterlace, Fill, FromWorker, OpenVideo, RenditionIndex, Unit};
@@ -76,7 +78,8 @@ pub struct Decode {
     inside: BTreeMap<i64, Inside>,
     tag: i64,
     idr: BTreeSet<i64>,
-    black: Option<Picture>,
+    /// Made when it is first needed.
+    slate: Option<Picture>,
     /// Scratch: what one unit brought out, and what is shown because of it.
     decoded: Vec<Decoded>,
     shots: Vec<(i64, Shot, bool)>,
@@ -124,7 +127,7 @@ impl Decode {
             inside: BTreeMap::new(),
             tag: 0,
             idr: BTreeSet::new(),
-            black: None,
+            slate: None,
             decoded: Vec::new(),
             shots: Vec::new(),
         })
@@ -237,21 +240,35 @@ impl Decode {
     }
 
     fn fill(&mut self, to: i64, with: Fill) -> Result<(), Error> {
-        let size = (self.open.source.width, self.open.source.height);
-        let black = match self.black.clone() {
-            Some(black) => black,
-            None => self.black.insert(Picture::black(size.0, size.1)?).clone(),
-        };
+        if with == Fill::Nothing {
+            self.show.jump(to);
+            return Ok(());
+        }
+        let slate = self.slate(to)?;
         while self.show.next() < to {
             let step = to.min(self.show.next() + FILL_STEP);
             let shots = &mut self.shots;
-            let slate = || Shot { picture: black.clone(), stamps: Stamps::default() };
-            self.show.fill(step, with == Fill::Slate, slate, &mut |n, shot, repeated| {
+            let shot = || Shot { picture: slate.clone(), stamps: Stamps::default() };
+            self.show.fill(step, with == Fill::Slate, shot, &mut |n, shot, repeated| {
                 shots.push((n, shot.clone(), repeated));
             });
             self.offer_all();
         }
         Ok(())
+    }
+
+    /// An image that cannot be read is a fault, and black.
+    fn slate(&mut self, at: i64) -> Result<Picture, Error> {
+        if let Some(slate) = &self.slate {
+            return Ok(slate.clone());
+        }
+        let source = &self.open.source;
+        let made = slate::picture(&self.open.slate, source).or_else(|why| {
+            self.faults.note(FaultKind::Decode, at, || why);
+            slate::picture(&Slate::Black, source)
+        });
+        let made = made.map_err(|_| Error::alloc("slate"))?;
+        Ok(self.slate.insert(made).clone())
     }
 
     fn offer_all(&mut self) {

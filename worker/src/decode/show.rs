@@ -77,6 +77,12 @@ impl<P: Clone> Show<P> {
         self.next = to;
         self.filled = to;
     }
+
+    /// No N below `to` is shown any more.
+    pub(super) fn jump(&mut self, to: i64) {
+        self.next = self.next.max(to);
+        self.filled = self.filled.max(to);
+    }
 }
 
 #[cfg(test)]
@@ -118,6 +124,15 @@ mod tests {
         assert_eq!(out, "0# 2a 3# ");
         assert_eq!(play(&mut show, 3, false, 'b'), (Placed::Hidden, String::new()));
         assert_eq!(play(&mut show, 5, false, 'c'), (Placed::AfterHole(1), "4b 5c ".into()));
+    }
+
+    #[test]
+    fn a_jump_shows_nothing_and_holds_the_picture() {
+        let mut show = Show::new(0);
+        assert_eq!(play(&mut show, 0, false, 'a').1, "0a ");
+        show.jump(50);
+        assert_eq!(play(&mut show, 20, false, 'b'), (Placed::Hidden, String::new()));
+        assert_eq!(play(&mut show, 51, false, 'c'), (Placed::AfterHole(1), "50b 51c ".into()));
     }
 
     #[test]

@@ -16,15 +16,3 @@ pub enum Picture {
     /// In this process' memory, planar 4:2:0 8 bit.
     Host(Arc<Frame>),
 }
-
-impl Picture {
-    /// Black in narrow-range BT.601/709: what is shown when there is nothing to hold.
-    pub fn black(width: u32, height: u32) -> Result<Picture, crate::av::Error> {
-        let mut frame = Frame::picture(width, height)?;
-        let planes = frame.planes_mut();
-        planes.y.fill(16);
-        planes.u.fill(128);
-        planes.v.fill(128);
-        Ok(Picture::Host(Arc::new(frame)))
-    }
-}

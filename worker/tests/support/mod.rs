@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 use bytes::Bytes;
+use rung::media::channel::Slate;
 use rung::media::grid::Cadence;
 use rung::media::modes::LatencyMode;
 use rung::media::sample::Stamps;
@@ -275,6 +276,7 @@ pub(crate) fn ladder() -> Open {
             start: 0,
             renditions: vec![rendition(320, 180), rendition(192, 108), rendition(128, 72)],
             deinterlace: Deinterlace::Frame,
+            slate: Slate::Black,
         }),
         audio: Vec::new(),
         unpaced: true,

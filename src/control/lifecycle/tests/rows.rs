@@ -46,7 +46,7 @@ fn channel_create() {
     assert!(!json.contains(&key().digest.to_hex()), "events go to strangers: no digest in them");
     for (others, code) in [
         (Others { count: 1, name_taken: true }, Code::NameTaken),
-        (Others { count: 1_000, name_taken: false }, Code::TooManyChannels),
+        (Others { count: crate::media::limits::CHANNELS_MAX, name_taken: false }, Code::TooManyChannels),
     ] {
         assert_eq!(create(config(), key(), others, Wall(0), &mut || 1).unwrap_err().code, code);
     }

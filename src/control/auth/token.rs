@@ -1,0 +1,235 @@
+//! API tokens.
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+
+use super::Scope;
+use crate::control::record::{ChannelId, TokenId, Utc};
+
+/// A token's text, once: `rk_` and 256 random bits in 64 hexadecimal digits. Debug prints nothing of it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+/// SHA-256 of a token's text: 256 random bits need no slow hash.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct TokenHash([u8; 32]);
+
+/// A token as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRecord {
+    pub id: TokenId,
+    pub name: String,
+    /// First characters of the text, to tell tokens apart.
+    pub prefix: String,
+    pub hash: TokenHash,
+    pub scopes: BTreeSet<Scope>,
+    /// Only these channels; `None`: all, and what is about no channel.
+    #[serde(default)]
+    pub channels: Option<BTreeSet<ChannelId>>,
+    /// Only from these networks; `None`: from anywhere.
+    #[serde(default)]
+    pub networks: Option<Vec<IpNet>>,
+    pub created_at: Utc,
+    #[serde(default)]
+    pub expires_at: Option<Utc>,
+    /// Written in batches: up to a minute old.
+    #[serde(default)]
+    pub last_used_at: Option<Utc>,
+}
+
+/// Why a token does not open this door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denied {
+    Expired,
+    /// Its networks do not hold the caller's address.
+    Network,
+    Scope(Scope),
+    Channel,
+}
+
+const PREFIX: &str = "rk_";
+const DIGITS: usize = 64;
+/// Characters of the text that are kept for display: the prefix and 32 bits.
+const SHOWN: usize = PREFIX.len() + 8;
+
+impl Secret {
+    /// Of 256 random bits.
+    pub fn of(random: [u8; 32]) -> Secret {
+        Secret(format!("{PREFIX}{}", hex(&random)))
+    }
+
+    /// What a client sent; `None` where it cannot be a token.
+    pub fn parse(text: &str) -> Option<Secret> {
+        let digits = text.strip_prefix(PREFIX)?;
+        let fits = digits.len() == DIGITS && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        fits.then(|| Secret(text.to_owned()))
+    }
+
+    pub fn hash(&self) -> TokenHash {
+        TokenHash(Sha256::digest(self.0.as_bytes()).into())
+    }
+
+    /// Enough to tell tokens apart, not to use one.
+    pub fn prefix(&self) -> String {
+        self.0[..SHOWN].to_owned()
+    }
+
+    /// The text itself: for its owner's eyes, once.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(***)")
+    }
+}
+
+impl TokenHash {
+    /// The key that it is found under.
+    pub fn bytes(&self) -> [u8; 32] {
+        self.0
+    }
+}
+
+impl From<TokenHash> for String {
+    fn from(hash: TokenHash) -> String {
+        hex(&hash.0)
+    }
+}
+
+impl TryFrom<String> for TokenHash {
+    type Error = String;
+    fn try_from(text: String) -> Result<TokenHash, String> {
+        let bad = || format!("{} characters are no SHA-256 in hexadecimal", text.len());
+        let mut hash = [0; 32];
+        if text.len() != DIGITS || !text.is_ascii() {
+            return Err(bad());
+        }
+        for (byte, pair) in hash.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            let pair = std::str::from_utf8(pair).map_err(|_| bad())?;
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| bad())?;
+        }
+        Ok(TokenHash(hash))
+    }
+}
+
+/// A digest is no secret, but whoever reads a log has no use for it.
+impl fmt::Debug for TokenHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenHash(***)")
+    }
+}
+
+impl TokenRecord {
+    /// Whether it may be used at all, from `peer`, for `scope`.
+    ///
+    /// # Errors
+    /// What it lacks.
+    pub fn permits(&self, now: Utc, peer: IpAddr, scope: Scope) -> Result<(), Denied> {
+        if self.expires_at.is_some_and(|at| now >= at) {
+            return Err(Denied::Expired);
+        }
+        // A dual-stack socket shows IPv4 callers as mapped addresses.
+        let peer = peer.to_canonical();
+        if self.networks.as_ref().is_some_and(|nets| !nets.iter().any(|net| net.contains(&peer))) {
+            return Err(Denied::Network);
+        }
+        if !self.scopes.iter().any(|has| has.covers(scope)) {
+            return Err(Denied::Scope(scope));
+        }
+        Ok(())
+    }
+
+    /// Whether it may touch a channel, or what is about none.
+    pub fn reaches(&self, channel: Option<ChannelId>) -> bool {
+        match (&self.channels, channel) {
+            (None, _) => true,
+            (Some(own), Some(channel)) => own.contains(&channel),
+            (Some(_), None) => false,
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Wall;
+    use std::time::Duration;
+    use ulid::Ulid;
+
+    fn record() -> TokenRecord {
+        let secret = Secret::of([7; 32]);
+        TokenRecord {
+            id: TokenId(Ulid::from_parts(1, 1)),
+            name: "automation".into(),
+            prefix: secret.prefix(),
+            hash: secret.hash(),
+            scopes: [Scope::ChannelsWrite].into(),
+            channels: None,
+            networks: None,
+            created_at: Utc::default(),
+            expires_at: None,
+            last_used_at: None,
+        }
+    }
+
+    fn at(seconds: u64) -> Utc {
+        Utc::from(Wall(0) + Duration::from_secs(seconds))
+    }
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 2, 3));
+
+    #[test]
+    fn a_secret_is_read_back_hashed_and_never_printed() {
+        let secret = Secret::of([0xab; 32]);
+        assert_eq!(Secret::parse(secret.reveal()), Some(secret.clone()));
+        for bad in ["", "rk_", &secret.reveal()[1..], &secret.reveal().to_uppercase(), &format!("{}0", secret.reveal())]
+        {
+            assert_eq!(Secret::parse(bad), None, "{bad}");
+        }
+        assert_eq!(secret.prefix(), "rk_abababab");
+        assert!(!format!("{secret:?} {:?}", record()).contains("abab"));
+        assert_ne!(secret.hash(), Secret::of([0xac; 32]).hash());
+    }
+
+    #[test]
+    fn a_record_keeps_its_hash_through_json() {
+        let json = serde_json::to_string(&record()).unwrap();
+        assert_eq!(serde_json::from_str::<TokenRecord>(&json).unwrap(), record());
+        assert!(serde_json::from_str::<TokenHash>("\"12\"").is_err());
+    }
+
+    #[test]
+    fn expiry_network_and_scope_are_asked_in_this_order() {
+        let mut token = record();
+        assert_eq!(token.permits(at(5), HERE, Scope::ChannelsRead), Ok(()));
+        assert_eq!(token.permits(at(5), HERE, Scope::TokensAdmin), Err(Denied::Scope(Scope::TokensAdmin)));
+        token.networks = Some(vec!["10.1.0.0/16".parse().unwrap()]);
+        let mapped: IpAddr = "::ffff:10.1.2.3".parse().unwrap();
+        assert_eq!(token.permits(at(5), mapped, Scope::ChannelsWrite), Ok(()));
+        token.networks = Some(vec!["10.2.0.0/16".parse().unwrap()]);
+        assert_eq!(token.permits(at(5), HERE, Scope::ChannelsWrite), Err(Denied::Network));
+        token.expires_at = Some(at(5));
+        assert_eq!(token.permits(at(5), HERE, Scope::ChannelsWrite), Err(Denied::Expired));
+    }
+
+    #[test]
+    fn a_token_for_some_channels_reaches_nothing_else() {
+        let (one, two) = (ChannelId(Ulid::from_parts(1, 1)), ChannelId(Ulid::from_parts(1, 2)));
+        let mut token = record();
+        assert!(token.reaches(Some(one)) && token.reaches(None));
+        token.channels = Some([one].into());
+        assert!(token.reaches(Some(one)) && !token.reaches(Some(two)) && !token.reaches(None));
+    }
+}

@@ -1,0 +1,136 @@
+//! Joins the book and the data plane: effects become commands of the shard and doors for publishers, facts become entries.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
+
+use super::config::read_slate;
+use super::ledger::{Ledger, Plane};
+use super::lifecycle::{Code, Dismissal, Door, Effect, Publish, Refusal};
+use super::state::{Condition, LmdbLog, State};
+use crate::media::channel::{Channel, ChannelName, Leg, PublisherId, SessionId, Slate, Takeover};
+use crate::media::grid::TimelineLog;
+use crate::pipeline::shard::{Command, Watcher};
+use crate::pipeline::witness::{Fact, Wake, Witness};
+use crate::telemetry::report::{Level, Place, log};
+use crate::time::SystemClock;
+
+/// One per process, between one ledger and one shard.
+pub struct Bridge {
+    state: Arc<State>,
+    doors: RwLock<BTreeMap<ChannelName, Door>>,
+    shard: OnceLock<Watcher>,
+    /// The ledger owns the bridge.
+    ledger: OnceLock<Weak<Ledger>>,
+}
+
+impl Bridge {
+    pub fn new(state: Arc<State>) -> Bridge {
+        Bridge { state, doors: RwLock::default(), shard: OnceLock::new(), ledger: OnceLock::new() }
+    }
+
+    /// Both ends stand: before this there are no doors, and nobody comes in.
+    pub fn join(&self, shard: Watcher, ledger: &Arc<Ledger>) {
+        assert!(self.shard.set(shard).is_ok(), "a bridge has one shard");
+        assert!(self.ledger.set(Arc::downgrade(ledger)).is_ok(), "a bridge has one ledger");
+    }
+
+    /// Whether a publisher may come in. Never waits for the disk.
+    ///
+    /// # Errors
+    /// The refusal that it is told.
+    pub fn admit(&self, channel: &str, key: &str, leg: Leg) -> Result<ChannelName, Refusal> {
+        let name = ChannelName::new(channel).ok();
+        let doors = self.doors.read().unwrap_or_else(PoisonError::into_inner);
+        let found = name.and_then(|name| doors.get_key_value(&name));
+        let (name, door) = found.map_or((None, Door::absent()), |(name, door)| (Some(name.clone()), door.clone()));
+        drop(doors);
+        door.admit(key, leg, SystemClock::wall())?;
+        let closed = Refusal { code: Code::Denied, detail: String::new(), errors: Vec::new() };
+        name.ok_or(closed)
+    }
+
+    /// What happens to a publisher that comes while another one holds its leg.
+    pub fn takeover(&self, channel: &ChannelName) -> Takeover {
+        let doors = self.doors.read().unwrap_or_else(PoisonError::into_inner);
+        doors.get(channel).map(|door| door.takeover).unwrap_or_default()
+    }
+
+    /// Why no session can begin now; `None`: one can.
+    pub fn trouble(&self) -> Option<String> {
+        match self.state.condition() {
+            // The reserve is there for this.
+            Condition::Good | Condition::Full { .. } => None,
+            failing @ Condition::Failing { .. } => Some(failing.to_string()),
+        }
+    }
+
+    fn tell(&self, command: Command) {
+        let Some(shard) = self.shard.get() else { return };
+        if let Err(command) = shard.tell(command) {
+            log(Level::Error, "shard_busy", &Place::default(), format!("a command was lost: {command:?}"));
+        }
+    }
+
+    fn ledger(&self) -> Option<Arc<Ledger>> {
+        self.ledger.get().and_then(Weak::upgrade)
+    }
+}
+
+impl Plane for Bridge {
+    fn carry_out(&self, name: &ChannelName, effect: Effect) {
+        let channel = name.clone();
+        match effect {
+            Effect::Declare { channel, door } => {
+                let name = channel.name.clone();
+                self.tell(Command::Configure(with_slate(*channel)));
+                self.doors.write().unwrap_or_else(PoisonError::into_inner).insert(name, *door);
+            }
+            Effect::Withdraw(name) => {
+                self.doors.write().unwrap_or_else(PoisonError::into_inner).remove(&name);
+                self.tell(Command::Remove(name));
+            }
+            Effect::Begin { session, publisher, .. } => self.tell(Command::Begin { channel, session, publisher }),
+            Effect::Join { session, publisher, .. } => self.tell(Command::Join { channel, session, publisher }),
+            Effect::Dismiss { session, why: Dismissal::InputInvalid } => {
+                self.tell(Command::Dismiss { channel, session });
+            }
+            Effect::End { session, reason } => self.tell(Command::End { channel, session, why: reason.name() }),
+            Effect::RollOver { from, to, .. } => self.tell(Command::RollOver { channel, from, to }),
+            Effect::Resume { session, .. } => {
+                let why = "the daemon was restarted".to_owned();
+                self.saw(name, &session, Fact::Gone(why));
+            }
+        }
+    }
+}
+
+impl Witness for Bridge {
+    fn published(&self, channel: &ChannelName, leg: Leg, publisher: PublisherId) {
+        if let Some(ledger) = self.ledger() {
+            ledger.publish(channel.clone(), Publish { leg, publisher });
+        }
+    }
+
+    fn saw(&self, channel: &ChannelName, session: &SessionId, fact: Fact) {
+        if let Some(ledger) = self.ledger() {
+            ledger.fact(channel.clone(), session.clone(), fact);
+        }
+    }
+
+    fn log(&self, wake: Wake) -> Box<dyn TimelineLog> {
+        Box::new(LmdbLog::new(Arc::clone(&self.state), wake))
+    }
+}
+
+/// A slate that cannot be read (any more) is black, and the log says so.
+fn with_slate(channel: Channel) -> Channel {
+    let Slate::File(file) = &channel.slate else { return channel };
+    let slate = match read_slate(file) {
+        Ok(bytes) => Slate::Image(bytes),
+        Err(what) => {
+            log(Level::Warn, "slate_unreadable", &Place::default(), format!("channel {}: {what}: black", channel.name));
+            Slate::Black
+        }
+    };
+    Channel { slate, ..channel }
+}

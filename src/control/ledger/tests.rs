@@ -1,0 +1,193 @@
+use super::*;
+use crate::control::record::{ChannelState, EndedReason, SessionState};
+use crate::control::state::Options;
+use crate::media::channel::{Leg, PublisherId};
+use std::path::Path;
+use std::time::Instant;
+
+/// Writes down what it is told to do.
+#[derive(Default)]
+struct Recorder(Mutex<Vec<Effect>>);
+
+impl Plane for Recorder {
+    fn carry_out(&self, _channel: &ChannelName, effect: Effect) {
+        self.0.lock().unwrap().push(effect);
+    }
+}
+
+struct Machine {
+    ledger: Ledger,
+    plane: Arc<Recorder>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Machine {
+    fn open(folder: &Path) -> Machine {
+        let options = Options { ballast_bytes: 1 << 20, ..Options::new(folder) };
+        let plane = Arc::new(Recorder::default());
+        let state = Arc::new(State::open(&options).expect("a fresh folder"));
+        let ledger = Ledger::open(state, Arc::clone(&plane) as _).expect("a good store");
+        ledger.recover().expect("a good store");
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        Machine { ledger, plane, runtime }
+    }
+
+    fn create(&self, name: &str, window_s: u32) -> Result<ChannelRecord, Failure> {
+        let mut config = ChannelConfig::new(ChannelName::new(name).unwrap());
+        config.policy.reconnect_window_s = Some(window_s);
+        self.runtime.block_on(self.ledger.submit(Need::Ordinary, move |txn, now| {
+            let key = StreamKey::of("abcdefghijklmnopqrstuvwx12", now.into());
+            let change = create(txn, config.clone(), key, now)?;
+            let channel = change.channel.clone().expect("made");
+            Ok((vec![change], channel))
+        }))
+    }
+
+    fn command(&self, id: ChannelId, command: lifecycle::Command) -> Result<ChannelRecord, Failure> {
+        self.runtime.block_on(self.ledger.submit(Need::Ordinary, move |txn, now| {
+            let change = step(txn, id, &Input::Command(command.clone()), now)?;
+            let channel = change.channel.clone().expect("still there");
+            Ok((vec![change], channel))
+        }))
+    }
+
+    fn read<T>(&self, look: impl FnOnce(&Read<'_>) -> Result<T, Error>) -> T {
+        self.ledger.state().control.read(look).expect("a good store")
+    }
+
+    fn channel(&self, name: &str) -> ChannelRecord {
+        self.read(|view| find(view, name)).expect("there")
+    }
+
+    fn session(&self, id: &SessionId) -> SessionRecord {
+        self.read(|view| view.get(&SESSIONS, &id.ulid())).expect("there")
+    }
+
+    fn events(&self) -> Vec<(EventSeq, &'static str)> {
+        self.read(|view| {
+            view.scan(&EVENTS)?.map(|row| row.map(|(seq, event)| (seq, event.what.name()))).collect::<Result<_, _>>()
+        })
+    }
+
+    /// The session that the data plane was told to begin.
+    fn begun(&self) -> SessionId {
+        wait("a session", || {
+            let effects = self.plane.0.lock().unwrap();
+            effects
+                .iter()
+                .rev()
+                .find_map(|e| if let Effect::Begin { session, .. } = e { Some(session.clone()) } else { None })
+        })
+    }
+}
+
+fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < end, "waited for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn publish() -> Publish {
+    Publish { leg: Leg::A, publisher: serde_json::from_str::<PublisherId>("7").expect("a number") }
+}
+
+fn name() -> ChannelName {
+    ChannelName::new("news").unwrap()
+}
+
+#[test]
+fn a_broadcast_is_written_down_from_its_publisher_to_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = Machine::open(folder.path());
+    let made = here.create("news", 0).unwrap();
+    assert!(matches!(&here.plane.0.lock().unwrap()[..], [Effect::Declare { .. }]));
+    here.ledger.publish(name(), publish());
+    let session = here.begun();
+    for fact in [Fact::FirstMedia, Fact::Processing, Fact::Playable] {
+        here.ledger.fact(name(), session.clone(), fact);
+    }
+    wait("live", || (here.session(&session).state == SessionState::Live).then_some(()));
+    assert_eq!(here.channel("news").state, ChannelState::Active);
+    assert_eq!(here.read(|view| open_session(view, made.id)).map(|s| s.id), Some(session.clone()));
+    let gone = Fact::PublisherClosed { publisher: publish().publisher, finished: false, last_media: None };
+    here.ledger.fact(name(), session.clone(), gone);
+    wait("the end", || (here.session(&session).state == SessionState::Ended).then_some(()));
+    assert_eq!(here.session(&session).ended_reason, Some(EndedReason::InputTimeout));
+    assert_eq!((here.channel("news").state, here.read(|view| open_session(view, made.id))), (ChannelState::Idle, None));
+    wait("the effect", || {
+        here.plane
+            .0
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|e| matches!(e, Effect::End { session: s, .. } if *s == session))
+            .then_some(())
+    });
+    let events = here.events();
+    let seqs: Vec<u64> = events.iter().map(|(seq, _)| *seq).collect();
+    assert_eq!(seqs, (1..=seqs.len() as u64).collect::<Vec<_>>());
+    let names: Vec<&str> = events.iter().map(|(_, name)| *name).collect();
+    assert_eq!(
+        names,
+        [
+            "channel.created",
+            "session.created",
+            "channel.active",
+            "session.processing",
+            "session.live",
+            "session.input_lost",
+            "session.ended",
+            "channel.idle"
+        ]
+    );
+    assert_eq!(*here.ledger.newest_event().borrow(), events.len() as u64);
+}
+
+#[test]
+fn a_deadline_that_nobody_asks_about_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = Machine::open(folder.path());
+    here.create("news", 1).unwrap();
+    here.ledger.publish(name(), publish());
+    let session = here.begun();
+    here.ledger.fact(name(), session.clone(), Fact::Processing);
+    here.ledger.fact(name(), session.clone(), Fact::InputLost { last_media: SystemClock.now().wall });
+    wait("the window's end", || (here.session(&session).state == SessionState::Ended).then_some(()));
+}
+
+#[test]
+fn names_are_unique_while_a_channel_lives_and_free_afterwards() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = Machine::open(folder.path());
+    let made = here.create("news", 0).unwrap();
+    let again = here.create("news", 0).unwrap_err();
+    assert!(matches!(&again, Failure::Refused(r) if r.code == lifecycle::Code::NameTaken), "{again}");
+    let delete = lifecycle::Command::Delete { force: false, if_match: None };
+    here.command(made.id, delete).unwrap();
+    assert_eq!(here.read(|view| find(view, "news")), None);
+    assert_ne!(here.create("news", 0).unwrap().id, made.id);
+}
+
+#[test]
+fn a_restart_finds_what_was_acknowledged_and_tells_the_data_plane() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = Machine::open(folder.path());
+    here.create("news", 60).unwrap();
+    here.create("idle", 60).unwrap();
+    here.ledger.publish(name(), publish());
+    let session = here.begun();
+    here.ledger.fact(name(), session.clone(), Fact::Playable);
+    wait("live", || (here.session(&session).state == SessionState::Live).then_some(()));
+    let before = here.events();
+    drop(here);
+    let here = Machine::open(folder.path());
+    assert!(here.events().starts_with(&before));
+    let effects = here.plane.0.lock().unwrap();
+    assert_eq!(effects.iter().filter(|e| matches!(e, Effect::Declare { .. })).count(), 2);
+    assert!(effects.iter().any(|e| matches!(e, Effect::Resume { session: s, .. } if *s == session)), "{effects:?}");
+}
