@@ -196,8 +196,6 @@ fn open_video(clip: &Clip, setup: &Setup) -> OpenVideo {
         ladder: None,
         hold_back_ms: None,
         takeover: Takeover::IfSilent,
-        reconnect_window: Duration::ZERO,
-        end_on_eos: true,
         slate: Slate::Black,
         preset: setup.zerolatency.then(|| "veryfast".to_owned()),
     };
