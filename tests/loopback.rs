@@ -82,6 +82,9 @@ fn transcode(name: &str, mode: &str, ladder: &str) -> String {
     channel(name, "transcode", mode, &format!("preset = \"ultrafast\"\n{ladder}"))
 }
 
+/// Parts of a source rendition that are empty because ffmpeg's last connection lingers for two seconds.
+const LINGER_GAPS: u64 = 6;
+
 /// Follows until the publisher's end has arrived on every rendition.
 fn to_the_end(follow: Follow, what: &str) -> Followed {
     let seen = follow.until_ended(Duration::from_secs(50));
@@ -89,7 +92,8 @@ fn to_the_end(follow: Follow, what: &str) -> Followed {
     seen.assert_satisfied(what);
     assert!(seen.report.ended, "{what}: no ENDLIST: {:?}", seen.report);
     let r = &seen.report;
-    assert_eq!((r.gaps, r.discontinuities), (0, 0), "{what}: {r:?}: {:#?}", seen.gaps());
+    assert!(r.gaps <= LINGER_GAPS && r.discontinuities == 0, "{what}: {r:?}: {:#?}", seen.gaps());
+    seen.assert_gaps_at_the_end_only(what);
     seen
 }
 
@@ -432,7 +436,8 @@ fn sound_that_changes_once() {
         let seen = follow.until_ended(Duration::from_secs(50));
         println!("{name}: {:?}", seen.report);
         seen.assert_satisfied(name);
-        assert_eq!(seen.report.gaps, 0, "{name}: {:?}", seen.report);
+        assert!(seen.report.gaps <= LINGER_GAPS, "{name}: {:?}", seen.report);
+        seen.assert_gaps_at_the_end_only(name);
         let mut broken = Vec::new();
         for rendition in seen.renditions.keys() {
             let text = daemon.get(&format!("/live/{name}/{rendition}.m3u8")).text();

@@ -63,7 +63,16 @@ fn live_through(kind: &str) -> (Daemon, Followed) {
         if away > 3 {
             wait(Duration::from_secs(4), "the loss to be told", || (state(&daemon).0 == "reconnecting").then_some(()));
             assert_eq!(daemon.metric("rung_input_reconnecting{channel=\"t\"}"), 1.0);
-            std::thread::sleep(Duration::from_secs(away - 3));
+            if away == 9 && kind != "transmux" {
+                // In the middle of the slate its worker dies as well.
+                let victim = daemon.workers()[0];
+                signal(victim, "KILL");
+                let gone = || daemon.log().contains("worker_back").then_some(());
+                wait(Duration::from_secs(3), "a successor", gone);
+                std::thread::sleep(Duration::from_secs(away - 4));
+            } else {
+                std::thread::sleep(Duration::from_secs(away - 3));
+            }
         } else {
             std::thread::sleep(Duration::from_secs(away));
         }

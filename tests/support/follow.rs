@@ -174,6 +174,21 @@ impl Followed {
         gaps
     }
 
+    /// No media is listed behind a GAP: all there are lie at the end, where a publisher lingered before it closed.
+    #[track_caller]
+    pub(crate) fn assert_gaps_at_the_end_only(&self, what: &str) {
+        for (name, fetched) in &self.renditions {
+            let parts: Vec<&str> = fetched.playlist.lines().filter(|l| l.starts_with("#EXT-X-PART:")).collect();
+            let first = parts.iter().position(|l| l.contains("GAP=YES")).unwrap_or(parts.len());
+            assert!(parts[first..].iter().all(|l| l.contains("GAP=YES")), "{what}: {name}: {}", fetched.playlist);
+            // Whole segments of nothing: only the last ones.
+            let segments: Vec<&str> = fetched.playlist.split("#EXTINF").skip(1).collect();
+            let gap = |i: usize| i > 0 && segments[i - 1].contains("#EXT-X-GAP");
+            let first = (0..segments.len()).find(|i| gap(*i)).unwrap_or(segments.len());
+            assert!((first..segments.len()).all(gap), "{what}: {name}: {}", fetched.playlist);
+        }
+    }
+
     /// The line of the multivariant playlist that leads to `name`.
     pub(crate) fn variant(&self, name: &str) -> String {
         let uri = format!("{name}.m3u8");
@@ -202,10 +217,15 @@ impl Fetched {
         numbered::read_counters(&self.file())
     }
 
-    /// Every picture's counter could be read, and each follows the one before; the first.
+    /// Every picture's counter could be read, and each follows the one before; the first. A publisher that lingers before
+    /// it closes is filled: the last picture may be held at the end, and slate may follow.
     #[track_caller]
     pub(crate) fn assert_consecutive(&self, what: &str) -> u32 {
-        let counters = self.counters();
+        let mut counters = self.counters();
+        while counters.pop_if(|last| last.is_none()).is_some() {}
+        while counters.len() > 1 && counters[counters.len() - 1] == counters[counters.len() - 2] {
+            counters.pop();
+        }
         let first = counters.first().copied().flatten().unwrap_or_else(|| panic!("{what}: no counter: {counters:?}"));
         for (index, counter) in counters.iter().enumerate() {
             let expected = first + u32::try_from(index).expect("few");
