@@ -166,7 +166,8 @@ fn each_kind_in_its_mode_from_real_publishers_loses_no_picture_once() {
     let daemon = Daemon::start(
         &[
             transcode("t", "ultra", TEST_LADDER),
-            channel("x", "transmux", "low", ""),
+            // srt-live-transmit does not close its connection where its input ends.
+            channel("x", "transmux", "low", "reconnect_window_s = 0"),
             channel("h", "hybrid", "normal", &format!("preset = \"ultrafast\"\n{SMALL_LADDER}")),
         ]
         .concat(),
