@@ -101,8 +101,6 @@ fn channel(kind: ChannelKind, mode: LatencyMode) -> Channel {
         ladder: (kind != ChannelKind::Transmux).then(|| Ladder(vec![rendition("240p", 240), rendition("180p", 180)])),
         hold_back_ms: None,
         takeover: Takeover::IfSilent,
-        reconnect_window: Duration::from_secs(60),
-        end_on_eos: false,
         slate: Slate::Black,
         preset: None,
     }
