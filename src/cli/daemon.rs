@@ -12,7 +12,7 @@ use crate::control::config::{Configured, Loaded, LogFormat};
 use crate::control::ledger::{self, Ledger};
 use crate::control::lifecycle::Code;
 use crate::control::record::StreamKey;
-use crate::control::state::{self, Need, State as Store};
+use crate::control::state::{self, Db, Need, State as Store};
 use crate::ingest::srt::{Passphrase, Port, PortConfig};
 use crate::ingest::{Admission, Directory, Refusal};
 use crate::media::channel::Leg;
@@ -40,7 +40,7 @@ pub(crate) struct Daemon {
     pub(crate) metrics: SocketAddr,
     shard: Shard,
     /// Behind the shard: what it says in the end is still written down.
-    _ledger: Arc<Ledger>,
+    ledger: Arc<Ledger>,
     _backups: SyncSender<()>,
     servers: Vec<Server>,
     runtime: tokio::runtime::Runtime,
@@ -113,6 +113,12 @@ impl Daemon {
 
     pub(crate) fn watcher(&self) -> Watcher {
         self.shard.watcher()
+    }
+
+    /// Channels in the book.
+    pub(crate) fn channels(&self) -> usize {
+        let count = self.ledger.state().control.read(|view| view.count(Db::ChannelNames));
+        count.map_or(0, |count| usize::try_from(count).unwrap_or(usize::MAX))
     }
 
     /// Until SIGINT or SIGTERM; `tick` is called once a second meanwhile, and ends the wait by returning false.

@@ -35,8 +35,14 @@ impl Serve {
                 channel.mode.name()
             ));
         }
-        if loaded.channels.is_empty() {
-            print("  no channel: nobody can publish; add a [[bootstrap.channel]] and give --config FILE");
+        let all = daemon.channels();
+        let state = loaded.config.state.folder.display();
+        match all.saturating_sub(loaded.channels.len()) {
+            _ if all == 0 => {
+                print("  no channel: nobody can publish; add a [[bootstrap.channel]] and give --config FILE")
+            }
+            0 => {}
+            more => print(&format!("  channel  {more} more in {state}")),
         }
         print("ready");
         daemon.wait(|| true)?;

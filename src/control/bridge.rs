@@ -102,6 +102,10 @@ impl Plane for Bridge {
             }
         }
     }
+
+    fn turn_away(&self, publisher: PublisherId) {
+        self.tell(Command::TurnAway { publisher });
+    }
 }
 
 impl Witness for Bridge {

@@ -221,6 +221,8 @@ impl Session {
             return;
         }
         self.timeline.finish(now);
+        // The end does not wait for the disk: what is behind it would reach a worker that was told to close.
+        (self.waits, self.uncommitted) = (None, 0);
         self.place(now);
         self.why = Some(why);
         self.detail.get_or_insert_with(|| why.to_owned());

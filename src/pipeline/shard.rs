@@ -48,6 +48,8 @@ pub enum Command {
     Begin { channel: ChannelName, session: SessionId, publisher: PublisherId },
     /// A publisher that waits joins the open session.
     Join { channel: ChannelName, session: SessionId, publisher: PublisherId },
+    /// A publisher that waits is sent away: it gets no session.
+    TurnAway { publisher: PublisherId },
     /// The session's publishers are sent away: what they send cannot be used.
     Dismiss { channel: ChannelName, session: SessionId },
     /// The session ends with ENDLIST and its publishers go.
@@ -252,6 +254,7 @@ impl Run {
             Command::Join { channel, session, publisher } => {
                 self.contain(now, &channel, |channel| channel.join(now, &session, publisher));
             }
+            Command::TurnAway { publisher } => self.port.close(now.mono, publisher, Closing::Stopped),
             Command::Dismiss { channel, session } => {
                 self.contain(now, &channel, |channel| channel.dismiss(&session, Closing::InputInvalid));
             }

@@ -15,7 +15,7 @@ pub(crate) struct Daemon {
     pub(crate) http: SocketAddr,
     pub(crate) srt: SocketAddr,
     pub(crate) metrics: SocketAddr,
-    folder: tempfile::TempDir,
+    folder: std::sync::Arc<tempfile::TempDir>,
 }
 
 impl Daemon {
@@ -36,11 +36,22 @@ impl Daemon {
             format!("{srt}{more}\n[http]\nlisten = \"127.0.0.1:0\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n{channels}");
         let file = folder.path().join("rung.toml");
         std::fs::write(&file, config).expect("writable");
+        Daemon::spawn(folder.into(), env)
+    }
+
+    /// Another process on the same folder; this one must have ended.
+    pub(crate) fn again(&self) -> Daemon {
+        Daemon::spawn(std::sync::Arc::clone(&self.folder), &[])
+    }
+
+    fn spawn(folder: std::sync::Arc<tempfile::TempDir>, env: &[(&str, &str)]) -> Daemon {
+        let file = folder.path().join("rung.toml");
         let mut command = Command::new(env!("CARGO_BIN_EXE_rung"));
         command.args(["serve", "--config"]).arg(&file).stdout(Stdio::piped()).stdin(Stdio::null());
         command.envs(env.iter().copied());
         if std::env::var_os("RUNG_TEST_LOGS").is_none() {
-            command.stderr(std::fs::File::create(folder.path().join("log")).expect("writable"));
+            let log = std::fs::File::options().create(true).append(true).open(folder.path().join("log"));
+            command.stderr(log.expect("writable"));
         }
         let mut child = command.spawn().expect("rung starts");
         let lines = read_until_ready(&mut child);
@@ -50,6 +61,16 @@ impl Daemon {
             line.split_whitespace().find_map(|w| w.parse().ok()).unwrap_or_else(|| panic!("no address in {line:?}"))
         };
         Daemon { http: address("http"), srt: address("srt"), metrics: address("metrics"), child, folder }
+    }
+
+    /// Where its configuration, its log and its state are.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// It was killed.
+    pub(crate) fn wait_exit(&mut self) {
+        self.child.wait().expect("own child");
     }
 
     pub(crate) fn pid(&self) -> u32 {

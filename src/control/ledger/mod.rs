@@ -16,7 +16,7 @@ use tokio::sync::{oneshot, watch};
 use super::lifecycle::{self, ChannelWrite, Effect, Fact, Input, Others, Outcome, Publish, Refusal, Step};
 use super::record::{ChannelConfig, ChannelId, ChannelRecord, Event, EventRecord, EventSeq, SessionRecord, StreamKey};
 use super::state::{Db, Error, Need, Newest, Read, State, Table, Ulid, Write};
-use crate::media::channel::{ChannelName, SessionId};
+use crate::media::channel::{ChannelName, PublisherId, SessionId};
 use crate::sys::random;
 use crate::telemetry::report::{Level, Place, log};
 use crate::time::{Clock, Mono, SystemClock, Wall};
@@ -43,6 +43,9 @@ const SWEEP: Duration = Duration::from_secs(60);
 /// Who does what was decided. Called in the order of commits by the thread that committed: it must not wait.
 pub trait Plane: Send + Sync {
     fn carry_out(&self, channel: &ChannelName, effect: Effect);
+
+    /// A publisher that was let in gets no session after all.
+    fn turn_away(&self, publisher: PublisherId);
 }
 
 /// Why an input changed nothing.
@@ -403,11 +406,17 @@ impl Clerk {
         loop {
             match self.arrivals.recv_timeout(self.patience(batched)) {
                 Ok(Inbound::Stop) | Err(RecvTimeoutError::Disconnected) => break,
-                Ok(Inbound::Publish(channel, publish)) => self.enter(&channel, &Input::Publish(publish)),
+                Ok(Inbound::Publish(channel, publish)) => {
+                    if !self.enter(&channel, &Input::Publish(publish)) {
+                        self.shared.plane.turn_away(publish.publisher);
+                    }
+                }
                 Ok(Inbound::Fact(channel, session, Fact::Media(at))) => {
                     self.heard.insert(session, (channel, at));
                 }
-                Ok(Inbound::Fact(channel, session, fact)) => self.enter(&channel, &Input::Fact(session, fact)),
+                Ok(Inbound::Fact(channel, session, fact)) => {
+                    self.enter(&channel, &Input::Fact(session, fact));
+                }
                 Ok(Inbound::Look) | Err(RecvTimeoutError::Timeout) => {}
             }
             for id in self.shared.take_due(SystemClock.now().wall) {
@@ -434,7 +443,7 @@ impl Clerk {
         due.map_or(batch, |due| due.min(batch)).max(Duration::from_millis(1))
     }
 
-    fn enter(&self, channel: &ChannelName, input: &Input) {
+    fn enter(&self, channel: &ChannelName, input: &Input) -> bool {
         let (name, input) = (channel.as_str().to_owned(), input.clone());
         self.write(move |txn, now| {
             let id = txn.get(&NAMES, &name)?.ok_or_else(no_such_channel)?;
@@ -442,8 +451,11 @@ impl Clerk {
         });
     }
 
-    /// Repeats until the disk takes it: no fact is lost while the process lives.
-    fn write(&self, change: impl Fn(&mut Write<'_, '_>, Wall) -> Result<Change, Failure> + Send + Clone + 'static) {
+    /// Repeats until the disk takes it: no fact is lost while the process lives. False: it was refused.
+    fn write(
+        &self,
+        change: impl Fn(&mut Write<'_, '_>, Wall) -> Result<Change, Failure> + Send + Clone + 'static,
+    ) -> bool {
         let mut told = false;
         loop {
             let change = change.clone();
@@ -458,21 +470,23 @@ impl Clerk {
                 },
             );
             match outcome.blocking_recv() {
-                Ok(Ok(())) => return,
+                Ok(Ok(())) => return true,
                 // A channel that was deleted meanwhile, a publisher that came as its channel was stopped: the doors are
                 // shut already, and the session's end is on its way.
                 Ok(Err(Failure::Refused(refusal))) => {
-                    return log(Level::Info, "fact_refused", &Place::default(), refusal);
+                    log(Level::Info, "fact_refused", &Place::default(), refusal);
+                    return false;
                 }
                 Ok(Err(Failure::Store(error @ (Error::Corrupt { .. } | Error::Closed)))) => {
-                    return log(Level::Error, "fact_not_written", &Place::default(), error);
+                    log(Level::Error, "fact_not_written", &Place::default(), error);
+                    return false;
                 }
                 Ok(Err(Failure::Store(error))) if !told => {
                     told = true;
                     log(Level::Error, "facts_wait_for_the_disk", &Place::default(), error);
                 }
                 Ok(Err(Failure::Store(_))) => {}
-                Err(_) => return,
+                Err(_) => return false,
             }
             // Woken early, it only tries early.
             std::thread::park_timeout(RETRY);

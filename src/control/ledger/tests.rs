@@ -7,11 +7,15 @@ use std::time::Instant;
 
 /// Writes down what it is told to do.
 #[derive(Default)]
-struct Recorder(Mutex<Vec<Effect>>);
+struct Recorder(Mutex<Vec<Effect>>, Mutex<Vec<PublisherId>>);
 
 impl Plane for Recorder {
     fn carry_out(&self, _channel: &ChannelName, effect: Effect) {
         self.0.lock().unwrap().push(effect);
+    }
+
+    fn turn_away(&self, publisher: PublisherId) {
+        self.1.lock().unwrap().push(publisher);
     }
 }
 
@@ -190,4 +194,15 @@ fn a_restart_finds_what_was_acknowledged_and_tells_the_data_plane() {
     let effects = here.plane.0.lock().unwrap();
     assert_eq!(effects.iter().filter(|e| matches!(e, Effect::Declare { .. })).count(), 2);
     assert!(effects.iter().any(|e| matches!(e, Effect::Resume { session: s, .. } if *s == session)), "{effects:?}");
+}
+
+#[test]
+fn a_publisher_that_comes_as_its_channel_is_stopped_is_turned_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = Machine::open(folder.path());
+    let made = here.create("news", 0).unwrap();
+    here.command(made.id, lifecycle::Command::Stop).unwrap();
+    here.ledger.publish(name(), publish());
+    wait("the refusal", || (*here.plane.1.lock().unwrap() == [publish().publisher]).then_some(()));
+    assert_eq!(here.channel("news").state, ChannelState::Stop);
 }

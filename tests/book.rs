@@ -1,0 +1,84 @@
+//! What the daemon writes down, and what is there after it was killed.
+
+#[expect(dead_code, reason = "other tests use the rest")]
+#[path = "support/daemon.rs"]
+mod daemon;
+#[path = "support/numbered.rs"]
+mod numbered;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use daemon::{Daemon, Running, signal, wait};
+use numbered::{Drawn, clip};
+use serde_json::Value;
+
+const CLIP: &str =
+    "-c:v libx264 -preset veryfast -bf 2 -g 50 -keyint_min 50 -sc_threshold 0 -b:v 500k -c:a aac -ac 2 -b:a 96k";
+
+fn push(file: &Path, url: &str) -> Running {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rung"));
+    command.args(["push", "--quiet", "--loop", "--reconnect"]).arg(file).arg(url);
+    Running(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("rung starts"))
+}
+
+/// Rows of one database of a folder whose daemon does not run, in key order.
+fn rows(folder: &Path, database: &str) -> Vec<Value> {
+    let output = Command::new(env!("CARGO_BIN_EXE_rung"))
+        .args(["state", "export", "--folder"])
+        .arg(folder)
+        .output()
+        .expect("rung runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("text");
+    let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.filter(|row| row["db"] == database).map(|row| row["value"].clone()).collect()
+}
+
+fn newest_msn(daemon: &Daemon) -> u64 {
+    let text = daemon.get("/live/news/source.m3u8").text();
+    let uris = text.lines().filter_map(|line| line.rsplit_once("/s")?.1.strip_suffix(".m4s")?.parse().ok());
+    uris.last().unwrap_or(0)
+}
+
+#[test]
+fn a_killed_daemon_finds_its_channels_and_sessions_again_and_numbers_go_on() {
+    let drawn = Drawn { width: 320, height: 180, rate: "25", pictures: 250 };
+    let file = clip("book-10.ts", drawn, &["sine=frequency=440:sample_rate=48000:duration=10"], CLIP);
+    let channel = "[[bootstrap.channel]]\nname = \"news\"\nkind = \"transmux\"\nend_on_eos = false\n";
+    let mut first = Daemon::start(channel);
+    let folder = first.folder().join("rung-data");
+    {
+        let _publisher = push(&file, &first.publish_url("news"));
+        first.wait_for("/live/news/index.m3u8", Duration::from_secs(20));
+        wait(Duration::from_secs(20), "two segments", || {
+            (first.get("/live/news/source.m3u8").text().matches("#EXTINF").count() >= 2).then_some(())
+        });
+        let before = newest_msn(&first);
+        signal(first.pid(), "KILL");
+        first.wait_exit();
+        let events = rows(&folder, "events");
+        let names: Vec<&str> = events.iter().filter_map(|event| event["type"].as_str()).collect();
+        assert_eq!(
+            names,
+            ["channel.created", "session.created", "channel.active", "session.processing", "session.live"]
+        );
+        let sessions = rows(&folder, "sessions");
+        assert_eq!((sessions.len(), &sessions[0]["state"]), (1, &Value::from("live")));
+        assert_eq!(rows(&folder, "grid").len(), 1, "what a restart needs is written before it is used");
+
+        let mut second = first.again();
+        let _publisher = push(&file, &second.publish_url("news"));
+        second.wait_for("/live/news/index.m3u8", Duration::from_secs(20));
+        wait(Duration::from_secs(10), "numbers above the old ones", || (newest_msn(&second) > before).then_some(()));
+        signal(second.pid(), "KILL");
+        second.wait_exit();
+    }
+    let sessions = rows(&folder, "sessions");
+    let states: Vec<_> = sessions.iter().map(|s| (s["state"].as_str(), s["ended_reason"].as_str())).collect();
+    assert_eq!(states, [(Some("ended"), Some("error")), (Some("live"), None)]);
+    let events = rows(&folder, "events");
+    let of_channel: Vec<u64> = events.iter().filter_map(|event| event["channel_seq"].as_u64()).collect();
+    assert_eq!(of_channel, (1..=of_channel.len() as u64).collect::<Vec<_>>(), "no event is missing or there twice");
+}
