@@ -39,7 +39,7 @@ fn rows(folder: &Path, database: &str) -> Vec<Value> {
 fn newest_msn(daemon: &Daemon) -> u64 {
     let text = daemon.get("/live/news/source.m3u8").text();
     let uris = text.lines().filter_map(|line| line.rsplit_once("/s")?.1.strip_suffix(".m4s")?.parse().ok());
-    uris.last().unwrap_or(0)
+    uris.max().unwrap_or(0)
 }
 
 #[test]

@@ -103,7 +103,7 @@ impl Daemon {
             http,
             metrics,
             shard,
-            _ledger: ledger,
+            ledger,
             _backups: backups,
             servers,
             runtime,

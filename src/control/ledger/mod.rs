@@ -448,7 +448,7 @@ impl Clerk {
         self.write(move |txn, now| {
             let id = txn.get(&NAMES, &name)?.ok_or_else(no_such_channel)?;
             step(txn, id, &input, now)
-        });
+        })
     }
 
     /// Repeats until the disk takes it: no fact is lost while the process lives. False: it was refused.
