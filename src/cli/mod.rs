@@ -69,6 +69,7 @@ impl Failure {
 /// Runs the command line.
 #[expect(clippy::print_stderr, reason = "the face at the terminal")]
 pub fn main() -> ExitCode {
+    crate::sys::process::limit_heaps();
     let result = match Cli::parse().command {
         Command::Serve(command) => command.run(),
         Command::Demo(command) => command.run(),
