@@ -158,13 +158,13 @@ fn publishers_that_cannot_be_used_are_told_so_and_leave_nothing_behind() {
     for (name, words, publisher) in [("mpeg2", "MPEG-2 video", first), ("hevc", "H.265", second)] {
         wait_log(&daemon, name, words, 15);
         assert_goes(publisher, name, 20);
-        wait_state(&daemon, name, &["idle", "ended"], 5);
+        wait_state(&daemon, name, &["error"], 5);
         assert_ne!(daemon.get(&format!("/live/{name}/index.m3u8")).status, 200, "{name}: nothing to play");
     }
     wait_log(&daemon, "garbage", "no playable program", 20);
     assert_goes(garbage, "garbage", 25);
     feeder.join().expect("no panic");
-    wait_state(&daemon, "garbage", &["idle", "ended"], 5);
+    wait_state(&daemon, "garbage", &["error"], 5);
     assert_goes(third, "cut", 30);
     wait_state(&daemon, "cut", &["ended"], 10);
     let text = daemon.get("/live/cut/source.m3u8").text();

@@ -3,6 +3,7 @@
 #[expect(dead_code, reason = "other tests use the rest")]
 #[path = "support/daemon.rs"]
 mod daemon;
+#[expect(dead_code, reason = "other tests use the rest")]
 #[path = "support/numbered.rs"]
 mod numbered;
 

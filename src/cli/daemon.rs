@@ -80,6 +80,7 @@ impl Daemon {
             .build()
             .map_err(|e| Failure::failed(format!("HTTP threads: {e}")))?;
         runtime.block_on(bootstrap(&ledger, loaded))?;
+        shard.watcher().settle();
         let health = health(shard.watcher());
         let pages = web::filter(Arc::new(status_source(shard.watcher())));
         let exporter = telemetry.exporter();

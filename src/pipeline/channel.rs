@@ -10,7 +10,7 @@ use super::events::Scene;
 use super::session::Session;
 use super::shard::Setup;
 use super::status::{ChannelStatus, PublisherStatus, State};
-use super::witness::{Fact, Wake};
+use super::witness::{Fact, NO_PROGRAM, Wake};
 use crate::ingest::source::{Leg, PublisherId};
 use crate::ingest::srt::{Closing, Connected, PublisherStats};
 use crate::media::channel::{Channel, ChannelName, SessionId};
@@ -146,7 +146,8 @@ impl ChannelRun {
 
     /// Publishers of a session are sent away.
     pub fn dismiss(&mut self, id: &SessionId, why: Closing) {
-        if self.session.as_ref().is_some_and(|s| s.id() == id) {
+        if let Some(session) = self.session.as_mut().filter(|s| s.id() == id) {
+            session.reject(NO_PROGRAM);
             self.closes.extend(self.publishers.keys().map(|p| (*p, why)));
         }
     }

@@ -63,6 +63,7 @@ pub struct Session {
     facts: VecDeque<Fact>,
     inputs: BTreeMap<PublisherId, Input>,
     timeline: Timeline,
+    legacy: Legacy,
     program: Program,
     log: Box<dyn TimelineLog + Send>,
     /// Records that are not durable yet: what the timeline decided behind them waits there.
@@ -85,13 +86,12 @@ pub struct Session {
 impl Session {
     pub fn new(id: SessionId, config: Arc<Channel>, setup: &Setup, wake: Wake, legacy: Legacy, now: Now) -> Session {
         let scene = Scene { channel: config.name.clone(), session: Some(id.clone()) };
-        let Legacy { profile, last_msn } = legacy;
-        let facts = Facts { kind: config.kind, mode: config.mode, profile, last_msn, rules: Rules::default() };
         let mut workers = Workers::new(setup.worker.clone(), now.mono);
         if config.kind != ChannelKind::Transmux {
             workers.warm(now.mono);
         }
         scene.state(None, State::Init, "publish", "");
+        let timeline = timeline(&config, legacy);
         Session {
             id,
             config,
@@ -109,7 +109,8 @@ impl Session {
             flowed: false,
             facts: VecDeque::new(),
             inputs: BTreeMap::new(),
-            timeline: Timeline::new(facts),
+            timeline,
+            legacy,
             program: Program::default(),
             log: setup.witness.log(wake),
             uncommitted: 0,
@@ -135,6 +136,12 @@ impl Session {
     pub fn join(&mut self, now: Now, publisher: PublisherId, leg: Leg) {
         // It is not silent before it could say anything.
         self.heard = now.mono;
+        if self.state == State::Error && self.stage.is_none() {
+            // What came before it could not be used: it gets a look of its own.
+            (self.timeline, self.program) = (timeline(&self.config, self.legacy), Program::default());
+            (self.first_media, self.detail) = (None, None);
+            self.enter(State::Init, "another_publisher", "");
+        }
         let leg = u8::from(leg == Leg::B);
         self.timeline.leg_joined(leg);
         self.inputs.insert(publisher, Input { leg, demuxer: Demuxer::new() });
@@ -180,6 +187,14 @@ impl Session {
         self.place(now);
     }
 
+    /// Control saw that what comes cannot be used.
+    pub fn reject(&mut self, why: &str) {
+        if self.state == State::Init {
+            self.detail = Some(why.to_owned());
+            self.enter(State::Error, "input_invalid", why);
+        }
+    }
+
     /// Everything that is not a datagram: worker messages and timers.
     pub fn run(&mut self, now: Now) {
         while let Some((record, outcome)) = self.log.poll() {
@@ -220,6 +235,7 @@ impl Session {
         if self.ending.is_some() || self.state == State::Ended {
             return;
         }
+        self.lost = false;
         self.timeline.finish(now);
         // The end does not wait for the disk: what is behind it would reach a worker that was told to close.
         (self.waits, self.uncommitted) = (None, 0);
@@ -444,9 +460,7 @@ impl Session {
     }
 
     fn refuse(&mut self, why: &str) {
-        self.scene.note(Level::Error, "input_invalid", why);
-        self.detail = Some(why.to_owned());
-        self.enter(State::Error, "input_invalid", why);
+        self.reject(why);
         self.facts.push_back(Fact::InputInvalid(why.to_owned()));
     }
 
@@ -586,6 +600,11 @@ impl Session {
         let detail = self.detail.clone().filter(|detail| detail != why);
         self.enter(State::Ended, why, detail.unwrap_or_default());
     }
+}
+
+fn timeline(config: &Channel, legacy: Legacy) -> Timeline {
+    let Legacy { profile, last_msn } = legacy;
+    Timeline::new(Facts { kind: config.kind, mode: config.mode, profile, last_msn, rules: Rules::default() })
 }
 
 /// The status of a session that is over and lingers.

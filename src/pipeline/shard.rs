@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -48,6 +49,8 @@ pub enum Command {
     Begin { channel: ChannelName, session: SessionId, publisher: PublisherId },
     /// A publisher that waits joins the open session.
     Join { channel: ChannelName, session: SessionId, publisher: PublisherId },
+    /// Says that all before it is done, and that the status shows it.
+    Answer(SyncSender<()>),
     /// A publisher that waits is sent away: it gets no session.
     TurnAway { publisher: PublisherId },
     /// The session's publishers are sent away: what they send cannot be used.
@@ -149,6 +152,15 @@ impl Watcher {
         self.0.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Waits until everything that was asked for before is done, 10 s at most.
+    pub fn settle(&self) {
+        let (sender, done) = sync_channel(1);
+        if self.tell(Command::Answer(sender)).is_ok() {
+            // A shard that is gone has nothing left to do.
+            let _answer = done.recv_timeout(Duration::from_secs(10));
+        }
+    }
+
     /// How long ago the loop last came round.
     pub fn age(&self) -> Duration {
         SystemClock::mono() - Mono(self.0.round.load(Ordering::Relaxed))
@@ -227,13 +239,26 @@ impl Run {
 
     fn obey(&mut self, now: Now) {
         let commands = std::mem::take(&mut *self.shared.commands.lock().unwrap_or_else(PoisonError::into_inner));
+        if commands.is_empty() {
+            return;
+        }
+        let mut waiting = Vec::new();
         for command in commands {
-            self.carry_out(now, command);
+            match command {
+                Command::Answer(sender) => waiting.push(sender),
+                command => self.carry_out(now, command),
+            }
+        }
+        self.tell_status(now);
+        // Whoever asked and went away does not want to know.
+        for sender in waiting {
+            let _gone = sender.try_send(());
         }
     }
 
     fn carry_out(&mut self, now: Now, command: Command) {
         match command {
+            Command::Answer(_) => {}
             Command::Configure(channel) => self.configure(channel),
             Command::Remove(name) => {
                 self.known.remove(&name);
@@ -382,6 +407,10 @@ impl Run {
             }
             channel.housekeeping(now);
         }
+        self.tell_status(now);
+    }
+
+    fn tell_status(&self, now: Now) {
         let running = &self.running;
         let one = |(name, known): (&ChannelName, &Known)| {
             running.get(name).map_or_else(|| ChannelStatus::idle(&known.config), |channel| channel.status(now))

@@ -22,6 +22,10 @@ pub trait Witness: Send + Sync {
     fn log(&self, wake: Wake) -> Box<dyn TimelineLog>;
 }
 
+/// Of a session whose media was looked at for long enough.
+pub const NO_PROGRAM: &str =
+    "no playable program within 10 s of its first byte: send MPEG-TS with H.264 video or AAC audio";
+
 /// What happened to a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fact {

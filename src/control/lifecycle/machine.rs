@@ -13,6 +13,7 @@ use crate::control::record::{
     SessionError, SessionRecord, SessionState, Utc, What,
 };
 use crate::media::channel::{Channel, ChannelName, Leg, PublisherId, SessionId};
+use crate::pipeline::witness::NO_PROGRAM;
 use crate::time::Wall;
 
 /// What reaches a channel.
@@ -219,9 +220,7 @@ impl<'a> Work<'a> {
         {
             match timer {
                 Timer::NoMedia => self.end_and_idle(EndedReason::NoMedia, at),
-                Timer::Probe => self.invalid(
-                    "no playable program within 10 s of its first byte: send MPEG-TS with H.264 video or AAC audio",
-                ),
+                Timer::Probe => self.invalid(NO_PROGRAM),
                 Timer::ErrorOver => self.end_and_idle(EndedReason::Error, at),
                 Timer::WindowOver => self.end_and_idle(EndedReason::InputTimeout, at),
                 Timer::MaxDuration => self.max_duration(at),
