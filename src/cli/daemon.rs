@@ -99,17 +99,7 @@ impl Daemon {
         drop(inside);
         let (http, metrics) = (public.address(), private.address());
         let servers = vec![public, private];
-        Ok(Daemon {
-            srt,
-            http,
-            metrics,
-            shard,
-            ledger,
-            _backups: backups,
-            servers,
-            runtime,
-            _telemetry: telemetry,
-        })
+        Ok(Daemon { srt, http, metrics, shard, ledger, _backups: backups, servers, runtime, _telemetry: telemetry })
     }
 
     pub(crate) fn watcher(&self) -> Watcher {

@@ -121,15 +121,17 @@ impl ChannelRun {
         let Some(gone) = self.publishers.remove(&publisher) else { return };
         self.scene().statistics(gone.leg, &gone.stats, stats);
         self.scene().disconnected(gone.leg, why, stats);
-        if let Some(session) = self.session.as_mut().filter(|_| gone.waiting.is_none()) {
-            session.leave(now, publisher);
-            let (finished, last_media) = (why == Closing::Finished, session.last_media(now));
-            self.facts(now);
-            if let Some(session) = &self.session {
-                let fact = Fact::PublisherClosed { publisher, finished, last_media };
-                self.setup.witness.saw(&self.config.name, session.id(), fact);
-            }
+        let Some(session) = self.session.as_mut().filter(|_| gone.waiting.is_none()) else { return };
+        session.leave(now, publisher);
+        // Whoever took its leg goes on with the session.
+        if why == Closing::Replaced {
+            return self.facts();
         }
+        session.abandoned();
+        let (id, finished, last_media) = (session.id().clone(), why == Closing::Finished, session.last_media(now));
+        self.facts();
+        let fact = Fact::PublisherClosed { publisher, finished, last_media };
+        self.setup.witness.saw(&self.config.name, &id, fact);
     }
 
     pub fn data(&mut self, now: Now, publisher: PublisherId, payload: &Bytes) {
@@ -185,7 +187,7 @@ impl ChannelRun {
     }
 
     /// Tells control what happened.
-    fn facts(&mut self, _now: Now) {
+    fn facts(&mut self) {
         if let Some(session) = &mut self.session {
             while let Some(fact) = session.poll() {
                 self.setup.witness.saw(&self.config.name, session.id(), fact);
@@ -211,7 +213,7 @@ impl ChannelRun {
             self.closes.extend(self.publishers.keys().map(|p| (*p, why)));
         }
         let ended = session.is_ended();
-        self.facts(now);
+        self.facts();
         if ended {
             self.finish_now(now);
         }
@@ -586,6 +588,24 @@ mod tests {
         assert!(scenery.facts().is_empty());
         scenery.channel.begin(scenery.now, scenery.session.clone(), Arc::new(|| {}), publisher);
         assert!(matches!(scenery.facts()[..], [Fact::PublisherClosed { publisher: p, .. }] if p == publisher));
+    }
+
+    #[test]
+    fn a_takeover_is_no_loss() {
+        let mut scenery = Scenery::new();
+        scenery.begin(1);
+        scenery.pass(4.0, true);
+        scenery.facts();
+        scenery.close(Closing::Replaced);
+        assert!(scenery.is(State::Live, InputState::Connected));
+        scenery.rejoin();
+        scenery.pass(0.5, true);
+        assert!(scenery.is(State::Live, InputState::Connected) && scenery.facts().is_empty());
+        // A successor that never says a word is one.
+        scenery.close(Closing::Replaced);
+        scenery.rejoin();
+        scenery.pass(2.1, false);
+        assert!(scenery.is(State::Live, InputState::Reconnecting));
     }
 
     #[test]

@@ -153,6 +153,10 @@ impl Session {
         self.take_units(now, &mut input);
         self.timeline.leg_left(input.leg);
         self.place(now);
+    }
+
+    /// No publisher is left, and none takes over.
+    pub fn abandoned(&mut self) {
         if self.inputs.is_empty() {
             self.lose_input();
         }
