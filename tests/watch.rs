@@ -33,7 +33,7 @@ fn push(daemon: &Daemon, channel: &str) -> Running {
 
 fn start(mode: &str) -> Daemon {
     Daemon::start(&format!(
-        "[[bootstrap.channel]]\nname = \"w\"\nmode = \"{mode}\"\npreset = \"ultrafast\"\n{CHANNELS}\n"
+        "[[bootstrap.channel]]\nname = \"w\"\nmode = \"{mode}\"\nreconnect_window_s = 0\npreset = \"ultrafast\"\n{CHANNELS}\n"
     ))
 }
 
