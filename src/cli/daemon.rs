@@ -7,6 +7,7 @@ use std::sync::mpsc::{RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
 use super::Failure;
+use crate::control::api::{self, Api, Awaited};
 use crate::control::bridge::Bridge;
 use crate::control::config::{Configured, Loaded, LogFormat};
 use crate::control::ledger::{self, Ledger};
@@ -19,7 +20,7 @@ use crate::media::channel::Leg;
 use crate::media::modes::LatencyMode;
 use crate::package::origin::Origin;
 use crate::pipeline::shard::{Setup, Shard, Watcher};
-use crate::pipeline::status::{self, InputState, State};
+use crate::pipeline::status::{self, ChannelStatus, InputState, State};
 use crate::pixels::client::beside_this_program;
 use crate::serve::{Check, Health, Options, Server, Site, bind, routes};
 use crate::telemetry::report::{Level, Place, log};
@@ -42,6 +43,7 @@ pub(crate) struct Daemon {
     /// Behind the shard: what it says in the end is still written down.
     ledger: Arc<Ledger>,
     _backups: SyncSender<()>,
+    api: Arc<Api>,
     servers: Vec<Server>,
     runtime: tokio::runtime::Runtime,
     /// Last: what the others say while they stop is still logged.
@@ -74,18 +76,24 @@ impl Daemon {
         let backups = back_up_hourly(Arc::clone(ledger.state()))?;
         bridge.join(shard.watcher(), &ledger);
         ledger.recover().map_err(store)?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .thread_name("http")
-            .build()
-            .map_err(|e| Failure::failed(format!("HTTP threads: {e}")))?;
+        let runtime = runtime()?;
         runtime.block_on(bootstrap(&ledger, loaded))?;
         shard.watcher().settle();
         let health = health(shard.watcher());
         let pages = web::filter(Arc::new(status_source(shard.watcher())));
+        let options = api::Options {
+            srt_port: srt.port(),
+            srt_passphrase: loaded.srt_passphrase.is_some(),
+            ..Default::default()
+        };
+        let api = Api::open(Arc::clone(&ledger), options, settled(shard.watcher())).map_err(Failure::failed)?;
         let exporter = telemetry.exporter();
-        let public =
-            Site { origin: Some(origin), health: Some(health.clone()), metrics: None, routes: Some(routes(pages)) };
+        let public = Site {
+            origin: Some(origin),
+            health: Some(health.clone()),
+            metrics: None,
+            routes: Some(routes(api.beside(pages))),
+        };
         let private = Site {
             origin: None,
             health: Some(health),
@@ -99,7 +107,18 @@ impl Daemon {
         drop(inside);
         let (http, metrics) = (public.address(), private.address());
         let servers = vec![public, private];
-        Ok(Daemon { srt, http, metrics, shard, ledger, _backups: backups, servers, runtime, _telemetry: telemetry })
+        Ok(Daemon {
+            srt,
+            http,
+            metrics,
+            shard,
+            ledger,
+            _backups: backups,
+            api,
+            servers,
+            runtime,
+            _telemetry: telemetry,
+        })
     }
 
     pub(crate) fn watcher(&self) -> Watcher {
@@ -138,6 +157,7 @@ impl Daemon {
 
     /// Publishers are told to come back, sessions end, answers under way finish.
     pub(crate) fn stop(mut self) {
+        self.api.close();
         self.shard.stop();
         for server in self.servers.drain(..) {
             self.runtime.block_on(server.stop(GRACE));
@@ -146,12 +166,33 @@ impl Daemon {
     }
 }
 
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let built = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("http").build();
+    built.map_err(|e| Failure::failed(format!("HTTP threads: {e}")))
+}
+
 fn open_state(folder: &Path) -> Result<Arc<Store>, Failure> {
     let state = Store::open(&state::Options::new(folder)).map_err(|e| Failure::failed(e.to_string()))?;
     for note in state.notes() {
         log(Level::Warn, "state_opened", &Place::default(), note);
     }
     Ok(Arc::new(state))
+}
+
+/// Whether the data plane has followed what a caller of the API waits for.
+fn settled(watcher: Watcher) -> api::Settled {
+    Arc::new(move |awaited| {
+        let status = watcher.status();
+        let open = |channel: &&ChannelStatus| channel.session.as_ref().is_some_and(|s| s.state != State::Ended);
+        match awaited {
+            Awaited::Started(name) => status.iter().any(|c| c.name == *name),
+            Awaited::Stopped(name) => !status.iter().filter(open).any(|c| c.name == *name),
+            Awaited::Ended(id) => {
+                let is = |c: &ChannelStatus| c.session.as_ref().is_some_and(|s| s.id == id.as_str());
+                !status.iter().filter(open).any(is)
+            }
+        }
+    })
 }
 
 /// A copy each hour, beside the state, until what is returned is dropped.
@@ -179,7 +220,7 @@ async fn bootstrap(ledger: &Ledger, loaded: &Loaded) -> Result<(), Failure> {
             let key = StreamKey { digest, prefix: String::new(), created_at: now.into(), expires_at: None };
             Ok((vec![ledger::create(txn, config.clone(), key, now)?], ()))
         });
-        created.await.map_err(|e| Failure::failed(e.to_string()))?;
+        created.await.map_err(|e: ledger::Failure| Failure::failed(e.to_string()))?;
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use super::daemon::Daemon;
 use super::probe::{ask, load_of};
 use super::studio;
 use super::{Failure, print, status_line};
+use crate::control::auth::publish_key;
 use crate::control::config::{Config, Configured, Loaded};
 use crate::control::record::{ChannelConfig, Preset};
 use crate::demux::{Demuxer, Event};
@@ -79,7 +80,7 @@ impl Demo {
         };
         let height = self.input.as_deref().map(height_of).transpose()?;
         let plan = plan(&caps, mode, height);
-        let (demo_key, own_key) = (publish_key(), publish_key());
+        let (demo_key, own_key) = (publish_key(random::secret()), publish_key(random::secret()));
         let mut config = Config::default();
         config.log.level = "warn".into();
         config.http.listen = free_tcp(self.http);
@@ -225,18 +226,6 @@ impl Drop for Scratch {
         // Nothing is lost with what stays: the system clears its folder for temporary files.
         drop(std::fs::remove_dir_all(&self.0));
     }
-}
-
-fn publish_key() -> String {
-    const LETTERS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
-    let mut key = String::new();
-    while key.len() < 26 {
-        let bytes = random::secret();
-        // Values above the last whole multiple of 36 would favour the first letters.
-        let fair = bytes.iter().filter(|b| **b < 252).map(|b| char::from(LETTERS[usize::from(*b % 36)]));
-        key.extend(fair.take(26 - key.len()));
-    }
-    key
 }
 
 fn free_tcp(wanted: SocketAddr) -> SocketAddr {

@@ -1,23 +1,30 @@
 //! Purpose: the faces at the terminal, and the only place that prints.
 //! When it fails: one sentence to stderr that says what to do, and an exit code: 2 for a wrong command line or
-//! configuration, 1 for anything else.
+//! configuration, 1 for anything else. Commands that speak to a daemon have more codes: see `EXIT_CODES`.
 
+mod channel;
+mod completions;
 mod config;
 mod daemon;
 mod demo;
+mod events;
 mod inspect;
 mod probe;
 mod push;
+mod remote;
 mod serve;
 mod state;
+mod session;
 mod studio;
+mod template;
+mod token;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 /// Live feeds in over SRT, Low-Latency HLS out.
 #[derive(Parser)]
-#[command(name = "rung", version, about, long_about = LONG, propagate_version = true)]
+#[command(name = "rung", version, about, long_about = LONG, after_long_help = EXIT_CODES, propagate_version = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -26,6 +33,12 @@ struct Cli {
 const LONG: &str = "Rung takes live contribution feeds over SRT, makes each into a ladder of renditions and serves \
 them as Low-Latency HLS from memory.\n\nTry `rung demo` first: it starts a channel with a test picture and prints \
 the page to open.";
+
+/// Scripts rely on them: a code keeps its meaning.
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 it failed; 2 wrong command line, configuration or token file. \
+Commands that speak to a daemon also: 3 it cannot be reached; 4 the token is not valid or may not do this; 5 there is \
+nothing of that name; 6 the state of things does not allow it; 7 something in the request is wrong; 8 the daemon cannot \
+do it now: try again.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -46,6 +59,12 @@ enum Command {
     State(state::State),
     /// Print what this machine can decode, scale and encode
     Probe(probe::Probe),
+    Channel(channel::Channel),
+    Session(session::Session),
+    Token(token::Token),
+    Template(template::Template),
+    Events(events::Events),
+    Completions(completions::Completions),
 }
 
 /// What a command ends with when it does not succeed.
@@ -78,6 +97,12 @@ pub fn main() -> ExitCode {
         Command::Config(command) => command.run(),
         Command::State(command) => command.run(),
         Command::Probe(command) => command.run(),
+        Command::Channel(command) => command.run(),
+        Command::Session(command) => command.run(),
+        Command::Token(command) => command.run(),
+        Command::Template(command) => command.run(),
+        Command::Events(command) => command.run(),
+        Command::Completions(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

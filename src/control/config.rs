@@ -339,7 +339,7 @@ fn resolve_channel(entry: &BootstrapChannel, path: &Path, folder: &Path) -> Resu
     if let Some(file) = &entry.slate {
         let file = std::path::absolute(folder.join(file)).unwrap_or_else(|_| folder.join(file));
         read_slate(&file).map_err(|what| wrong(format!("slate: {what}")))?;
-        config.profile.slate = Slate::File(file);
+        config.profile.slate = Slate::File(file.to_string_lossy().into_owned());
     }
     Ok(Configured { config, key: digest })
 }

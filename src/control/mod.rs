@@ -2,6 +2,7 @@
 //! When it fails: a bad configuration is refused whole, with the line and what to write instead; a state folder that
 //! cannot be written is a fact with a sentence, and live goes on.
 
+pub mod api;
 pub mod auth;
 pub mod bridge;
 pub mod config;

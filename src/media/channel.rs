@@ -6,12 +6,14 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
+use utoipa::ToSchema;
 
 use super::id;
 use super::modes::LatencyMode;
 
 /// `[a-z0-9][a-z0-9-]{0,62}`, unique on a box.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ToSchema)]
+#[schema(value_type = String, pattern = "^[a-z0-9][a-z0-9-]{0,62}$")]
 pub struct ChannelName(Arc<str>);
 
 impl ChannelName {
@@ -48,7 +50,8 @@ impl<'de> Deserialize<'de> for ChannelName {
 }
 
 /// One broadcast: `se_` + ULID; never reused.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ToSchema)]
+#[schema(value_type = String)]
 pub struct SessionId(Arc<str>);
 
 impl SessionId {
@@ -93,7 +96,7 @@ impl<'de> Deserialize<'de> for SessionId {
 }
 
 /// Which of a channel's redundant inputs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Leg {
     #[default]
@@ -120,7 +123,7 @@ impl fmt::Display for PublisherId {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ChannelKind {
     /// Decode once, encode a ladder.
@@ -133,20 +136,24 @@ pub enum ChannelKind {
 }
 
 /// One encode of a ladder, as configured.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rendition {
     /// `1080p`, `720p`, …: also its playlist's name.
+    #[schema(pattern = "^[a-z0-9][a-z0-9-]{0,62}$")]
     pub name: String,
     /// Luma rows; even. Columns follow from the source's display aspect.
+    #[schema(minimum = 16, maximum = 4320, multiple_of = 2)]
     pub height: u32,
     /// Cap of the encoder, bits per second.
+    #[schema(minimum = 50_000, maximum = 100_000_000)]
     pub bitrate: u64,
 }
 
 /// Ordered outputs of a channel, best first.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
+#[schema(min_items = 1, max_items = 8)]
 pub struct Ladder(pub Vec<Rendition>);
 
 impl Ladder {
@@ -221,7 +228,7 @@ impl fmt::Debug for Slate {
 }
 
 /// What happens to a publisher that comes while another one holds the same leg.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Takeover {
     /// The old one gives way once it has been silent for 2 s.

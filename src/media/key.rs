@@ -68,6 +68,9 @@ impl<'de> Deserialize<'de> for KeyDigest {
     }
 }
 
+/// What a publish key is made of.
+pub const PUBLISH_KEY_LETTERS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
+
 /// 26 characters of a-z and 0-9.
 pub fn is_publish_key(key: &str) -> bool {
     key.len() == 26 && key.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 pub(super) const INDEX: &str = include_str!("assets/index.html");
 pub(super) const WATCH: &str = include_str!("assets/watch.html");
+pub(super) const REFERENCE: &str = include_str!("assets/reference.html");
 
 /// The player, if it was there at build time.
 #[cfg(player)]
@@ -33,6 +34,8 @@ static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
         Asset::new("style.css", "text/css; charset=utf-8", include_bytes!("assets/style.css")),
         Asset::new("index.js", script, include_bytes!("assets/index.js")),
         Asset::new("watch.js", script, include_bytes!("assets/watch.js")),
+        Asset::new("reference.css", "text/css; charset=utf-8", include_bytes!("assets/reference.css")),
+        Asset::new("reference.js", script, include_bytes!("assets/reference.js")),
         Asset::new("favicon.svg", "image/svg+xml", include_bytes!("assets/favicon.svg")),
     ];
     all.extend(HLS_JS.map(|player| Asset::new("hls.min.js", script, player)));
@@ -64,7 +67,10 @@ mod tests {
         for text in [
             INDEX,
             WATCH,
+            REFERENCE,
             include_str!("assets/style.css"),
+            include_str!("assets/reference.css"),
+            include_str!("assets/reference.js"),
             include_str!("assets/watch.js"),
             include_str!("assets/index.js"),
         ] {
@@ -75,7 +81,7 @@ mod tests {
 
     #[test]
     fn every_asset_that_a_page_names_is_embedded() {
-        for page in [INDEX, WATCH] {
+        for page in [INDEX, WATCH, REFERENCE] {
             for name in page.split("/assets/").skip(1).filter_map(|rest| rest.split('"').next()) {
                 assert!(find(name).is_some() || (name == "hls.min.js" && HLS_JS.is_none()), "{name}");
             }

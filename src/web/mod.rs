@@ -1,4 +1,5 @@
-//! Purpose: the start page, the watch page of each channel, and the status that they show; everything is embedded.
+//! Purpose: the start page, the watch page of each channel and the status that they show, the API reference; everything
+//! is embedded.
 //! Time: none of its own; pages compare the server's wall clock in `/status.json` with PROGRAM-DATE-TIME.
 //! Invariants: no address outside this server is named or loaded; pages name no framework; assets are revalidated.
 //! Spec: HTML; the player is hls.js, fetched at set-up.
@@ -30,8 +31,22 @@ pub fn filter(source: Arc<dyn StatusSource>) -> BoxedFilter<(Response<Vec<u8>>,)
             assets::find(&name).map(|asset| asset_response(asset, &headers)).ok_or_else(warp::reject::not_found)
         },
     );
+    let reference = warp::path!("reference").map(|| page(StatusCode::OK, assets::REFERENCE.to_owned()));
+    let problem = warp::path!("problems" / String).map(|code: String| explanation(&code));
     let status = warp::path!("status.json").map(move || status_response(&source.status()));
-    warp::get().and(index.or(watch).unify().or(embedded).unify().or(status).unify()).boxed()
+    let pages = index.or(watch).unify().or(reference).unify().or(problem).unify();
+    warp::get().and(pages.or(embedded).unify().or(status).unify()).boxed()
+}
+
+/// A problem's `type` leads to its code in the reference.
+fn explanation(code: &str) -> Response<Vec<u8>> {
+    let mut response = plain(StatusCode::SEE_OTHER, "text/plain; charset=utf-8", Vec::new());
+    let known = code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    let to = if known { format!("/reference#problem-{code}") } else { "/reference".to_owned() };
+    if let Ok(to) = HeaderValue::from_str(&to) {
+        response.headers_mut().insert(header::LOCATION, to);
+    }
+    response
 }
 
 fn page(status: StatusCode, text: String) -> Response<Vec<u8>> {

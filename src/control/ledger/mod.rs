@@ -155,28 +155,30 @@ impl Ledger {
     ///
     /// # Errors
     /// The refusal, or why nothing was written.
-    pub async fn submit<T: Send + 'static>(
+    pub async fn submit<T: Send + 'static, E: From<Error> + Send + 'static>(
         &self,
         need: Need,
-        change: impl Fn(&mut Write<'_, '_>, Wall) -> Result<(Vec<Change>, T), Failure> + Send + 'static,
-    ) -> Result<T, Failure> {
+        change: impl Fn(&mut Write<'_, '_>, Wall) -> Result<(Vec<Change>, T), E> + Send + 'static,
+    ) -> Result<T, E> {
         let (told, outcome) = oneshot::channel();
         let (shared, inbox) = (Arc::clone(&self.shared), self.inbox.clone());
         self.shared.state.control.write_then(
             need,
             move |txn| change(txn, SystemClock.now().wall),
-            move |result: Result<(Vec<Change>, T), Failure>| {
+            move |result: Result<(Vec<Change>, T), E>| {
                 let result = result.map(|(changes, value)| {
                     shared.committed(changes);
                     value
                 });
                 // Full: the clerk is awake anyway.
                 drop(inbox.try_send(Inbound::Look));
+                // Before the caller hears of it and may close the store: its writer cannot be the one to do that.
+                drop(shared);
                 // A caller that went away does not want to know.
                 drop(told.send(result));
             },
         );
-        outcome.await.unwrap_or(Err(Failure::Store(Error::Closed)))
+        outcome.await.unwrap_or_else(|_| Err(Error::Closed.into()))
     }
 
     /// Changes with the newest event's number.

@@ -1,8 +1,8 @@
 //! A channel as it is kept: what its operator configured, and where it stands.
 
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
 use std::time::Duration;
+use utoipa::ToSchema;
 
 use super::{ChannelId, PlaybackId, Utc};
 use crate::media::channel::{Channel, ChannelKind, ChannelName, Ladder, Takeover};
@@ -33,7 +33,7 @@ pub struct ChannelRecord {
 }
 
 /// All that an operator may write, in three kinds: fixed, in force now, in force from the next session on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ChannelConfig {
     pub name: ChannelName,
     #[serde(flatten)]
@@ -43,7 +43,7 @@ pub struct ChannelConfig {
 }
 
 /// What a session is made of: a change waits for the next one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct Profile {
     pub kind: ChannelKind,
@@ -60,7 +60,7 @@ pub struct Profile {
 }
 
 /// How the channel is run: a change is in force at once, in an open session too.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct Policy {
     pub takeover: Takeover,
@@ -124,7 +124,7 @@ pub struct StreamKey {
     pub expires_at: Option<Utc>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ChannelState {
     /// No open session.
@@ -137,7 +137,7 @@ pub enum ChannelState {
     Deleted,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Activation {
     /// The first accepted publisher activates the channel.
@@ -147,7 +147,7 @@ pub enum Activation {
     Manual,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnMaxDuration {
     /// The session ends and its publishers are disconnected.
@@ -158,16 +158,16 @@ pub enum OnMaxDuration {
 }
 
 /// What is shown once the held picture has grown old.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Slate {
     #[default]
     Black,
     /// A PNG or JPEG file on this box.
-    File(PathBuf),
+    File(String),
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Legs {
     /// Leg a only.
@@ -178,7 +178,7 @@ pub enum Legs {
 }
 
 /// x264 presets that a live channel may use, fastest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Preset {
     Ultrafast,
@@ -260,7 +260,7 @@ impl ChannelConfig {
             takeover: self.policy.takeover,
             slate: match &self.profile.slate {
                 Slate::Black => crate::media::channel::Slate::Black,
-                Slate::File(file) => crate::media::channel::Slate::File(file.clone()),
+                Slate::File(file) => crate::media::channel::Slate::File(file.into()),
             },
             preset: self.profile.preset.map(|p| p.name().to_owned()),
         }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::{ChannelConfig, ChannelId, EndedReason, ErrorCause, EventId, PlaybackId, Profile, StreamKey, Utc};
 use crate::media::channel::{Leg, SessionId};
@@ -40,7 +41,7 @@ impl Event {
 pub type Details = Map<String, Value>;
 
 /// A stream key as it may be shown.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct KeyView {
     pub prefix: String,
     pub created_at: Utc,

@@ -5,11 +5,13 @@ use std::fmt;
 use std::ops::Add;
 use std::str::FromStr;
 use std::time::Duration;
+use utoipa::ToSchema;
 
 use crate::time::Wall;
 
 /// UTC in whole milliseconds; RFC 3339 in JSON.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, ToSchema)]
+#[schema(value_type = String, format = DateTime)]
 pub struct Utc(Wall);
 
 impl Utc {

@@ -138,7 +138,9 @@ impl Store {
 impl Drop for Store {
     fn drop(&mut self) {
         drop(self.queue.take());
-        if let Some(writer) = self.writer.take() {
+        // The last owner may have been a caller's answer, on the writer's own thread: it ends by itself.
+        let elsewhere = |writer: &JoinHandle<()>| writer.thread().id() != std::thread::current().id();
+        if let Some(writer) = self.writer.take().filter(elsewhere) {
             // A panic of the writer was printed; every caller has been told that the store is closed.
             drop(writer.join());
         }

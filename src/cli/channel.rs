@@ -1,0 +1,297 @@
+//! `rung channel`: channels of a daemon.
+
+use clap::{Args, Subcommand};
+use http::Method;
+use http::header::HeaderName;
+use serde_json::{Map, Value, json};
+use std::path::PathBuf;
+
+use super::remote::{self, Extra, Remote, Session, cell, instant, print_json, print_table, query, segment};
+use super::{Failure, print};
+
+/// Channels of a daemon
+#[derive(Args)]
+pub(crate) struct Channel {
+    #[command(subcommand)]
+    what: What,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// List channels, newest first
+    List {
+        /// Only channels in this state: idle, active, stop
+        #[arg(long)]
+        state: Option<String>,
+    },
+    /// Make a channel and print what to type into an encoder
+    Create {
+        /// 1 to 63 of a-z, 0-9 and '-': part of every URL
+        name: String,
+        /// Copy this template's ladder
+        #[arg(long, value_name = "TEMPLATE")]
+        from: Option<String>,
+        #[command(flatten)]
+        fields: Fields,
+    },
+    /// Show a channel
+    Show { channel: String },
+    /// Change fields of a channel
+    Set {
+        channel: String,
+        #[command(flatten)]
+        fields: Fields,
+    },
+    /// Let publishers in again; arms a channel with manual activation
+    Start {
+        channel: String,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// End its session and refuse publishers until it is started
+    Stop {
+        channel: String,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Delete a channel
+    Delete {
+        channel: String,
+        /// Even while it is on air
+        #[arg(long)]
+        force: bool,
+    },
+    /// Make a new publish key and print it
+    RotateKey {
+        channel: String,
+        /// How long the old key stays valid, seconds
+        #[arg(long, default_value_t = 86_400, value_name = "SECONDS")]
+        grace: u32,
+    },
+}
+
+/// What may be said of a channel; nothing: its default, or as it is.
+#[derive(Args)]
+struct Fields {
+    /// transcode, transmux or hybrid
+    #[arg(long)]
+    kind: Option<String>,
+    /// ultra (2-4 s), low (8-10 s) or normal (20-30 s)
+    #[arg(long)]
+    mode: Option<String>,
+    /// File with the ladder as JSON: [{"name": "720p", "height": 720, "bitrate": 2800000}]
+    #[arg(long, value_name = "FILE")]
+    ladder: Option<PathBuf>,
+    /// Any other field, as NAME=VALUE, such as legs=single or max_duration_s=0; an empty VALUE is its default
+    #[arg(long = "field", value_name = "NAME=VALUE")]
+    others: Vec<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Wait {
+    /// Wait so many seconds (up to 30) for the media to follow
+    #[arg(long, value_name = "SECONDS")]
+    wait: Option<u8>,
+}
+
+impl Wait {
+    pub(crate) fn extra(&self) -> Extra {
+        let headers = self.wait.map(|s| (HeaderName::from_static("prefer"), format!("wait={s}")));
+        Extra { headers: headers.into_iter().collect(), body: None }
+    }
+}
+
+impl Fields {
+    fn read(&self) -> Result<Map<String, Value>, Failure> {
+        let mut fields = Map::new();
+        for (name, value) in [("kind", &self.kind), ("mode", &self.mode)] {
+            if let Some(value) = value {
+                fields.insert(name.into(), value.as_str().into());
+            }
+        }
+        if let Some(file) = &self.ladder {
+            fields.insert("ladder".into(), read_ladder(file)?);
+        }
+        for other in &self.others {
+            let Some((name, value)) = other.split_once('=') else {
+                return Err(Failure::usage(format!("--field {other}: write NAME=VALUE")));
+            };
+            fields.insert(name.into(), field_value(value));
+        }
+        Ok(fields)
+    }
+}
+
+/// Numbers, `true` and `false` are what they look like, nothing is `null`, all else is text.
+fn field_value(text: &str) -> Value {
+    match serde_json::from_str(text) {
+        Ok(value @ (Value::Number(_) | Value::Bool(_))) => value,
+        _ if text.is_empty() => Value::Null,
+        _ => text.into(),
+    }
+}
+
+pub(crate) fn read_ladder(file: &std::path::Path) -> Result<Value, Failure> {
+    let wrong = |what: String| Failure::usage(format!("{}: {what}", file.display()));
+    let text = std::fs::read_to_string(file).map_err(|e| wrong(e.to_string()))?;
+    serde_json::from_str(&text).map_err(|e| wrong(format!("no JSON: {e}")))
+}
+
+impl Channel {
+    pub(crate) fn run(self) -> Result<(), Failure> {
+        let session = self.remote.open()?;
+        let path = |channel: &str, rest: &str| format!("/v1/channels/{}{rest}", segment(channel));
+        let json = self.remote.json;
+        let answer = match &self.what {
+            What::List { state } => return list(&session, state.clone(), json),
+            What::Create { name, from, fields } => {
+                let mut body = fields.read()?;
+                body.insert("name".into(), name.as_str().into());
+                if let Some(from) = from {
+                    body.insert("from".into(), from.as_str().into());
+                }
+                let extra = Extra { body: Some(Value::Object(body)), ..Extra::default() };
+                session.post("/v1/channels", extra)?
+            }
+            What::Show { channel } => session.get(&path(channel, ""))?,
+            What::Set { channel, fields } => {
+                let body = fields.read()?;
+                if body.is_empty() {
+                    return Err(Failure::usage("nothing to change: give --mode, --kind, --ladder or --field"));
+                }
+                let extra = Extra { body: Some(Value::Object(body)), ..Extra::default() };
+                session.ask(Method::PATCH, &path(channel, ""), extra)?
+            }
+            What::Start { channel, wait } => session.post(&path(channel, "/start"), wait.extra())?,
+            What::Stop { channel, wait } => session.post(&path(channel, "/stop"), wait.extra())?,
+            What::Delete { channel, force } => {
+                let force = query(&[("force", force.then(|| "true".to_owned()))]);
+                session.ask(Method::DELETE, &path(channel, &force), Extra::default())?
+            }
+            What::RotateKey { channel, grace } => {
+                let extra = Extra { body: Some(json!({ "grace_s": grace })), ..Extra::default() };
+                session.post(&path(channel, "/rotate-key"), extra)?
+            }
+        };
+        match &self.what {
+            _ if json => print_json(&answer),
+            What::Create { .. } | What::RotateKey { .. } => announce(&answer, &self.remote.server),
+            What::Delete { channel, .. } => print(&format!("channel {channel} is deleted")),
+            What::Set { .. } => tell_changes(&answer),
+            What::Show { .. } => show(&answer),
+            _ => print(&format!("channel {} is {}", cell(&answer["name"]), state_of(&answer))),
+        }
+        Ok(())
+    }
+}
+
+fn list(session: &Session, state: Option<String>, json: bool) -> Result<(), Failure> {
+    let channels = remote::all(session, "/v1/channels", &[("state", state)], usize::MAX)?;
+    if json {
+        print_json(&Value::Array(channels));
+        return Ok(());
+    }
+    let row = |c: &Value| {
+        let session = cell(&c["session"]);
+        vec![cell(&c["name"]), state_of(c), cell(&c["kind"]), cell(&c["mode"]), session, instant(&c["created_at"])]
+    };
+    let rows: Vec<Vec<String>> = channels.iter().map(row).collect();
+    print_table(&["name", "state", "kind", "mode", "session", "created"], &rows);
+    Ok(())
+}
+
+fn state_of(channel: &Value) -> String {
+    let state = cell(&channel["state"]);
+    if channel["armed"] == true && state == "idle" { "idle (armed)".to_owned() } else { state }
+}
+
+/// What to type where. The key is in no other answer.
+fn announce(channel: &Value, server: &str) {
+    let (name, key) = (cell(&channel["name"]), cell(&channel["stream_key"]));
+    let input = &channel["inputs"][0];
+    let url = cell(&input["url"]).replace("KEY", &key);
+    print(&format!("channel {name} ({}, {})", cell(&channel["kind"]), cell(&channel["mode"])));
+    print("");
+    print(&format!("  key       {key}   (shown once: keep it)"));
+    print("  OBS       Settings > Stream > Service: Custom, Server:");
+    print(&format!("              {url}"));
+    print("  ffmpeg    ffmpeg -re -i FILE -c:v libx264 -g 50 -c:a aac -f mpegts \\");
+    print(&format!("              '{url}'"));
+    if input["passphrase"] == true {
+        print("            (this box wants its SRT passphrase, too: add &passphrase=…)");
+    }
+    let server = server.trim_end_matches('/');
+    print(&format!("  playlist  {server}{}", cell(&channel["playback"]["playlist"])));
+    print(&format!("  watch     {server}{}", cell(&channel["playback"]["watch"])));
+}
+
+fn tell_changes(answer: &Value) {
+    let (now, next) = (&answer["applied"]["now"], &answer["applied"]["next_session"]);
+    let name = cell(&answer["name"]);
+    for (fields, when) in [(now, "in force"), (next, "in force from the next session on")] {
+        if fields.as_array().is_some_and(|all| !all.is_empty()) {
+            print(&format!("channel {name}: {} {when}", cell(fields)));
+        }
+    }
+    if [now, next].iter().all(|fields| fields.as_array().is_none_or(Vec::is_empty)) {
+        print(&format!("channel {name} is so already"));
+    }
+}
+
+fn show(channel: &Value) {
+    let keys = channel["stream_keys"].as_array().cloned().unwrap_or_default();
+    let key = |k: &Value| match &k["expires_at"] {
+        Value::Null => format!("{}…", cell(&k["prefix"])),
+        end => format!("{}… (until {})", cell(&k["prefix"]), instant(end)),
+    };
+    let ladder = channel["ladder"].as_array().map(|all| {
+        all.iter()
+            .map(|r| format!("{} {} kb/s", cell(&r["name"]), r["bitrate"].as_u64().unwrap_or(0) / 1000))
+            .collect::<Vec<_>>()
+            .join(", ")
+    });
+    let mut rows = vec![
+        ("name", cell(&channel["name"])),
+        ("id", cell(&channel["id"])),
+        ("state", state_of(channel)),
+        ("session", cell(&channel["session"])),
+        ("keys", keys.iter().map(key).collect::<Vec<_>>().join(", ")),
+        ("ladder", ladder.unwrap_or_else(|| "default of the source's height".to_owned())),
+    ];
+    for field in [
+        "kind",
+        "mode",
+        "hold_back_ms",
+        "preset",
+        "max_duration_s",
+        "takeover",
+        "activation",
+        "reconnect_window_s",
+        "on_max_duration",
+        "end_on_eos",
+        "legs",
+        "revision",
+    ] {
+        rows.push((field, cell(&channel[field])));
+    }
+    rows.push(("playlist", cell(&channel["playback"]["playlist"])));
+    for (name, value) in rows {
+        print(&format!("{name:<20}{value}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_numbers_truths_text_or_the_default() {
+        assert_eq!(field_value("0"), json!(0));
+        assert_eq!(field_value("true"), json!(true));
+        assert_eq!(field_value("single"), json!("single"));
+        assert_eq!(field_value("\"x\""), json!("\"x\""));
+        assert_eq!(field_value(""), Value::Null);
+    }
+}
