@@ -164,8 +164,7 @@ impl Run {
                 Out::Record(Record::Anchor(_)) => self.runs += 1,
                 Out::Ready(ready) => {
                     let line = self.line.expect("before");
-                    let mut stage =
-                        Stage::new(&channel(self.kind, self.mode), &session_id(), &ready, &self.program, line);
+                    let mut stage = Stage::new(&channel(self.kind, self.mode), &session_id(), &ready, line);
                     if self.kind != ChannelKind::Transmux {
                         let config = video_config();
                         let init = VideoInit { sps: config.sps.clone(), pps: config.pps[0].clone() };

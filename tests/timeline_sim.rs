@@ -417,9 +417,9 @@ impl Sim {
                 }
                 Out::Fill { to, .. } => self.checker.fill(now, to, &mut self.report),
                 Out::Record(Record::Anchor(_)) => self.report.runs += 1,
-                Out::Record(Record::Grid(grid)) => {
-                    self.report.misread += u64::from(grid.cadence.rate != self.o.rate);
-                    self.checker.grid = Some(grid);
+                Out::Record(Record::Plan(plan)) => {
+                    self.report.misread += u64::from(plan.grid.cadence.rate != self.o.rate);
+                    self.checker.grid = Some(plan.grid);
                 }
                 Out::Record(Record::Pdt(line)) => self.checker.line = Some(line),
                 _ => {}

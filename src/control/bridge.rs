@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
 use super::config::read_slate;
-use super::ledger::{Ledger, Plane};
+use super::ledger::{Ledger, Plane, SESSIONS};
 use super::lifecycle::{Code, Dismissal, Door, Effect, Publish, Refusal};
-use super::state::{Condition, LmdbLog, State};
+use super::record::Utc;
+use super::state::{self, Condition, LmdbLog, State};
 use crate::media::channel::{Channel, ChannelName, Leg, PublisherId, SessionId, Slate, Takeover};
 use crate::media::grid::TimelineLog;
+use crate::pipeline::channel::{Legacy, Resume};
 use crate::pipeline::shard::{Command, Watcher};
 use crate::pipeline::witness::{Fact, Wake, Witness};
 use crate::telemetry::report::{Level, Place, log};
@@ -71,6 +73,20 @@ impl Bridge {
         }
     }
 
+    /// What the session goes on with. Reads the store: only a process that begins resumes sessions.
+    fn resume(&self, id: SessionId, config: Channel) -> Resume {
+        let read = self.state.control.read(|view| {
+            let last_media = view.get(&SESSIONS, &id.ulid())?.and_then(|session| session.last_media_at);
+            Ok::<_, state::Error>((state::load(view, &id)?, last_media))
+        });
+        let place = Place { channel: config.name.as_str(), session: id.as_str(), ..Place::default() };
+        let ((kept, damaged), last_media) = read.unwrap_or_else(|error| ((None, vec![error]), None));
+        for error in damaged {
+            log(Level::Error, "timeline_damaged", &place, error);
+        }
+        Resume { id, config, kept, last_media: last_media.map(Utc::wall) }
+    }
+
     fn ledger(&self) -> Option<Arc<Ledger>> {
         self.ledger.get().and_then(Weak::upgrade)
     }
@@ -96,11 +112,15 @@ impl Plane for Bridge {
             }
             Effect::End { session, reason } => self.tell(Command::End { channel, session, why: reason.name() }),
             Effect::RollOver { from, to, .. } => self.tell(Command::RollOver { channel, from, to }),
-            Effect::Resume { session, .. } => {
-                let why = "the daemon was restarted".to_owned();
-                self.saw(name, &session, Fact::Gone(why));
+            Effect::Resume { session, channel } => {
+                let resume = self.resume(session, with_slate(*channel));
+                self.tell(Command::Resume { channel: name.clone(), resume: Box::new(resume) });
             }
         }
+    }
+
+    fn remember(&self, channel: &ChannelName, legacy: Legacy) {
+        self.tell(Command::Remember { channel: channel.clone(), legacy });
     }
 
     fn turn_away(&self, publisher: PublisherId) {

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::modes::LatencyMode;
+use super::plan::{InitMark, Plan};
 use crate::time::Wall;
 
 /// Frames per second as a fraction.
@@ -204,6 +205,13 @@ impl Grid {
         k.saturating_mul(i64::from(self.cadence.segment))
     }
 
+    /// The frame that is shown `nanos` after N = 0.
+    pub fn frame_at_nanos(&self, nanos: i64) -> i64 {
+        let c = self.cadence.rate;
+        let frame = (i128::from(nanos) * i128::from(c.num)).div_euclid(i128::from(c.den) * 1_000_000_000);
+        i64::try_from(frame).unwrap_or(i64::MAX)
+    }
+
     /// Time of frame `n` since N = 0, nanoseconds.
     pub fn nanos_at(&self, n: i64) -> i64 {
         let c = self.cadence.rate;
@@ -270,15 +278,29 @@ impl PdtLine {
     pub fn at(&self, grid: &Grid, n: i64) -> Wall {
         self.at_nanos(grid, grid.nanos_at(n))
     }
+
+    /// The instant of the session, nanoseconds after N = 0, whose PROGRAM-DATE-TIME is `wall`.
+    pub fn nanos_of(&self, grid: &Grid, wall: Wall) -> i64 {
+        let since = i128::from(wall.0) - i128::from(self.wall.0);
+        let span = since * 1_000_000 / (1_000_000 + i128::from(self.ppm)).max(1);
+        i64::try_from(i128::from(grid.nanos_at(self.from_n)) + span).unwrap_or(i64::MAX)
+    }
 }
 
 /// What is committed before the first part that uses it is published.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
-    Grid(Grid),
+    /// The grid, and everything else that was decided with it.
+    Plan(Box<Plan>),
     Anchor(Anchor),
     Audio(AudioAnchor),
     Pdt(PdtLine),
+    /// Segment `msn` begins behind a DISCONTINUITY.
+    Break {
+        msn: u64,
+    },
+    /// The init sections of all renditions; it replaces the one before.
+    Inits(Vec<InitMark>),
 }
 
 /// What became of a record that was handed to the log.

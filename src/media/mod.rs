@@ -11,5 +11,6 @@ pub mod id;
 pub mod key;
 pub mod limits;
 pub mod modes;
+pub mod plan;
 pub mod sample;
 pub mod track;

@@ -1,6 +1,7 @@
 //! The register of what can be asked for: channels, their sessions, their renditions.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::playlist::multivariant;
@@ -41,15 +42,25 @@ impl Origin {
 pub struct ChannelOutput {
     pub name: ChannelName,
     session: RwLock<Option<Arc<SessionOutput>>>,
+    expected: AtomicBool,
 }
 
 impl ChannelOutput {
     fn new(name: ChannelName) -> Self {
-        Self { name, session: RwLock::new(None) }
+        Self { name, session: RwLock::new(None), expected: AtomicBool::new(false) }
     }
 
     pub fn session(&self) -> Option<Arc<SessionOutput>> {
         self.session.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A session that was on air before a restart is about to be again: ask again soon.
+    pub fn is_expected(&self) -> bool {
+        self.expected.load(Ordering::Relaxed)
+    }
+
+    pub fn set_expected(&self, expected: bool) {
+        self.expected.store(expected, Ordering::Relaxed);
     }
 
     /// Puts a session on air in place of the one before; `None` ends the linger.

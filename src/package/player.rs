@@ -46,6 +46,8 @@ pub struct Report {
     pub latency_ms: Option<i64>,
     pub latency_ms_max: Option<i64>,
     pub ended: bool,
+    /// Requests that a lost origin left without an answer.
+    pub unanswered: u64,
 }
 
 #[derive(Debug)]
@@ -90,6 +92,8 @@ enum What {
 #[derive(Debug, Default)]
 struct Log {
     report: Report,
+    /// The origin's process may be lost.
+    forgiving: bool,
 }
 
 impl Log {
@@ -121,6 +125,12 @@ impl Player {
             contents: BTreeMap::new(),
             order: VecDeque::new(),
         }
+    }
+
+    /// The origin's process may be lost from now on, and another one take its place: requests fail meanwhile, and what the
+    /// lost one had listed may be GAP afterwards. Numbers, targets and everything else still hold.
+    pub fn origin_may_restart(&mut self) {
+        self.log.forgiving = true;
     }
 
     /// The next request to send, if one is due.
@@ -155,6 +165,11 @@ impl Player {
             self.remember(&sent.uri, body);
         }
         let (log, track) = (&mut self.log, sent.track);
+        let lost = status == 0 || status == 503 || (status == 404 && self.tracks[track].was_lost());
+        if log.forgiving && lost {
+            log.report.unanswered += 1;
+            return self.tracks[track].unanswered(now.mono, &sent.what);
+        }
         match sent.what {
             What::Playlist(asked) => {
                 let took = now.mono.since(sent.at.mono);

@@ -27,6 +27,7 @@ pub(super) struct Retained {
     /// Discontinuities of segments no longer held.
     dsn: u64,
     maps: VecDeque<(u32, InitSection)>,
+    next_map: u32,
     bytes: usize,
     gap_parts: u64,
     measured: Measured,
@@ -93,8 +94,9 @@ impl Retained {
             bytes_max: spec.retained_bytes_max,
             timescale: 1,
             segments: VecDeque::new(),
-            dsn: 0,
+            dsn: spec.before.discontinuities,
             maps: VecDeque::new(),
+            next_map: spec.before.map,
             bytes: 0,
             gap_parts: 0,
             measured: Measured::default(),
@@ -103,8 +105,8 @@ impl Retained {
 
     pub(super) fn set_init(&mut self, init: InitSection) {
         self.timescale = init.timescale;
-        let map = self.maps.back().map_or(0, |(map, _)| map + 1);
-        self.maps.push_back((map, init));
+        self.maps.push_back((self.next_map, init));
+        self.next_map += 1;
     }
 
     pub(super) fn init(&self, map: u32) -> Option<Bytes> {
@@ -113,6 +115,10 @@ impl Retained {
 
     pub(super) fn newest_init(&self) -> Option<&InitSection> {
         self.maps.back().map(|(_, init)| init)
+    }
+
+    pub(super) fn newest_map(&self) -> Option<u32> {
+        self.maps.back().map(|(map, _)| *map)
     }
 
     pub(super) fn publish(&mut self, publication: Publication) {

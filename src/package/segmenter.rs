@@ -13,6 +13,7 @@ use super::part::{OpenPart, Part};
 use super::window::{Publication, RenditionOutput};
 use crate::media::grid::{Ends, Grid, PdtLine, Place};
 use crate::media::sample::{Sample, Stamps};
+use crate::media::track::TrackConfig;
 use crate::time::{Mono, Wall};
 
 /// How places follow from the grid: what a GAP part lasts, and whether a segment's number of parts is known.
@@ -71,6 +72,8 @@ pub struct Segmenter {
     next: Option<Next>,
     /// The next segment starts behind a DISCONTINUITY.
     discontinuity: bool,
+    /// What a lost process made is being listed: its segments were whole.
+    past: bool,
     ended: bool,
     counts: Counts,
     published: VecDeque<PartPublished>,
@@ -104,6 +107,7 @@ impl Segmenter {
             open: None,
             next: None,
             discontinuity: false,
+            past: false,
             ended: false,
             counts: Counts::default(),
             published: VecDeque::new(),
@@ -187,6 +191,25 @@ impl Segmenter {
         if !self.ended {
             self.advance(now, until, None);
         }
+    }
+
+    /// After a restart: segments `first` up to `until` are gone and listed as GAP, those of `breaks` behind a
+    /// DISCONTINUITY. Media goes on with segment `until`.
+    pub fn resume(&mut self, now: Mono, first: u64, until: u64, breaks: &[u64]) {
+        self.past = true;
+        self.next = Some(Next { msn: first, part: 0, at: self.starts(first, 0) });
+        for msn in breaks.iter().filter(|msn| (first..=until).contains(*msn)) {
+            self.gap(now, (*msn, 0));
+            self.discontinuity = true;
+        }
+        self.gap(now, (until, 0));
+        self.published.clear();
+        self.past = false;
+    }
+
+    /// The segment that comes next begins behind a DISCONTINUITY.
+    pub fn break_here(&mut self) {
+        self.discontinuity = true;
     }
 
     /// Forgets the samples of the open part: whoever produced them is gone, and a successor makes the part anew.
@@ -288,7 +311,7 @@ impl Segmenter {
                 break;
             }
             // A source's segment ends where its next one starts; how many parts it would have had nobody knows.
-            if self.cut == Cut::Source && next.msn < to.0 && next.part > 0 {
+            if self.cut == Cut::Source && next.msn < to.0 && next.part > 0 && !self.past {
                 self.end_segment();
                 continue;
             }
@@ -364,7 +387,10 @@ impl Segmenter {
     fn starts(&self, msn: u64, part: u32) -> i64 {
         let c = self.grid.cadence;
         let frame = self.grid.first_frame(msn).saturating_add(i64::from(part) * i64::from(c.part));
+        let sound = matches!(self.init.track, TrackConfig::Audio(_));
         match self.cut {
+            // Beside a source that cuts regularly, parts of sound begin as they do on the grid.
+            Cut::Source if self.past && sound => self.grid.audio_at_frame(frame, self.timescale).saturating_mul(1_024),
             Cut::Frames => frame.saturating_mul(i64::from(c.frame_ticks())),
             Cut::Audio => self.grid.audio_at_frame(frame, self.timescale).saturating_mul(1_024),
             Cut::Source => {

@@ -182,6 +182,16 @@ pub struct RenditionSpec {
     pub bandwidth_cap: u64,
     /// Media bytes that may be held: beyond them the oldest segments go first. `RETAINED_BYTES_MAX` fits most.
     pub retained_bytes_max: usize,
+    pub before: Before,
+}
+
+/// What a rendition's playlist said before its process was lost; zeros for a new session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Before {
+    /// EXT-X-DISCONTINUITY-SEQUENCE of the first segment that will be listed.
+    pub discontinuities: u64,
+    /// Number of the first init section.
+    pub map: u32,
 }
 
 /// Default of `RenditionSpec::retained_bytes_max`: 62 s (two windows) of 25 Mb/s.
@@ -426,6 +436,11 @@ impl RenditionOutput {
             TrackConfig::Video(video) => Some(super::fmp4::init::display_size(video)),
             TrackConfig::Audio(_) => None,
         }
+    }
+
+    /// Number of the newest init section.
+    pub fn newest_map(&self) -> Option<u32> {
+        self.lock().retained.newest_map()
     }
 
     pub(super) fn join(&self, board: &Arc<Board>) {

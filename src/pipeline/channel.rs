@@ -16,9 +16,10 @@ use crate::ingest::srt::{Closing, Connected, PublisherStats};
 use crate::media::channel::{Channel, ChannelName, SessionId};
 use crate::media::grid::SourceProfile;
 use crate::media::limits::LINGER;
+use crate::media::plan::Kept;
 use crate::package::origin::{ChannelOutput, SessionOutput};
 use crate::telemetry::names::{Label, Metric, gauge};
-use crate::time::{Mono, Now};
+use crate::time::{Mono, Now, Wall};
 
 struct Publisher {
     leg: Leg,
@@ -38,6 +39,17 @@ pub struct Legacy {
     /// What they learnt about the source.
     pub profile: Option<SourceProfile>,
     pub last_msn: Option<u64>,
+}
+
+/// A session that goes on after a restart.
+#[derive(Debug)]
+pub struct Resume {
+    pub id: SessionId,
+    /// As it was made.
+    pub config: Channel,
+    /// `None`: it had no grid yet.
+    pub kept: Option<Kept>,
+    pub last_media: Option<Wall>,
 }
 
 /// A channel that has a publisher, a session, or one that lingers.
@@ -72,6 +84,11 @@ impl ChannelRun {
         &self.config.name
     }
 
+    /// What earlier processes learnt.
+    pub fn remember(&mut self, legacy: Legacy) {
+        self.legacy = legacy;
+    }
+
     /// Another configuration: it holds from the next session on.
     pub fn configure(&mut self, config: Arc<Channel>) {
         self.config = config;
@@ -97,6 +114,17 @@ impl ChannelRun {
         self.finish_now(now);
         self.session = Some(Session::new(id.clone(), Arc::clone(&self.config), &self.setup, wake, self.legacy, now));
         self.join(now, &id, publisher);
+    }
+
+    /// A session of a process that is gone goes on, with a publisher or, by what is `kept` of it, without one.
+    pub fn resume(&mut self, now: Now, resume: Resume, wake: Wake) {
+        let Resume { id, config, kept, last_media } = resume;
+        let session = Session::new(id, Arc::new(config), &self.setup, wake, self.legacy, now);
+        self.session = Some(match kept {
+            Some(kept) => session.resume(now, kept, last_media),
+            None => session,
+        });
+        self.output.set_expected(true);
     }
 
     /// A publisher feeds the open session.
@@ -179,13 +207,6 @@ impl ChannelRun {
         }
     }
 
-    /// Everything ends: the daemon stops.
-    pub fn shut_down(&mut self, now: Now) {
-        if let Some(session) = &mut self.session {
-            session.finish(now, "shutdown");
-        }
-    }
-
     /// Tells control what happened.
     fn facts(&mut self) {
         if let Some(session) = &mut self.session {
@@ -205,6 +226,7 @@ impl ChannelRun {
         if let Some(output) = session.take_ready() {
             self.linger = None;
             self.output.set_session(Some(output));
+            self.output.set_expected(false);
         }
         if let Some(profile) = session.profile() {
             self.legacy.profile = Some(profile);
@@ -233,10 +255,6 @@ impl ChannelRun {
 
     pub fn fd(&self) -> Option<(BorrowedFd<'_>, bool)> {
         self.session.as_ref().and_then(Session::fd)
-    }
-
-    pub fn is_draining(&self) -> bool {
-        self.session.is_some()
     }
 
     /// Something is broken in the session: it ends here, the channel and all others go on.
@@ -295,6 +313,7 @@ impl ChannelRun {
     /// The session is over: its numbers are remembered, its playlists linger.
     fn finish_now(&mut self, now: Now) {
         let Some(mut session) = self.session.take() else { return };
+        self.output.set_expected(false);
         session.cut_off(now);
         self.legacy.last_msn = session.last_msn().or(self.legacy.last_msn);
         if let Some(output) = session.output_on_air() {

@@ -348,6 +348,11 @@ impl AudioTrack {
         }
     }
 
+    /// Goes on with frame `m` in segment `msn`.
+    pub fn resume(&mut self, msn: u64, m: i64) {
+        (self.next, self.came) = (m, (msn, 0));
+    }
+
     pub fn segmenter(&mut self) -> &mut Segmenter {
         &mut self.segmenter
     }
@@ -523,7 +528,7 @@ mod tests {
     use crate::media::track::Codec;
     use crate::package::segmenter::Cut;
     use crate::package::window::{
-        Answer, Directives, Kind, RETAINED_BYTES_MAX, RenditionOutput, RenditionSpec, Targets,
+        Answer, Before, Directives, Kind, RETAINED_BYTES_MAX, RenditionOutput, RenditionSpec, Targets,
     };
     use crate::time::Wall;
 
@@ -545,6 +550,7 @@ mod tests {
             independent_segments: true,
             bandwidth_cap: 128_000,
             retained_bytes_max: RETAINED_BYTES_MAX,
+            before: Before::default(),
         });
         let segmenter = Segmenter::new(output, InitSection::audio(&config, 128_000), Cut::Audio, grid, line);
         let silence = silence::frame(2).map(Bytes::from_static).filter(|_| silent);

@@ -19,8 +19,8 @@ use crate::media::channel::{Channel, ChannelKind, SessionId};
 use crate::media::fault::Fault;
 use crate::media::grid::{Commit, PdtLine, Record, SourceProfile, TimelineLog};
 use crate::media::limits::{INPUT_LOST, PEER_IDLE};
+use crate::media::plan::{Kept, Plan};
 use crate::media::sample::Stamps;
-use crate::media::track::Program;
 use crate::package::origin::SessionOutput;
 use crate::package::window::Kind;
 use crate::pixels::protocol::{Fill, Progress, Unit};
@@ -64,7 +64,6 @@ pub struct Session {
     inputs: BTreeMap<PublisherId, Input>,
     timeline: Timeline,
     legacy: Legacy,
-    program: Program,
     log: Box<dyn TimelineLog + Send>,
     /// Records that are not durable yet: what the timeline decided behind them waits there.
     uncommitted: usize,
@@ -111,7 +110,6 @@ impl Session {
             inputs: BTreeMap::new(),
             timeline,
             legacy,
-            program: Program::default(),
             log: setup.witness.log(wake),
             uncommitted: 0,
             waits: None,
@@ -129,6 +127,21 @@ impl Session {
         }
     }
 
+    /// A session whose process is gone goes on by what is kept of it. Its publishers are waited for.
+    pub fn resume(mut self, now: Now, kept: Kept, last_media: Option<Wall>) -> Session {
+        let (timeline, from) = Timeline::resume(facts(&self.config, self.legacy), &kept, last_media, now);
+        self.timeline = timeline;
+        self.line = Some(kept.line());
+        let away = last_media.map_or(0, |at| now.wall.0 - at.0);
+        self.last_media = now.mono.back(Duration::from_nanos(u64::try_from(away).unwrap_or(0)));
+        (self.first_media, self.lost) = (Some(self.last_media), true);
+        let msn = kept.plan.grid.msn_of(from);
+        self.set_stage(now, Stage::resumed(&self.config, &self.id, kept, from, now.mono));
+        self.enter(State::Processing, "resumed", format!("goes on with frame {from}, segment {msn}"));
+        self.scene.input_lost(true);
+        self
+    }
+
     pub fn id(&self) -> &SessionId {
         &self.id
     }
@@ -138,7 +151,7 @@ impl Session {
         self.heard = now.mono;
         if self.state == State::Error && self.stage.is_none() {
             // What came before it could not be used: it gets a look of its own.
-            (self.timeline, self.program) = (timeline(&self.config, self.legacy), Program::default());
+            self.timeline = timeline(&self.config, self.legacy);
             (self.first_media, self.detail) = (None, None);
             self.enter(State::Init, "another_publisher", "");
         }
@@ -203,7 +216,7 @@ impl Session {
     pub fn run(&mut self, now: Now) {
         while let Some((record, outcome)) = self.log.poll() {
             self.uncommitted = self.uncommitted.saturating_sub(1);
-            self.committed(record, outcome);
+            self.committed(&record, outcome);
             self.place(now);
         }
         self.bear_with_the_disk(now);
@@ -269,9 +282,9 @@ impl Session {
         }
     }
 
-    /// The output, once, when its renditions are complete.
+    /// The output, once, when its renditions are complete and the disk knows of them.
     pub fn take_ready(&mut self) -> Option<Arc<SessionOutput>> {
-        if self.announced {
+        if self.announced || self.uncommitted > 0 {
             return None;
         }
         self.announced = self.on_air.is_some();
@@ -333,12 +346,7 @@ impl Session {
     fn take_units(&mut self, now: Now, input: &mut Input) {
         while let Some(event) = input.demuxer.poll() {
             match event {
-                demux::Event::Program(program) => {
-                    self.timeline.program(input.leg, &program);
-                    if self.stage.is_none() {
-                        self.program = program;
-                    }
-                }
+                demux::Event::Program(program) => self.timeline.program(input.leg, &program),
                 demux::Event::Config { pid, config } => self.timeline.config(input.leg, pid, &config),
                 demux::Event::Unit(unit) => {
                     self.timeline.push(now, input.leg, unit);
@@ -368,7 +376,10 @@ impl Session {
             Out::Record(record) => self.commit(now, record),
             Out::Ready(ready) => self.ready(now, &ready),
             Out::Refused(why) => self.refuse(&why),
-            Out::Profile(profile) => self.profile = Some(profile),
+            Out::Profile(profile) => {
+                self.profile = Some(profile);
+                self.facts.push_back(Fact::Learnt(profile));
+            }
             Out::Fault(fault) => self.fault(&fault),
             Out::Video { n, prime, hidden, unit } => {
                 let Some(stage) = &mut self.stage else { return };
@@ -403,23 +414,24 @@ impl Session {
                 if let Some(stage) = &mut self.stage {
                     stage.take(now, other, self.line);
                 }
+                self.stage_records(now);
             }
         }
     }
 
     fn commit(&mut self, now: Now, record: Record) {
-        match self.log.commit(&self.id, record) {
+        match self.log.commit(&self.id, record.clone()) {
             Ok(Commit::Pending) => {
                 self.uncommitted += 1;
                 self.waits.get_or_insert(now.mono);
             }
-            Ok(Commit::Done) => self.committed(record, Ok(())),
-            Err(why) => self.committed(record, Err(why)),
+            Ok(Commit::Done) => self.committed(&record, Ok(())),
+            Err(why) => self.committed(&record, Err(why)),
         }
     }
 
     /// Live goes on without the disk: what is lost is that the same numbers could be found again after a crash.
-    fn committed(&mut self, record: Record, outcome: Result<(), String>) {
+    fn committed(&mut self, record: &Record, outcome: Result<(), String>) {
         if self.uncommitted == 0 {
             self.waits = None;
         }
@@ -427,9 +439,9 @@ impl Session {
             self.volatile(&why);
         }
         if let Record::Pdt(line) = record {
-            self.line = Some(line);
+            self.line = Some(*line);
             if let Some(stage) = &mut self.stage {
-                stage.date_line(line);
+                stage.date_line(*line);
             }
         }
     }
@@ -447,9 +459,14 @@ impl Session {
         }
     }
 
-    fn ready(&mut self, now: Now, ready: &crate::timeline::Ready) {
+    fn ready(&mut self, now: Now, plan: &Plan) {
         let line = self.line.unwrap_or(PdtLine { from_n: 0, wall: now.wall, ppm: 0 });
-        let stage = Stage::new(&self.config, &self.id, ready, &self.program, line);
+        self.set_stage(now, Stage::new(&self.config, &self.id, plan, line));
+        self.enter(State::Processing, "program_known", "");
+        self.facts.push_back(Fact::Processing);
+    }
+
+    fn set_stage(&mut self, now: Now, stage: Stage) {
         let open = stage.open();
         self.scene.note(Level::Info, "session_planned", stage.describe());
         if let Some(open) = open {
@@ -459,8 +476,13 @@ impl Session {
             self.on_air = Some(stage.output());
         }
         self.stage = Some(stage);
-        self.enter(State::Processing, "program_known", "");
-        self.facts.push_back(Fact::Processing);
+        self.stage_records(now);
+    }
+
+    fn stage_records(&mut self, now: Now) {
+        while let Some(record) = self.stage.as_mut().and_then(Stage::poll_record) {
+            self.commit(now, record);
+        }
     }
 
     fn refuse(&mut self, why: &str) {
@@ -481,6 +503,7 @@ impl Session {
                 if self.on_air.is_none() {
                     self.on_air = Some(stage.output());
                 }
+                self.stage_records(now);
             }
             Event::Encoded(frame) => {
                 if let Some(stage) = &mut self.stage {
@@ -556,7 +579,7 @@ impl Session {
             }
             self.facts.push_back(Fact::Playable);
             let after = now.mono - self.started;
-            self.enter(State::Live, "playable", format!("{:.2} s after the publisher came", after.as_secs_f64()));
+            self.enter(State::Live, "playable", format!("{:.2} s after it began here", after.as_secs_f64()));
         }
     }
 
@@ -607,8 +630,12 @@ impl Session {
 }
 
 fn timeline(config: &Channel, legacy: Legacy) -> Timeline {
+    Timeline::new(facts(config, legacy))
+}
+
+fn facts(config: &Channel, legacy: Legacy) -> Facts {
     let Legacy { profile, last_msn } = legacy;
-    Timeline::new(Facts { kind: config.kind, mode: config.mode, profile, last_msn, rules: Rules::default() })
+    Facts { kind: config.kind, mode: config.mode, profile, last_msn, rules: Rules::default() }
 }
 
 /// The status of a session that is over and lingers.

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
-use super::channel::{ChannelRun, Legacy};
+use super::channel::{ChannelRun, Legacy, Resume};
 use super::events;
 use super::status::ChannelStatus;
 use super::witness::{Wake, Witness};
@@ -43,6 +43,10 @@ pub struct Setup {
 pub enum Command {
     /// A channel becomes known, or changes: an open session keeps what it was opened with.
     Configure(Channel),
+    /// What a channel's sessions left in earlier processes.
+    Remember { channel: ChannelName, legacy: Legacy },
+    /// A session of an earlier process goes on.
+    Resume { channel: ChannelName, resume: Box<Resume> },
     /// Nobody knows it any more; an open session of it was ended before.
     Remove(ChannelName),
     /// A publisher that waits begins a session.
@@ -209,14 +213,14 @@ impl Run {
             self.wait();
             self.round(SystemClock.now());
         }
+        // Sessions stay open in the book: the next process goes on with them.
         let now = SystemClock.now();
         self.port.shutdown(now.mono);
         while let Some(event) = self.port.poll() {
             self.route(now, event);
         }
-        self.each(now, |channel| channel.shut_down(now));
         let end = now.mono + FAREWELL;
-        while self.running.values().any(ChannelRun::is_draining) && SystemClock::mono() < end {
+        while !self.owners.is_empty() && SystemClock::mono() < end {
             self.wait();
             self.round(SystemClock.now());
         }
@@ -266,14 +270,19 @@ impl Run {
                     self.setup.origin.forget(&name);
                 }
             }
+            Command::Remember { channel, legacy } => {
+                self.running.get_mut(&channel).into_iter().for_each(|running| running.remember(legacy));
+                self.known.get_mut(&channel).into_iter().for_each(|known| known.legacy = legacy);
+            }
+            Command::Resume { channel, resume } => {
+                let wake = self.wake();
+                self.start(&channel);
+                self.contain(now, &channel, |channel| channel.resume(now, *resume, wake));
+            }
             Command::Begin { channel, session, publisher } => {
                 let wake = self.wake();
-                if !self.running.contains_key(&channel) {
-                    // Its publisher left, and with it the last that ran here.
-                    let Some(known) = self.known.get(&channel) else { return };
-                    let run = ChannelRun::new(Arc::clone(&known.config), known.legacy, Arc::clone(&self.setup));
-                    self.running.insert(channel.clone(), run);
-                }
+                // Its publisher may have left, and with it the last that ran here.
+                self.start(&channel);
                 self.contain(now, &channel, |channel| channel.begin(now, session, wake, publisher));
             }
             Command::Join { channel, session, publisher } => {
@@ -290,6 +299,16 @@ impl Run {
                 let wake = self.wake();
                 self.contain(now, &channel, |channel| channel.roll_over(now, &from, &to, wake));
             }
+        }
+    }
+
+    /// Has `channel` among those that run.
+    fn start(&mut self, channel: &ChannelName) {
+        if let Some(known) = self.known.get(channel)
+            && !self.running.contains_key(channel)
+        {
+            let run = ChannelRun::new(Arc::clone(&known.config), known.legacy, Arc::clone(&self.setup));
+            self.running.insert(channel.clone(), run);
         }
     }
 
@@ -334,13 +353,11 @@ impl Run {
                 }
             }
             Event::Connected(connected) => {
-                let Some(known) = self.known.get(&connected.channel) else {
+                let name = connected.channel.clone();
+                if !self.known.contains_key(&name) {
                     return self.port.close(now.mono, connected.publisher, Closing::Stopped);
-                };
-                let (setup, config) = (Arc::clone(&self.setup), Arc::clone(&known.config));
-                let legacy = known.legacy;
-                let name = config.name.clone();
-                self.running.entry(name.clone()).or_insert_with(|| ChannelRun::new(config, legacy, setup));
+                }
+                self.start(&name);
                 self.owners.insert(connected.publisher, name.clone());
                 self.contain(now, &name, |channel| channel.connected(&connected));
             }

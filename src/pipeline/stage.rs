@@ -1,28 +1,29 @@
 //! A session's renditions: made when the grid stands, fed by the timeline and the worker, kept in step with each other.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::outputs::{AudioTrack, Breaks, LadderTrack};
 use super::placement;
-use crate::bitstream::aac::silence;
 use crate::bitstream::h264;
 use crate::media::channel::{Channel, ChannelKind, ChannelName, Ladder, SessionId};
-use crate::media::grid::{Ends, Grid, PdtLine, Place};
-use crate::media::limits;
+use crate::media::grid::{Ends, Grid, PdtLine, Place, Record};
+use crate::media::plan::{InitMark, Kept, Plan};
 use crate::media::sample::{Sample, Stamps};
-use crate::media::track::{AudioConfig, Codec, Pid, Program, TrackConfig, VideoConfig};
+use crate::media::track::{AudioConfig, Pid, TrackConfig, VideoConfig};
 use crate::package::fmp4::init::InitSection;
 use crate::package::origin::SessionOutput;
-use crate::package::segmenter::{Cut, PartPublished, Segmenter};
-use crate::package::window::{Kind, RETAINED_BYTES_MAX, RenditionOutput, RenditionSpec, Targets, audio_name};
-use crate::pixels::protocol::{Encoded, Open, OpenAudio, OpenRendition, OpenVideo, Output, RenditionIndex, VideoInit};
+use crate::package::segmenter::{PartPublished, Segmenter};
+use crate::package::window::{Kind, RenditionOutput, Targets};
+use crate::pixels::protocol::{Encoded, Open, OpenAudio, OpenVideo, Output, RenditionIndex, VideoInit};
 use crate::telemetry::names::{Label, Metric, count, gauge, observe};
 use crate::time::{Mono, Now};
-use crate::timeline::{Out, Ready, SourceSample};
+use crate::timeline::{Out, SourceSample};
+
+mod making;
+
+use making::ladder_init;
 
 /// The timescale of source renditions.
 const SOURCE_TIMESCALE: u32 = 90_000;
@@ -75,11 +76,22 @@ pub struct Stage {
     source: Option<Source>,
     audio: Vec<Audio>,
     independent: bool,
+    /// What another process left, and the first frame that this one makes.
+    resumed: Option<Resumed>,
     /// Largest N that the source has shown.
     seen: i64,
     /// Part durations published so far, seconds, by rendition in `SessionOutput` order.
     published: Vec<f64>,
     last_part: Option<PartPublished>,
+    records: VecDeque<Record>,
+}
+
+struct Resumed {
+    kept: Kept,
+    from: i64,
+    now: Mono,
+    /// A rendition's init section is another one than before: media goes on behind a DISCONTINUITY.
+    changed: bool,
 }
 
 /// The untouched source. Its samples wait until the same part of the ladder is published and its audio has come (it
@@ -113,18 +125,30 @@ impl Waiting {
 }
 
 impl Stage {
-    pub fn new(channel: &Channel, session: &SessionId, ready: &Ready, program: &Program, line: PdtLine) -> Stage {
-        let grid = ready.grid;
-        let source = ready.source.is_some();
+    pub fn new(channel: &Channel, session: &SessionId, plan: &Plan, line: PdtLine) -> Stage {
+        Stage::made(channel, session, plan, line, None)
+    }
+
+    /// Goes on with frame `from` where another process was; what that one made is listed as GAP.
+    pub fn resumed(channel: &Channel, session: &SessionId, kept: Kept, from: i64, now: Mono) -> Stage {
+        let (plan, line) = (kept.plan.clone(), kept.line());
+        let resumed = Resumed { kept, from, now, changed: false };
+        Stage::made(channel, session, &plan, line, Some(resumed))
+    }
+
+    fn made(channel: &Channel, session: &SessionId, plan: &Plan, line: PdtLine, resumed: Option<Resumed>) -> Stage {
+        let grid = plan.grid;
+        let source = plan.source.is_some();
         let targets = if source {
-            Targets::source(channel.mode, grid.cadence, ready.target_duration, channel.hold_back_ms)
+            Targets::source(channel.mode, grid.cadence, plan.target_duration, channel.hold_back_ms)
         } else {
             Targets::ladder(channel.mode, grid.cadence, channel.hold_back_ms)
         };
-        let video = ready.video.as_ref().and_then(|(pid, config)| {
+        let from = resumed.as_ref().map_or(0, |resumed| resumed.from);
+        let video = plan.video.as_ref().and_then(|(pid, config)| {
             let ladder = placement::ladder(channel, config, grid.cadence);
             let some = ladder != Ladder::default();
-            some.then(|| placement::open_video(channel, *pid, config, grid.cadence, &ladder, 0))
+            some.then(|| placement::open_video(channel, *pid, config, grid.cadence, &ladder, from))
         });
         let mut stage = Stage {
             session: session.clone(),
@@ -136,19 +160,27 @@ impl Stage {
             ladder: Vec::new(),
             source: None,
             audio: Vec::new(),
-            independent: ready.source.is_none_or(|plan| plan.independent),
-            seen: -1,
+            independent: plan.source.is_none_or(|plan| plan.independent),
+            resumed,
+            seen: from - 1,
             published: Vec::new(),
             last_part: None,
+            records: VecDeque::new(),
         };
-        if let (Some((pid, config)), true, true) = (&ready.video, source, channel.kind != ChannelKind::Transcode) {
+        if let (Some((pid, config)), true, true) = (&plan.video, source, channel.kind != ChannelKind::Transcode) {
             stage.add_source(*pid, config);
         }
-        stage.audio = stage.plan_audio(ready, program);
+        stage.audio = stage.plan_audio(&plan.audio);
         if stage.open().is_none() {
             stage.add_audio_outputs();
+            stage.stands();
         }
         stage
+    }
+
+    /// What is to be committed.
+    pub fn poll_record(&mut self) -> Option<Record> {
+        self.records.pop_front()
     }
 
     /// What a worker must make of this session; `None` if nothing.
@@ -163,7 +195,7 @@ impl Stage {
                     config: config.clone(),
                     channels: if config.channels == 1 { 1 } else { 2 },
                     bitrate: AUDIO_BITRATE,
-                    start: out.as_ref().map_or(0, AudioTrack::edge),
+                    start: out.as_ref().map_or(self.first_sound(48_000), AudioTrack::edge),
                 }),
                 _ => None,
             })
@@ -179,15 +211,41 @@ impl Stage {
             self.add_ladder(video);
             self.make_encoded_audio(audio);
             self.add_audio_outputs();
-            return;
+            return self.stands();
         }
         let Some(open) = &self.video else { return };
+        let mut breaks = BTreeSet::new();
         for ((track, init), rendition) in self.ladder.iter_mut().zip(video).zip(&open.renditions) {
             let section = ladder_init(rendition, init, self.grid);
             if track.init() != &section {
                 track.reinit(now, section);
+                breaks.insert(self.grid.msn_of(track.edge()));
             }
         }
+        if !breaks.is_empty() {
+            self.records.extend(breaks.into_iter().map(|msn| Record::Break { msn }));
+            self.mark_inits();
+        }
+    }
+
+    /// All renditions are made.
+    fn stands(&mut self) {
+        if let Some(Resumed { from, changed: true, .. }) = &self.resumed {
+            let msn = self.grid.msn_of(*from);
+            self.records.push_back(Record::Break { msn });
+            self.segmenters(Segmenter::break_here);
+        }
+        self.mark_inits();
+    }
+
+    /// URIs of init sections name the same bytes after a restart.
+    fn mark_inits(&mut self) {
+        let mut marks = Vec::new();
+        self.segmenters(|segmenter| {
+            let map = segmenter.output().newest_map().unwrap_or(0);
+            marks.push(InitMark::of(segmenter.output().name(), map, &segmenter.init().bytes));
+        });
+        self.records.push_back(Record::Inits(marks));
     }
 
     pub fn output(&self) -> Arc<SessionOutput> {
@@ -314,6 +372,7 @@ impl Stage {
         if changed.is_none() {
             return;
         }
+        self.records.push_back(Record::Break { msn });
         self.ladder.iter_mut().for_each(|track| track.break_from(msn));
         self.source.iter_mut().for_each(|source| source.breaks.plan(msn, None, None));
         for (index, audio) in self.audio.iter_mut().enumerate() {
@@ -521,93 +580,7 @@ impl Stage {
         text
     }
 
-    // ── making ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-    fn add_source(&mut self, pid: Pid, config: &VideoConfig) {
-        let kind = Kind::Video { rate: Some(self.grid.cadence.rate) };
-        let output = self.rendition("source", kind, SOURCE_BANDWIDTH);
-        let init = InitSection::video(config, SOURCE_TIMESCALE, 0);
-        let segmenter = Segmenter::new(Arc::clone(&output), init, Cut::Source, self.grid, self.line);
-        self.output.add(output);
-        let (waiting, edge, config) = (VecDeque::new(), (0, 0), config.clone());
-        let (next_config, breaks) = (None, Breaks::default());
-        self.source = Some(Source { pid, segmenter, waiting, edge, config, next_config, breaks });
-    }
-
-    fn add_ladder(&mut self, inits: &[VideoInit]) {
-        let Some(video) = self.video.clone() else { return };
-        for (rendition, init) in video.renditions.iter().zip(inits) {
-            let kind = Kind::Video { rate: Some(self.grid.cadence.rate) };
-            let output = self.rendition(&rendition.name, kind, rendition.bitrate + AUDIO_BITRATE);
-            let section = ladder_init(rendition, init, self.grid);
-            let segmenter = Segmenter::new(Arc::clone(&output), section, Cut::Frames, self.grid, self.line);
-            self.output.add(output);
-            self.ladder.push(LadderTrack::new(segmenter, self.grid, 0));
-        }
-    }
-
-    fn plan_audio(&self, ready: &Ready, program: &Program) -> Vec<Audio> {
-        let mut planned = Vec::new();
-        for (index, (pid, config)) in ready.audio.iter().enumerate().take(limits::TRACKS_MAX) {
-            let Some(config) = config else {
-                planned.push(Audio::Absent);
-                continue;
-            };
-            let language = program.tracks.iter().find(|t| t.pid == *pid).and_then(|t| t.language.clone());
-            let name = audio_name(language.as_deref(), index + 1);
-            let kind = Kind::Audio { language, default: index == 0 };
-            if config.passes_through() {
-                let out = self.audio_track(&name, kind, config);
-                planned.push(Audio::Passed { pid: *pid, out, config: config.clone() });
-            } else {
-                planned.push(Audio::Encoded { pid: *pid, config: config.clone(), name, kind, out: None });
-            }
-        }
-        planned
-    }
-
-    fn make_encoded_audio(&mut self, configs: &[AudioConfig]) {
-        let mut configs = configs.iter();
-        let mut audio = std::mem::take(&mut self.audio);
-        for track in &mut audio {
-            if let Audio::Encoded { name, kind, out, .. } = track
-                && let Some(config) = configs.next()
-            {
-                let config = AudioConfig { codec: Codec::Aac, ..config.clone() };
-                *out = Some(self.audio_track(name, kind.clone(), &config));
-            }
-        }
-        self.audio = audio;
-    }
-
-    fn audio_track(&self, name: &str, kind: Kind, config: &AudioConfig) -> AudioTrack {
-        let output = self.rendition(name, kind, AUDIO_BITRATE);
-        let init = InitSection::audio(config, AUDIO_BITRATE);
-        let cut = if self.source.is_some() { Cut::Source } else { Cut::Audio };
-        let segmenter = Segmenter::new(output, init, cut, self.grid, self.line);
-        let silence = silence::frame(config.channels).map(Bytes::from_static);
-        AudioTrack::new(segmenter, self.grid, config.sample_rate, silence)
-    }
-
-    fn add_audio_outputs(&mut self) {
-        for audio in &mut self.audio {
-            if let Audio::Passed { out, .. } | Audio::Encoded { out: Some(out), .. } = audio {
-                self.output.add(Arc::clone(out.segmenter().output()));
-            }
-        }
-    }
-
-    fn rendition(&self, name: &str, kind: Kind, bandwidth_cap: u64) -> Arc<RenditionOutput> {
-        RenditionOutput::new(RenditionSpec {
-            session: self.session.clone(),
-            name: name.to_owned(),
-            kind,
-            targets: self.targets,
-            independent_segments: self.independent,
-            bandwidth_cap,
-            retained_bytes_max: RETAINED_BYTES_MAX,
-        })
-    }
+    // ── helpers ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     /// Shed and late renditions keep their numbers by GAP behind the lowest one's edge.
     fn follow(&mut self, now: Mono) {
@@ -663,29 +636,6 @@ impl Source {
             self.segmenter.gap(now, (place.msn + 1, 0));
         }
     }
-}
-
-fn ladder_init(rendition: &OpenRendition, init: &VideoInit, grid: Grid) -> InitSection {
-    let profile = match init.sps.get(1..4) {
-        Some([profile, constraints, level]) => [*profile, *constraints, *level],
-        _ => [0; 3],
-    };
-    let config = VideoConfig {
-        codec: Codec::H264,
-        width: rendition.width,
-        height: rendition.height,
-        sar: rendition.sar,
-        rate: Some(grid.cadence.rate),
-        interlaced: false,
-        colour: rendition.colour,
-        profile,
-        bit_depth: 8,
-        chroma_format: 1,
-        reorder: None,
-        sps: init.sps.clone(),
-        pps: vec![init.pps.clone()],
-    };
-    InitSection::video(&config, grid.cadence.timescale(), rendition.bitrate)
 }
 
 fn report_part(

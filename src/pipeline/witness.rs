@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::media::channel::{ChannelName, Leg, PublisherId, SessionId};
-use crate::media::grid::TimelineLog;
+use crate::media::grid::{SourceProfile, TimelineLog};
 use crate::time::Wall;
 
 /// Wakes the shard that a log belongs to.
@@ -29,6 +29,8 @@ pub const NO_PROGRAM: &str =
 /// What happened to a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fact {
+    /// What was learnt about the source, for the channel's later sessions. Changes no state.
+    Learnt(SourceProfile),
     /// The first media byte since the session began, or since its publishers were gone.
     FirstMedia,
     /// Media flowed until then; once a second. Changes no state.

@@ -72,6 +72,9 @@ async fn find<B>(
         Problem::not_found("channel_unknown", "No channel has this name. The channels are listed at /.")
     })?;
     let session = channel.session().ok_or_else(|| {
+        if channel.is_expected() {
+            return starting(&channel);
+        }
         let detail = format!("Channel {} has no session now. It starts when a publisher connects.", channel.name);
         Problem::not_found("no_session", detail)
     })?;

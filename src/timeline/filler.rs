@@ -43,6 +43,13 @@ impl Filler {
         Filler { rate, heard: Mono(0), next: None, away: None, filled: i64::MIN }
     }
 
+    /// The source is away since before frame `from`; nobody remembers its last picture.
+    pub(super) fn resume(&mut self, from: i64) {
+        self.next = Some(self.rate.ticks(from));
+        self.away = Some(Away { slate_from: from });
+        self.filled = from;
+    }
+
     /// A track on air delivered something.
     pub(super) fn heard(&mut self, at: Mono) {
         self.heard = self.heard.max(at);

@@ -10,6 +10,7 @@ mod filler;
 mod firewall;
 mod grid;
 mod pdt;
+mod resume;
 mod run;
 mod running;
 mod session;
@@ -17,8 +18,8 @@ mod source;
 
 pub use grid::probed_rate;
 pub use run::Rules;
-pub use session::{AudioOut, Facts, Filling, Out, Ready, Timeline};
-pub use source::{Cut, SourcePlan, SourceSample, plan};
+pub use session::{AudioOut, Facts, Filling, Out, Timeline};
+pub use source::{SourceSample, plan};
 
 #[cfg(test)]
 mod tests;

@@ -43,6 +43,11 @@ impl Pdt {
         }
     }
 
+    /// As `new`, for a line by which parts were published already.
+    pub(super) fn resume(grid: Grid, line: PdtLine, now: Mono) -> Pdt {
+        Pdt { first: false, ..Pdt::new(grid, line, now) }
+    }
+
     pub(super) fn ppm(&self) -> i32 {
         self.next.unwrap_or(self.line).ppm
     }

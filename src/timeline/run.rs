@@ -227,6 +227,8 @@ pub(super) struct Runs {
     /// Arrivals of units off the grid while time went on otherwise.
     off_grid: VecDeque<Mono>,
     next_run: u32,
+    /// Frames before this one were published by a process that is gone.
+    resumed: Option<i64>,
 }
 
 impl Runs {
@@ -241,6 +243,25 @@ impl Runs {
             owners: VecDeque::new(),
             off_grid: VecDeque::new(),
             next_run: 0,
+            resumed: None,
+        }
+    }
+
+    /// Goes on at frame `from` with runs that another process began. `pace`: what arrives `at` this instant.
+    pub(super) fn resume(&mut self, anchors: &[Anchor], from: i64, pace: i64, at: Mono) {
+        for anchor in anchors.iter().skip(anchors.len().saturating_sub(RUNS_MAX)) {
+            let delay0 = nearest(anchor.pts0.cast_signed() - anchor.dts0.cast_signed(), 0);
+            let run = Run { anchor: *anchor, base: self.rate.ticks(anchor.n0), delay0, floor: anchor.n0.max(from) };
+            self.runs.push_back(run);
+            self.own(anchor.n0, anchor.run);
+        }
+        let Some(last) = self.runs.back().map(|run| run.anchor.run) else { return };
+        self.next_run = last + 1;
+        self.resumed = Some(from);
+        self.pace = Some((pace, at));
+        let line = Line { run: last, n: from - 1, time: expected(pace, at), arrival: at, offset: pace };
+        for leg in &mut self.legs {
+            (leg.line, leg.placed, leg.fresh) = (Some(line), false, true);
         }
     }
 
@@ -381,14 +402,17 @@ impl Runs {
         let n0 = match (cut, self.pace) {
             (Some(f), _) => (next + f - 1).div_euclid(f) * f,
             (None, Some((offset, _))) => {
-                (next - late).max(self.rate.frames(expected(offset, stamp.arrival) + stamp.delay - delay0))
+                let due = self.rate.frames(expected(offset, stamp.arrival) + stamp.delay - delay0);
+                // Nobody waits for the frame at which a session resumes: N would stay ahead of the wall.
+                if self.resumed.is_some_and(|from| due < from) { due } else { due.max(next - late) }
             }
             (None, None) => next,
         };
         let dts0 = (stamp.pts.cast_signed() - delay0).rem_euclid(WRAP_33).cast_unsigned();
         let anchor = Anchor { run: self.next_run, term: 0, pts0: stamp.pts, dts0, n0 };
         self.next_run += 1;
-        let run = Run { anchor, base: self.rate.ticks(n0), delay0, floor: if late > 0 { next } else { n0 } };
+        let floor = if late > 0 { next } else { n0 }.max(self.resumed.unwrap_or(i64::MIN));
+        let run = Run { anchor, base: self.rate.ticks(n0), delay0, floor };
         if self.runs.len() == RUNS_MAX {
             self.runs.pop_front();
         }

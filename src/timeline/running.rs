@@ -7,11 +7,13 @@ use super::filler::{Filler, Step};
 use super::grid::GopProbe;
 use super::pdt::{Pdt, first_line};
 use super::run::{Placed, Runs, Shown, Stamp, Verdict};
-use super::session::{AudioOut, Filling, Leg, Out};
+use super::session::{AudioOut, Facts, Filling, Leg, Out};
 use super::source::{Cutter, Index, Piece};
 use crate::media::access_unit::AccessUnit;
+use crate::media::channel::ChannelKind;
 use crate::media::fault::{At, Fault, FaultKind};
-use crate::media::grid::{Ends, Grid, Place, Record, SourceProfile};
+use crate::media::grid::{Ends, Grid, PdtLine, Place, Record, SourceProfile};
+use crate::media::plan::{Plan, PlannedAudio};
 use crate::media::track::{AudioConfig, TrackConfig, VideoConfig};
 use crate::time::{Mono, Now, Wall};
 
@@ -89,6 +91,31 @@ impl Track {
 }
 
 impl Running {
+    pub(super) fn new(plan: &Plan, facts: Facts, line: PdtLine, now: Mono) -> Running {
+        let (grid, rate) = (plan.grid, plan.grid.cadence.rate);
+        let track = |(track, audio): (usize, &PlannedAudio)| Track::new(track, audio.config.as_ref());
+        Running {
+            grid,
+            runs: Runs::new(rate, plan.exact, facts.rules),
+            pdt: Pdt::new(grid, line, now),
+            audio_only: plan.audio_only,
+            ladder: facts.kind != ChannelKind::Transmux,
+            cutter: plan.source.map(|source| Cutter::new(source, grid.cadence, grid.msn0)),
+            gop: GopProbe::default(),
+            told: SourceProfile { rate, gop: plan.gop },
+            on_air: None,
+            last_on_air: now,
+            shown: Shown::default(),
+            filler: Filler::new(rate),
+            tracks: plan.audio.iter().enumerate().map(track).collect(),
+            made: VecDeque::new(),
+            resume: None,
+            reconfigure: None,
+            video_config: plan.video.as_ref().map(|(_, config)| config.clone()),
+            pieces: Vec::new(),
+        }
+    }
+
     /// Which leg the session is fed by: the first; another one once it was silent for 0.5 s or left.
     pub(super) fn take_over(&mut self, leg: u8, now: Mono, random_access: bool) {
         let free = self.on_air.is_none_or(|air| air != leg && now.since(self.last_on_air) > ON_AIR_SILENCE);
@@ -191,8 +218,10 @@ impl Running {
             }
             self.filler.jumped(anchor.n0);
             self.shown.fill(anchor.n0);
+            let msn = self.grid.msn_of(anchor.n0);
+            out.push_back(Out::Record(Record::Break { msn }));
             out.push_back(Out::Fill { to: anchor.n0, with: Filling::Nothing });
-            out.push_back(Out::Discontinuity { msn: self.grid.msn_of(anchor.n0) });
+            out.push_back(Out::Discontinuity { msn });
         }
         out.extend(self.reconfigure.take());
         Some(placed)

@@ -2,19 +2,19 @@
 
 use std::collections::VecDeque;
 
-use super::filler::Filler;
 use super::firewall::{AudioClock, Heard, WAIT};
-use super::grid::{GopProbe, RateProbe};
-use super::pdt::{Pdt, first_line};
-use super::run::{LEGS_MAX, Rules, Runs, Shown};
-use super::running::{Running, Track, arrival_wall, fault};
-use super::source::{Cutter, SourcePlan, SourceSample, plan};
+use super::grid::RateProbe;
+use super::pdt::first_line;
+use super::run::{LEGS_MAX, Rules};
+use super::running::{Running, arrival_wall, fault};
+use super::source::{SourceSample, plan};
 use crate::media::access_unit::AccessUnit;
 use crate::media::channel::ChannelKind;
 use crate::media::fault::{At, Fault, FaultKind};
 use crate::media::grid::{Cadence, FrameRate, Grid, PdtLine, Place, Record, SourceGop, SourceProfile};
 use crate::media::limits;
 use crate::media::modes::LatencyMode;
+use crate::media::plan::{Plan, PlannedAudio, SourcePlan};
 use crate::media::track::{AudioConfig, Pid, Program, TrackConfig, VideoConfig};
 use crate::time::unwrap::nearest;
 use crate::time::{Mono, Now, Wall};
@@ -29,20 +29,6 @@ pub struct Facts {
     /// The channel's last media sequence number.
     pub last_msn: Option<u64>,
     pub rules: Rules,
-}
-
-/// The grid stands: what encoders and renditions are opened with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ready {
-    pub grid: Grid,
-    /// EXT-X-TARGETDURATION of every playlist, seconds.
-    pub target_duration: u32,
-    /// Of the source rendition; `None` for a ladder alone, and without video.
-    pub source: Option<SourcePlan>,
-    /// `None`: an audio-only session on a grid of 25.
-    pub video: Option<(Pid, VideoConfig)>,
-    /// In track order: what `track` counts. Without a configuration by now: not part of the session.
-    pub audio: Vec<(Pid, Option<AudioConfig>)>,
 }
 
 /// An audio frame of 1024 samples on the session's grid.
@@ -69,7 +55,8 @@ pub enum Filling {
 pub enum Out {
     /// To be committed before anything after it in this queue is used.
     Record(Record),
-    Ready(Box<Ready>),
+    /// The grid stands.
+    Ready(Box<Plan>),
     /// The source cannot be served as configured; the sentence says what to change. Nothing follows.
     Refused(String),
     /// To be kept for the channel's next session.
@@ -125,6 +112,8 @@ pub enum Out {
 pub(super) struct Leg {
     pub(super) video: Option<Pid>,
     audio: Vec<Pid>,
+    /// Of the audio tracks, by track.
+    languages: Vec<Option<String>>,
     pub(super) video_config: Option<VideoConfig>,
     /// By track.
     audio_config: Vec<Option<AudioConfig>>,
@@ -140,6 +129,20 @@ enum Role {
 }
 
 impl Leg {
+    /// `plan` with this leg's tracks.
+    fn plan(&self, plan: Plan) -> Plan {
+        let one = |(track, pid): (usize, &Pid)| PlannedAudio {
+            pid: *pid,
+            language: self.languages.get(track).cloned().flatten(),
+            config: self.audio_config.get(track).cloned().flatten(),
+        };
+        Plan {
+            video: self.video.filter(|_| !plan.audio_only).zip(self.video_config.clone()),
+            audio: self.audio.iter().enumerate().map(one).collect(),
+            ..plan
+        }
+    }
+
     fn role(&self, pid: Pid) -> Role {
         if self.video == Some(pid) {
             return Role::Video;
@@ -169,7 +172,7 @@ pub struct Timeline {
     facts: Facts,
     legs: [Leg; LEGS_MAX],
     probe: Probe,
-    running: Option<Box<Running>>,
+    pub(super) running: Option<Box<Running>>,
     refused: bool,
     out: VecDeque<Out>,
     skipped: u64,
@@ -229,8 +232,9 @@ impl Timeline {
     pub fn program(&mut self, leg: u8, program: &Program) {
         let Some(state) = self.legs.get_mut(usize::from(leg)) else { return };
         state.video = program.tracks.iter().find(|t| t.codec.is_video()).map(|t| t.pid);
-        state.audio =
-            program.tracks.iter().filter(|t| t.codec.is_audio()).map(|t| t.pid).take(limits::TRACKS_MAX).collect();
+        let audio = || program.tracks.iter().filter(|t| t.codec.is_audio()).take(limits::TRACKS_MAX);
+        state.audio = audio().map(|t| t.pid).collect();
+        state.languages = audio().map(|t| t.language.clone()).collect();
         state.audio_config.resize(state.audio.len(), None);
         state.clocks.resize_with(state.audio.len(), AudioClock::default);
     }
@@ -419,10 +423,10 @@ impl Timeline {
             self.probe.rate.resolve(stored.map(|profile| profile.rate), named)
         };
         let mut cadence = Cadence::for_rate(rate.hz(), self.facts.mode);
-        let source = self.facts.kind != ChannelKind::Transcode && !audio_only;
+        let passed = self.facts.kind != ChannelKind::Transcode && !audio_only;
         let gop = stored.map_or_else(|| self.first_gop(leg, rate), |profile| profile.gop);
-        let plan = source.then(|| plan(gop, cadence, self.facts.mode));
-        if let Some(plan) = plan {
+        let source: Option<SourcePlan> = passed.then(|| plan(gop, cadence, self.facts.mode));
+        if let Some(plan) = source {
             if self.facts.kind == ChannelKind::Hybrid && !plan.fits_ladder {
                 self.refused = true;
                 self.probe.units.clear();
@@ -434,41 +438,23 @@ impl Timeline {
         let grid = Grid { cadence, msn0: now.wall.unix_seconds().max(self.facts.last_msn.map_or(0, |msn| msn + 1)) };
         let seen = self.arrivals(leg, audio_only);
         let line = first_line(0, seen.into_iter(), 0).unwrap_or(PdtLine { from_n: 0, wall: now.wall, ppm: 0 });
-        let told = SourceProfile { rate: cadence.rate, gop };
-        self.out.push_back(Out::Record(Record::Grid(grid)));
-        self.out.push_back(Out::Record(Record::Pdt(line)));
-        self.out.push_back(Out::Ready(Box::new(Ready {
+        let plan = state.plan(Plan {
             grid,
-            target_duration: plan.map_or(self.facts.mode.params().target_duration, |plan| plan.target_duration),
-            source: plan,
-            video: state.video.filter(|_| !audio_only).zip(state.video_config.clone()),
-            audio: state.audio.iter().copied().zip(state.audio_config.iter().cloned()).collect(),
-        })));
-        if stored.is_none() && !audio_only {
-            self.out.push_back(Out::Profile(told));
-        }
-        let tracks =
-            state.audio_config.iter().enumerate().map(|(track, config)| Track::new(track, config.as_ref())).collect();
-        self.running = Some(Box::new(Running {
-            grid,
-            runs: Runs::new(cadence.rate, exact, self.facts.rules),
-            pdt: Pdt::new(grid, line, now.mono),
+            target_duration: source.map_or(self.facts.mode.params().target_duration, |plan| plan.target_duration),
+            source,
+            exact,
+            gop,
             audio_only,
-            ladder: self.facts.kind != ChannelKind::Transmux,
-            cutter: plan.map(|plan| Cutter::new(plan, cadence, grid.msn0)),
-            gop: GopProbe::default(),
-            told,
-            on_air: None,
-            last_on_air: now.mono,
-            shown: Shown::default(),
-            filler: Filler::new(cadence.rate),
-            tracks,
-            made: VecDeque::new(),
-            resume: None,
-            reconfigure: None,
-            video_config: state.video_config.clone(),
-            pieces: Vec::new(),
-        }));
+            video: None,
+            audio: Vec::new(),
+        });
+        self.out.push_back(Out::Record(Record::Plan(Box::new(plan.clone()))));
+        self.out.push_back(Out::Record(Record::Pdt(line)));
+        if stored.is_none() && !audio_only {
+            self.out.push_back(Out::Profile(SourceProfile { rate: cadence.rate, gop }));
+        }
+        self.running = Some(Box::new(Running::new(&plan, self.facts, line, now.mono)));
+        self.out.push_back(Out::Ready(Box::new(plan)));
         for (now, leg, unit) in std::mem::take(&mut self.probe.units) {
             self.route(now, leg, unit);
         }

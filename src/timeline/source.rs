@@ -7,31 +7,7 @@ use std::collections::VecDeque;
 use crate::media::access_unit::AccessUnit;
 use crate::media::grid::{Cadence, Ends, FrameRate, Place, SourceGop};
 use crate::media::modes::LatencyMode;
-
-/// How segments begin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cut {
-    /// At the IDR with d = k F.
-    Regular,
-    /// At the first IDR with d in [k F, (k+1) F).
-    Irregular,
-    /// The same, else at the last part boundary in there.
-    Fallback,
-}
-
-/// What a source's GOP promises.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SourcePlan {
-    pub cut: Cut,
-    /// F, frames.
-    pub segment: u32,
-    /// EXT-X-TARGETDURATION, seconds.
-    pub target_duration: u32,
-    /// EXT-X-INDEPENDENT-SEGMENTS may be said.
-    pub independent: bool,
-    /// A multiple of the GOP fits the mode's segment: what `hybrid` needs.
-    pub fits_ladder: bool,
-}
+use crate::media::plan::{Cut, SourcePlan};
 
 /// The table: which F and TARGETDURATION follow from the source's GOP. `table`: the cadence of its rate and mode.
 pub fn plan(gop: SourceGop, table: Cadence, mode: LatencyMode) -> SourcePlan {
@@ -152,6 +128,13 @@ impl Cutter {
             horizon: i64::MIN,
             broken: 0,
         }
+    }
+
+    /// Goes on with segment `from` / F, of which nothing is there yet.
+    pub(super) fn resume(&mut self, from: i64) {
+        let at = self.rate.ticks(from);
+        self.begin(from.div_euclid(self.f()), from, at);
+        (self.latest, self.horizon) = (at - 1, at);
     }
 
     fn f(&self) -> i64 {

@@ -8,8 +8,11 @@ use crate::media::channel::ChannelKind;
 use crate::media::fault::FaultKind;
 use crate::media::grid::{Cadence, Ends, FrameRate, Place, Record, SourceGop, SourceProfile};
 use crate::media::modes::LatencyMode;
+use crate::media::plan::{Cut, Plan, SourcePlan};
 use crate::media::track::{AudioConfig, Codec, Colour, Program, Track, TrackConfig, VideoConfig};
 use crate::time::{Dts, Mono, Now, Pts, Wall};
+
+mod resume;
 
 const VIDEO: u16 = 256;
 const AUDIO: u16 = 257;
@@ -148,7 +151,7 @@ fn rates() -> impl Iterator<Item = FrameRate> {
     RATES.into_iter().map(|(num, den)| FrameRate::new(num, den))
 }
 
-fn ready(out: &[Out]) -> &Ready {
+fn ready(out: &[Out]) -> &Plan {
     out.iter().find_map(|out| if let Out::Ready(ready) = out { Some(&**ready) } else { None }).expect("a grid")
 }
 
@@ -543,7 +546,7 @@ fn records_come_before_what_they_number() {
         let first_unit = position(&|out| {
             matches!(out, Out::Video { .. } | Out::Source(_) | Out::Audio(_) | Out::AudioToWorker { .. })
         });
-        assert!(position(&|out| matches!(out, Out::Record(Record::Grid(_)))) == 0);
+        assert!(position(&|out| matches!(out, Out::Record(Record::Plan(_)))) == 0);
         assert!(position(&|out| matches!(out, Out::Record(Record::Anchor(_)))) < first_unit);
         assert!(position(&|out| matches!(out, Out::Record(Record::Pdt(_)))) < first_unit);
         assert!(

@@ -12,7 +12,8 @@ use rung::package::origin::SessionOutput;
 use rung::package::player::{Fetch, Player, Report};
 use rung::package::segmenter::{Cut, Segmenter};
 use rung::package::window::{
-    Answer, Directives, Kind, Playlist, RETAINED_BYTES_MAX, Refusal, RenditionOutput, RenditionSpec, Skip, Targets,
+    Answer, Before, Directives, Kind, Playlist, RETAINED_BYTES_MAX, Refusal, RenditionOutput, RenditionSpec, Skip,
+    Targets,
 };
 use rung::time::{Mono, Now, Wall};
 use std::sync::Arc;
@@ -105,6 +106,7 @@ impl World {
             independent_segments: true,
             bandwidth_cap,
             retained_bytes_max: RETAINED_BYTES_MAX,
+            before: Before::default(),
         }
     }
 

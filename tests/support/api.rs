@@ -21,6 +21,8 @@ use tokio::runtime::Runtime;
 pub(crate) struct Recorder(pub(crate) Mutex<Vec<Effect>>);
 
 impl Plane for Recorder {
+    fn remember(&self, _: &rung::media::channel::ChannelName, _: rung::pipeline::channel::Legacy) {}
+
     fn turn_away(&self, _: rung::media::channel::PublisherId) {}
 
     fn carry_out(&self, _: &rung::media::channel::ChannelName, effect: Effect) {

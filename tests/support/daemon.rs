@@ -44,6 +44,17 @@ impl Daemon {
         Daemon::spawn(std::sync::Arc::clone(&self.folder), &[])
     }
 
+    /// The same at the same addresses.
+    pub(crate) fn again_here(&self) -> Daemon {
+        let file = self.folder.path().join("rung.toml");
+        let mut config = std::fs::read_to_string(&file).expect("readable");
+        for address in [self.srt, self.http, self.metrics] {
+            config = config.replacen("\"127.0.0.1:0\"", &format!("\"{address}\""), 1);
+        }
+        std::fs::write(&file, config).expect("writable");
+        self.again()
+    }
+
     fn spawn(folder: std::sync::Arc<tempfile::TempDir>, env: &[(&str, &str)]) -> Daemon {
         let file = folder.path().join("rung.toml");
         let mut command = Command::new(env!("CARGO_BIN_EXE_rung"));

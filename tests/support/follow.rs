@@ -57,10 +57,19 @@ struct Answer {
 
 impl Follow {
     pub(crate) fn start(http: SocketAddr, channel: &str) -> Follow {
+        Follow::begin(http, channel, false)
+    }
+
+    fn begin(http: SocketAddr, channel: &str, restarts: bool) -> Follow {
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, playlist) = (Arc::clone(&stop), format!("/live/{channel}/index.m3u8"));
-        let thread = std::thread::spawn(move || follow(http, &playlist, &stopped));
+        let thread = std::thread::spawn(move || follow(http, &playlist, restarts, &stopped));
         Follow { stop, thread }
+    }
+
+    /// A viewer that bears with an origin whose process is killed.
+    pub(crate) fn through_restarts(http: SocketAddr, channel: &str) -> Follow {
+        Follow::begin(http, channel, true)
     }
 
     /// Stops and reports.
@@ -79,8 +88,11 @@ impl Follow {
     }
 }
 
-fn follow(http: SocketAddr, playlist: &str, stop: &AtomicBool) -> Followed {
+fn follow(http: SocketAddr, playlist: &str, restarts: bool, stop: &AtomicBool) -> Followed {
     let mut player = Player::new(playlist);
+    if restarts {
+        player.origin_may_restart();
+    }
     let mut seen = Followed::default();
     let (send, receive): (SyncSender<Answer>, Receiver<Answer>) = sync_channel(256);
     let mut out = 0;

@@ -11,7 +11,7 @@ use rung::media::track::{Codec, Colour, VideoConfig};
 use rung::package::fmp4::init::InitSection;
 use rung::package::origin::{Origin, SessionOutput};
 use rung::package::segmenter::{Cut, Segmenter};
-use rung::package::window::{Kind, RETAINED_BYTES_MAX, RenditionOutput, RenditionSpec, Targets};
+use rung::package::window::{Before, Kind, RETAINED_BYTES_MAX, RenditionOutput, RenditionSpec, Targets};
 use rung::time::SystemClock;
 
 /// The first segment's number.
@@ -49,6 +49,7 @@ impl OnAir {
                 independent_segments: true,
                 bandwidth_cap: 1_000_000,
                 retained_bytes_max: RETAINED_BYTES_MAX,
+                before: Before::default(),
             });
             session.add(output.clone());
             let init = InitSection::video(&video(height), cadence.timescale(), 0);

@@ -17,7 +17,7 @@ use rung::media::track::{AudioConfig, Codec, Colour, VideoConfig};
 use rung::package::fmp4::init::InitSection;
 use rung::package::origin::{Origin, SessionOutput};
 use rung::package::segmenter::{Cut, Segmenter};
-use rung::package::window::{Kind, RETAINED_BYTES_MAX, RenditionOutput, RenditionSpec, Targets};
+use rung::package::window::{Before, Kind, RETAINED_BYTES_MAX, RenditionOutput, RenditionSpec, Targets};
 use rung::time::{SystemClock, Wall};
 
 /// The drawn picture.
@@ -50,6 +50,7 @@ impl Broadcast {
             independent_segments: true,
             bandwidth_cap: cap,
             retained_bytes_max: RETAINED_BYTES_MAX,
+            before: Before::default(),
         };
         let (mut threads, mut inputs) = (Vec::new(), Vec::new());
         for (name, width, height, bitrate) in RENDITIONS {

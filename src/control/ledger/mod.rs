@@ -15,8 +15,10 @@ use tokio::sync::{oneshot, watch};
 
 use super::lifecycle::{self, ChannelWrite, Effect, Fact, Input, Others, Outcome, Publish, Refusal, Step};
 use super::record::{ChannelConfig, ChannelId, ChannelRecord, Event, EventRecord, EventSeq, SessionRecord, StreamKey};
-use super::state::{Db, Error, Need, Newest, Read, State, Table, Ulid, Write};
+use super::state::{Db, Error, Need, Newest, PROFILES, Read, State, Table, Ulid, Write, load};
 use crate::media::channel::{ChannelName, PublisherId, SessionId};
+use crate::media::grid::SourceProfile;
+use crate::pipeline::channel::Legacy;
 use crate::sys::random;
 use crate::telemetry::report::{Level, Place, log};
 use crate::time::{Clock, Mono, SystemClock, Wall};
@@ -37,12 +39,19 @@ const INBOX: usize = 1 << 16;
 const BATCH: Duration = Duration::from_secs(1);
 /// A write that failed is tried again after this.
 const RETRY: Duration = Duration::from_millis(500);
+/// Sessions that may have ended without a grid, before one that had one.
+const SESSIONS_LOOKED_AT: usize = 16;
+/// Segments that a session may have made since its last media was written down.
+const MSN_MARGIN: u64 = 4;
 /// Old events are looked for this often, and removed so many at a time.
 const SWEEP: Duration = Duration::from_secs(60);
 
 /// Who does what was decided. Called in the order of commits by the thread that committed: it must not wait.
 pub trait Plane: Send + Sync {
     fn carry_out(&self, channel: &ChannelName, effect: Effect);
+
+    /// After a restart, before anything else about a channel: what its sessions left.
+    fn remember(&self, channel: &ChannelName, legacy: Legacy);
 
     /// A publisher that was let in gets no session after all.
     fn turn_away(&self, publisher: PublisherId);
@@ -252,6 +261,22 @@ pub fn open_session(view: &Read<'_>, channel: ChannelId) -> Result<Option<Sessio
     view.get(&SESSIONS, &session.ulid())
 }
 
+/// What a channel's sessions left to the next one: no media sequence number comes again, whatever the wall clock says.
+fn legacy(view: &Read<'_>, channel: ChannelId) -> Result<Legacy, Error> {
+    let profile = view.get(&PROFILES, &channel.0)?;
+    let newest = view.scan_prefix(&SESSIONS_BY_CHANNEL, &channel.0)?.take(SESSIONS_LOOKED_AT);
+    let sessions = newest.filter_map(|row| row.ok().map(|((_, Newest(session)), ())| SessionId::new(session)));
+    for session in sessions {
+        let Some(kept) = load(view, &session)?.0 else { continue };
+        let last_media = view.get(&SESSIONS, &session.ulid())?.and_then(|record| record.last_media_at);
+        let (grid, line) = (kept.plan.grid, kept.line());
+        let heard = last_media.map_or(0, |at| grid.frame_at_nanos(line.nanos_of(&grid, at.wall())));
+        let last = kept.anchors.last().map_or(0, |anchor| anchor.n0).max(heard);
+        return Ok(Legacy { profile, last_msn: Some(grid.msn_of(last) + MSN_MARGIN) });
+    }
+    Ok(Legacy { profile, last_msn: None })
+}
+
 /// Event number `seq` as it is told.
 pub fn event((seq, event): (EventSeq, Event)) -> EventRecord {
     event.numbered(seq)
@@ -284,12 +309,16 @@ fn write(
         txn.put(&SESSIONS, &key, session)?;
         txn.put(&SESSIONS_BY_CHANNEL, &(id.0, Newest(key)), &())?;
     }
-    match &open {
-        Some(session) => txn.put(&OPEN, &id.0, &session.id)?,
-        None => drop(txn.delete(&OPEN, &id.0)?),
+    if !step.sessions.is_empty() {
+        match &open {
+            Some(session) => txn.put(&OPEN, &id.0, &session.id)?,
+            None => drop(txn.delete(&OPEN, &id.0)?),
+        }
     }
-    match &channel {
-        Some(record) => {
+    match &step.channel {
+        ChannelWrite::Keep => {}
+        ChannelWrite::Purge => purge(txn, id)?,
+        ChannelWrite::Put(record) => {
             txn.put(&CHANNELS, &id.0, record)?;
             let name = record.config.name.as_str().to_owned();
             if record.deleted_at.is_none() {
@@ -298,7 +327,6 @@ fn write(
                 txn.delete(&NAMES, &name)?;
             }
         }
-        None => purge(txn, id)?,
     }
     let mut last_event = None;
     for event in &step.events {
@@ -319,6 +347,7 @@ fn purge(txn: &mut Write<'_, '_>, id: ChannelId) -> Result<(), Error> {
         super::state::forget(txn, &SessionId::new(session))?;
     }
     txn.delete_prefix(&SESSIONS_BY_CHANNEL, &id.0)?;
+    txn.delete(&PROFILES, &id.0)?;
     txn.delete(&CHANNELS, &id.0)?;
     Ok(())
 }
@@ -366,15 +395,17 @@ impl Shared {
                 let open = open_session(&txn.view(), id)?;
                 let now = SystemClock.now().wall;
                 let step = lifecycle::recover(&channel, open.as_ref(), now, &mut random::bits);
-                if step.sessions.is_empty() && step.events.is_empty() && step.channel == ChannelWrite::Keep {
-                    let effects = step.effects;
-                    let (channel, outcome) = (Some(channel), Outcome::default());
-                    return Ok(Some(Change { id, channel, open, outcome, effects, last_event: None }));
-                }
-                write(txn, Some((&channel, open.as_ref())), step).map(Some)
+                let legacy = legacy(&txn.view(), id)?;
+                Ok(Some((write(txn, Some((&channel, open.as_ref())), step)?, legacy)))
             });
             match recovered.wait() {
-                Ok(change) => self.committed(change.into_iter().collect()),
+                Ok(None) => {}
+                Ok(Some((change, legacy))) => {
+                    if let Some(channel) = &change.channel {
+                        self.plane.remember(&channel.config.name, legacy);
+                    }
+                    self.committed(vec![change]);
+                }
                 Err(error @ Error::Corrupt { .. }) => log(Level::Error, "channel_damaged", &Place::default(), &error),
                 Err(error) => return Err(error),
             }
@@ -399,7 +430,7 @@ struct Clerk {
     shared: Arc<Shared>,
     arrivals: Receiver<Inbound>,
     /// When media last flowed, by session, not written yet.
-    heard: BTreeMap<SessionId, (ChannelName, Wall)>,
+    heard: BTreeMap<SessionId, Wall>,
 }
 
 impl Clerk {
@@ -413,9 +444,10 @@ impl Clerk {
                         self.shared.plane.turn_away(publish.publisher);
                     }
                 }
-                Ok(Inbound::Fact(channel, session, Fact::Media(at))) => {
-                    self.heard.insert(session, (channel, at));
+                Ok(Inbound::Fact(_, session, Fact::Media(at))) => {
+                    self.heard.insert(session, at);
                 }
+                Ok(Inbound::Fact(channel, _, Fact::Learnt(profile))) => self.learn(&channel, profile),
                 Ok(Inbound::Fact(channel, session, fact)) => {
                     self.enter(&channel, &Input::Fact(session, fact));
                 }
@@ -495,6 +527,18 @@ impl Clerk {
         }
     }
 
+    /// Kept for the channel's later sessions. Lost, it is learnt again.
+    fn learn(&self, channel: &ChannelName, profile: SourceProfile) {
+        let name = channel.as_str().to_owned();
+        let ticket = self.shared.state.control.write(Need::Essential, move |txn| match txn.get(&NAMES, &name)? {
+            Some(id) => txn.put(&PROFILES, &id.0, &profile),
+            None => Ok(()),
+        });
+        if let Err(error) = ticket.wait() {
+            log(Level::Warn, "profile_not_kept", &Place::default(), error);
+        }
+    }
+
     /// When media last flowed, for all sessions in one write. Lost with the process, it is a second older at most.
     fn write_heard(&mut self) {
         if self.heard.is_empty() {
@@ -502,7 +546,7 @@ impl Clerk {
         }
         let heard = std::mem::take(&mut self.heard);
         let ticket = self.shared.state.control.write(Need::Essential, move |txn| {
-            for (session, (_, at)) in &heard {
+            for (session, at) in &heard {
                 let Some(mut record) = txn.get(&SESSIONS, &session.ulid())?.filter(SessionRecord::is_open) else {
                     continue;
                 };

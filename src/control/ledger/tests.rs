@@ -14,6 +14,8 @@ impl Plane for Recorder {
         self.0.lock().unwrap().push(effect);
     }
 
+    fn remember(&self, _channel: &ChannelName, _legacy: Legacy) {}
+
     fn turn_away(&self, publisher: PublisherId) {
         self.1.lock().unwrap().push(publisher);
     }

@@ -69,6 +69,7 @@ databases! {
     Pdt = "pdt", State, 24, "session, from_n i64";
     Profile = "profile", State, 16, "channel";
     Discont = "discont", State, 24, "session, msn u64";
+    Init = "init", State, 16, "session";
     Events = "events", State, 8, "seq u64";
     Outbox = "outbox", State, 24, "endpoint, seq u64";
     OutboxDue = "outbox_due", State, 32, "due_ms u64, endpoint, seq u64";

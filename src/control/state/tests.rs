@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::media::channel::SessionId;
-use crate::media::grid::{Anchor, AudioAnchor, Cadence, Commit, Grid, PdtLine, Record, TimelineLog};
+use crate::media::grid::{Anchor, AudioAnchor, Cadence, Commit, Grid, PdtLine, Record, SourceGop, TimelineLog};
 use crate::media::modes::LatencyMode;
+use crate::media::plan::{InitMark, Plan, PlannedAudio};
 use crate::time::Wall;
 
 const CHANNELS: Table<Ulid, String> = Table::json(Db::Channels, 1);
@@ -463,11 +464,24 @@ fn the_timeline_log_tells_later_and_keeps_every_record_of_its_session() {
     let anchor = |run| Record::Anchor(Anchor { run, term: 1, pts0: 2, dts0: 3, n0: 4 });
     let line = |from_n| Record::Pdt(PdtLine { from_n, wall: Wall(5), ppm: -6 });
     let audio = Record::Audio(AudioAnchor { track: 1, run: 0, rate: 48_000, pts0: 7, m0: 8 });
-    let records = [Record::Grid(Grid { cadence, msn0: 9 }), anchor(1), anchor(0), audio, line(10), line(-1)];
+    let plan = Plan {
+        grid: Grid { cadence, msn0: 9 },
+        target_duration: 2,
+        source: None,
+        exact: true,
+        gop: SourceGop::Regular(50),
+        audio_only: true,
+        video: None,
+        audio: vec![PlannedAudio { pid: 257, language: Some("deu".to_owned()), config: None }],
+    };
+    let inits = vec![InitMark::of("720p", 1, b"init")];
+    let whole = Record::Plan(Box::new(plan.clone()));
+    let (break_at, marks) = (|msn| Record::Break { msn }, Record::Inits(inits.clone()));
+    let records = [whole, anchor(1), anchor(0), audio, line(10), line(-1), break_at(12), break_at(11), marks];
     let (mine, other) = (SessionId::new(Ulid(5)), SessionId::new(Ulid(6)));
     let go = hold(&state);
-    for record in records {
-        assert_eq!(log.commit(&mine, record), Ok(Commit::Pending));
+    for record in &records {
+        assert_eq!(log.commit(&mine, record.clone()), Ok(Commit::Pending));
     }
     assert_eq!(log.commit(&other, anchor(3)), Ok(Commit::Pending));
     assert!(log.poll().is_none(), "nothing is on disk yet");
@@ -481,10 +495,14 @@ fn the_timeline_log_tells_later_and_keeps_every_record_of_its_session() {
 
     let state = open(dir.path());
     let load = |session: &SessionId| state.control.read(|view| load(view, session)).unwrap();
-    let sorted = vec![records[0], anchor(0), anchor(1), audio, line(-1), line(10)];
-    assert_eq!(load(&mine), (sorted, vec![]));
+    let (kept, damaged) = load(&mine);
+    let kept = kept.expect("a plan and a line");
+    assert!(damaged.is_empty() && kept.plan == plan && kept.inits == inits && kept.breaks == [11, 12]);
+    assert_eq!(kept.anchors.iter().map(|anchor| anchor.run).collect::<Vec<_>>(), [0, 1]);
+    assert_eq!(kept.lines.iter().map(|line| line.from_n).collect::<Vec<_>>(), [-1, 10]);
     let gone = mine.clone();
     state.control.write(Need::Essential, move |txn| forget(txn, &gone)).wait().map_err(|e: Error| e).unwrap();
-    assert_eq!(load(&mine).0, []);
-    assert_eq!(load(&other).0, [anchor(3)]);
+    assert_eq!(load(&mine).0, None);
+    let anchors = state.control.read(|view| view.count(Db::Anchors)).unwrap();
+    assert_eq!((anchors, load(&other).0), (1, None), "an anchor without a plan is no session to go on with");
 }

@@ -9,13 +9,16 @@ use super::store::Need;
 use super::table::{Db, Table};
 use super::txn::{Read, Write};
 use crate::media::channel::SessionId;
-use crate::media::grid::{Anchor, AudioAnchor, Commit, Grid, PdtLine, Record, SourceProfile, TimelineLog};
+use crate::media::grid::{Anchor, AudioAnchor, Commit, PdtLine, Record, SourceProfile, TimelineLog};
+use crate::media::plan::{InitMark, Kept, Plan};
 use ulid::Ulid;
 
-const GRIDS: Table<Ulid, Grid> = Table::json(Db::Grid, 1);
+const PLANS: Table<Ulid, Plan> = Table::json(Db::Grid, 2);
 const ANCHORS: Table<(Ulid, u32), Anchor> = Table::json(Db::Anchors, 1);
 const AUDIO: Table<(Ulid, u16, u32), AudioAnchor> = Table::json(Db::Audio, 1);
 const LINES: Table<(Ulid, i64), PdtLine> = Table::json(Db::Pdt, 1);
+const BREAKS: Table<(Ulid, u64), ()> = Table::json(Db::Discont, 1);
+const INITS: Table<Ulid, Vec<InitMark>> = Table::json(Db::Init, 1);
 /// What channels learnt about their sources.
 pub const PROFILES: Table<Ulid, SourceProfile> = Table::json(Db::Profile, 1);
 
@@ -47,13 +50,14 @@ impl TimelineLog for LmdbLog {
             return Err(format!("{PENDING_MAX} records of this session wait for the disk"));
         }
         let (session, told, wake) = (session.ulid(), self.told.clone(), self.wake.clone());
+        let written = record.clone();
         let done = move |outcome: Result<(), Error>| {
             // The channel holds as many outcomes as may be pending; without its receiver the session is gone.
             drop(told.try_send((record, outcome.map_err(|e| e.to_string()))));
             wake();
         };
         self.pending += 1;
-        self.state.control.write_then(Need::Essential, move |txn| put(txn, session, &record), done);
+        self.state.control.write_then(Need::Essential, move |txn| put(txn, session, &written), done);
         Ok(Commit::Pending)
     }
 
@@ -66,30 +70,32 @@ impl TimelineLog for LmdbLog {
 
 fn put(txn: &mut Write<'_, '_>, session: Ulid, record: &Record) -> Result<(), Error> {
     match record {
-        Record::Grid(grid) => txn.put(&GRIDS, &session, grid),
+        Record::Plan(plan) => txn.put(&PLANS, &session, plan),
         Record::Anchor(anchor) => txn.put(&ANCHORS, &(session, anchor.run), anchor),
         Record::Audio(anchor) => txn.put(&AUDIO, &(session, anchor.track, anchor.run), anchor),
         Record::Pdt(line) => txn.put(&LINES, &(session, line.from_n), line),
+        Record::Break { msn } => txn.put(&BREAKS, &(session, *msn), &()),
+        Record::Inits(marks) => txn.put(&INITS, &session, marks),
     }
 }
 
-/// Everything that was committed for a session: its grid, anchors by run, audio anchors by track and run, lines by frame.
-/// A damaged row is left out and returned beside them.
+/// What is kept of a session; `None` before its grid stood. A damaged row is left out and returned beside it.
 ///
 /// # Errors
 /// The store failed.
-pub fn load(view: &Read<'_>, session: &SessionId) -> Result<(Vec<Record>, Vec<Error>), Error> {
+pub fn load(view: &Read<'_>, session: &SessionId) -> Result<(Option<Kept>, Vec<Error>), Error> {
     let (mut good, mut bad) = (Vec::new(), Vec::new());
     let key = session.ulid();
     let mut take = |row: Result<Record, Error>| match row {
         Ok(record) => good.push(record),
         Err(error) => bad.push(error),
     };
-    view.scan_prefix(&GRIDS, &key)?.for_each(|row| take(row.map(|(_, grid)| Record::Grid(grid))));
+    view.scan_prefix(&PLANS, &key)?.for_each(|row| take(row.map(|(_, plan)| Record::Plan(Box::new(plan)))));
     view.scan_prefix(&ANCHORS, &key)?.for_each(|row| take(row.map(|(_, anchor)| Record::Anchor(anchor))));
-    view.scan_prefix(&AUDIO, &key)?.for_each(|row| take(row.map(|(_, anchor)| Record::Audio(anchor))));
     view.scan_prefix(&LINES, &key)?.for_each(|row| take(row.map(|(_, line)| Record::Pdt(line))));
-    Ok((good, bad))
+    view.scan_prefix(&BREAKS, &key)?.for_each(|row| take(row.map(|((_, msn), ())| Record::Break { msn })));
+    view.scan_prefix(&INITS, &key)?.for_each(|row| take(row.map(|(_, marks)| Record::Inits(marks))));
+    Ok((Kept::of(good), bad))
 }
 
 /// Removes all of it, once the session's recordings are gone too.
@@ -98,9 +104,11 @@ pub fn load(view: &Read<'_>, session: &SessionId) -> Result<(Vec<Record>, Vec<Er
 /// The store failed.
 pub fn forget(txn: &mut Write<'_, '_>, session: &SessionId) -> Result<(), Error> {
     let key = session.ulid();
-    txn.delete_prefix(&GRIDS, &key)?;
+    txn.delete_prefix(&PLANS, &key)?;
     txn.delete_prefix(&ANCHORS, &key)?;
     txn.delete_prefix(&AUDIO, &key)?;
     txn.delete_prefix(&LINES, &key)?;
+    txn.delete_prefix(&BREAKS, &key)?;
+    txn.delete_prefix(&INITS, &key)?;
     Ok(())
 }

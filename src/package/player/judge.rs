@@ -42,6 +42,8 @@ pub(super) struct Track {
     pub(super) inits: BTreeMap<String, TrackInit>,
     pub(super) parts: BTreeMap<(u64, usize), PartMedia>,
     pub(super) last_tfdt: Option<(u64, i64)>,
+    /// The last segment that a lost process had listed: it, and those before it, may become GAP.
+    lost: Option<u64>,
 }
 
 /// Segments remembered behind the playlist's first.
@@ -51,6 +53,8 @@ const ROUNDING_US: u64 = 1_500;
 /// A date-time may lie so far ahead of our clock: rounding, nothing else.
 const FUTURE_MS: i64 = 5;
 const DATE_STEP_MS: i64 = 20;
+/// An origin that is away is asked again after this.
+const AWAY: Duration = Duration::from_millis(100);
 
 impl Track {
     pub(super) fn new(uri: String, now: Mono) -> Track {
@@ -76,6 +80,28 @@ impl Track {
             inits: BTreeMap::new(),
             parts: BTreeMap::new(),
             last_tfdt: None,
+            lost: None,
+        }
+    }
+
+    pub(super) fn was_lost(&self) -> bool {
+        self.lost.is_some()
+    }
+
+    /// The origin is away: `what` was asked in vain.
+    pub(super) fn unanswered(&mut self, now: Mono, what: &What) {
+        self.lost = self.segments.last_key_value().map(|(msn, _)| *msn).max(self.lost).or(Some(0));
+        match what {
+            What::Playlist(_) => {
+                self.reload = Some(now + AWAY);
+                // A whole playlist comes next, and no edge, claim or hint of before counts any more.
+                self.reloads = 3;
+                self.edges.clear();
+                self.claims.clear();
+                (self.hint, self.hint_sent, self.served) = (None, None, None);
+            }
+            What::Hint(_) => self.hint_out = None,
+            _ => self.busy = false,
         }
     }
 
@@ -256,7 +282,14 @@ impl Track {
             // A delta names no map until it changes.
             line.map = line.map.or_else(|| map.clone());
             map.clone_from(&line.map);
-            if let Some(old) = self.segments.get(&line.msn) {
+            let gone = |old: &SegmentLine| {
+                self.lost.is_some_and(|lost| line.msn <= lost)
+                    && (line.gap || line.parts.iter().any(|part| part.gap))
+                    && (old.discontinuity, old.date_time) == (line.discontinuity, line.date_time)
+            };
+            if self.segments.get(&line.msn).is_some_and(gone) {
+                self.parts.retain(|(msn, _), _| *msn != line.msn);
+            } else if let Some(old) = self.segments.get(&line.msn) {
                 self.judge_same(log, &line, old);
                 if old.parts.len() > line.parts.len() {
                     line.parts.clone_from(&old.parts);
@@ -343,7 +376,7 @@ impl Track {
         let into = parse::total(parts.iter().map(|p| p.duration));
         let newest = at + i64::try_from(into / 1_000).unwrap_or(0);
         let wall = now.wall.0.div_euclid(1_000_000);
-        if newest > wall + FUTURE_MS {
+        if newest > wall + FUTURE_MS && !line.gap {
             log.broken(format!("{name}: PROGRAM-DATE-TIME lies {} ms in the future", newest - wall));
         }
         let Some(previous) = line.msn.checked_sub(1).and_then(|m| self.segments.get(&m)) else { return };

@@ -1,0 +1,52 @@
+//! A session whose process is gone goes on with the same numbers: from the first segment that begins a second from now.
+
+use super::pdt::Pdt;
+use super::running::{Fate, Running};
+use super::session::{Facts, Timeline};
+use crate::media::grid::{Ends, Place};
+use crate::media::plan::Kept;
+use crate::time::{Mono, Now, Wall};
+
+impl Timeline {
+    /// The timeline and its first frame. `last_media`: when media last flowed; no number that was used by then comes
+    /// again, whatever the wall clock says.
+    pub fn resume(facts: Facts, kept: &Kept, last_media: Option<Wall>, now: Now) -> (Timeline, i64) {
+        let (grid, line) = (kept.plan.grid, kept.line());
+        let frame = |wall: Wall| grid.frame_at_nanos(line.nanos_of(&grid, wall));
+        let anchored = kept.anchors.last().map_or(0, |anchor| anchor.n0);
+        let used = last_media.map_or(anchored, |wall| frame(wall).max(anchored));
+        let soon = frame(Wall(now.wall.0.saturating_add(AHEAD))).max(used);
+        let from = grid.segment_start(soon) + i64::from(grid.cadence.segment);
+        let mut running = Running::new(&kept.plan, facts, line, now.mono);
+        // Arrival minus session time, as far as the line tells: what it dates now arrives now.
+        let behind = line.nanos_of(&grid, now.wall);
+        let pace = now.mono.0.cast_signed().saturating_sub(behind);
+        running.runs.resume(&kept.anchors, from, pace, now.mono);
+        running.go_on(kept, from, now.mono);
+        let mut timeline = Timeline::new(facts);
+        timeline.running = Some(Box::new(running));
+        (timeline, from)
+    }
+}
+
+impl Running {
+    fn go_on(&mut self, kept: &Kept, from: i64, now: Mono) {
+        self.pdt = Pdt::resume(self.grid, kept.line(), now);
+        self.shown.fill(from);
+        self.filler.resume(from);
+        self.resume = Some(i64::MAX);
+        if let Some(cutter) = &mut self.cutter {
+            cutter.resume(from);
+        }
+        let last = Place { msn: self.grid.msn_of(from).saturating_sub(1), part: 0, ends: Ends::Segment };
+        for track in &mut self.tracks {
+            if track.fate == Fate::Pass {
+                track.grid.next = self.grid.audio_at_frame(from, track.grid.rate());
+                track.last = Some(last);
+            }
+        }
+    }
+}
+
+/// Encoders need this long to stand.
+const AHEAD: i64 = 1_000_000_000;
