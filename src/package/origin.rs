@@ -116,6 +116,11 @@ impl SessionOutput {
         self.renditions().iter().for_each(|r| r.end());
     }
 
+    /// The process stops: whoever waits is told to ask again.
+    pub fn suspend(&self) {
+        self.renditions().iter().for_each(|r| r.suspend());
+    }
+
     /// Every rendition has said that nothing more comes.
     pub fn ended(&self) -> bool {
         let renditions = self.renditions();

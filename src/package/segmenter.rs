@@ -193,16 +193,16 @@ impl Segmenter {
         }
     }
 
-    /// After a restart: segments `first` up to `until` are gone and listed as GAP, those of `breaks` behind a
-    /// DISCONTINUITY. Media goes on with segment `until`.
-    pub fn resume(&mut self, now: Mono, first: u64, until: u64, breaks: &[u64]) {
+    /// After a restart: parts from segment `first` up to part `until` are gone and listed as GAP, the segments of `breaks`
+    /// behind a DISCONTINUITY. Media goes on with part `until`.
+    pub fn resume(&mut self, now: Mono, first: u64, until: (u64, u32), breaks: &[u64]) {
         self.past = true;
         self.next = Some(Next { msn: first, part: 0, at: self.starts(first, 0) });
-        for msn in breaks.iter().filter(|msn| (first..=until).contains(*msn)) {
+        for msn in breaks.iter().filter(|msn| (first..=until.0).contains(*msn)) {
             self.gap(now, (*msn, 0));
             self.discontinuity = true;
         }
-        self.gap(now, (until, 0));
+        self.gap(now, until);
         self.published.clear();
         self.past = false;
     }

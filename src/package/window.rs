@@ -197,6 +197,8 @@ pub struct Before {
 /// Default of `RenditionSpec::retained_bytes_max`: 62 s (two windows) of 25 Mb/s.
 pub const RETAINED_BYTES_MAX: usize = 192 << 20;
 
+const SUSPENDED: &str = "the server restarts: ask again";
+
 /// `a-<lang>-<n>`, `n` from 1.
 pub fn audio_name(language: Option<&str>, n: usize) -> String {
     let code = language.filter(|l| !l.is_empty() && l.bytes().all(|b| b.is_ascii_lowercase())).unwrap_or("und");
@@ -240,6 +242,8 @@ struct State {
     retained: Retained,
     version: u64,
     ended: bool,
+    /// The process stops: nobody waits here any more.
+    suspended: bool,
     last_part_at: Option<Mono>,
     /// This version's text, whole and delta, once someone asked.
     texts: [Option<Arc<Text>>; 2],
@@ -284,7 +288,8 @@ impl RenditionOutput {
     pub fn new(spec: RenditionSpec) -> Arc<RenditionOutput> {
         let retained = Retained::new(&spec);
         let edge = Arc::new(Edge { name: spec.name.clone(), last: Mutex::new(None) });
-        let state = State { retained, version: 0, ended: false, last_part_at: None, texts: [None, None] };
+        let state =
+            State { retained, version: 0, ended: false, suspended: false, last_part_at: None, texts: [None, None] };
         Arc::new(RenditionOutput {
             spec,
             state: Mutex::new(state),
@@ -324,6 +329,9 @@ impl RenditionOutput {
         }
         if state.ended {
             return Answer::Refuse(Refusal::NotFound("the session ended before it had media".to_owned()));
+        }
+        if state.suspended {
+            return Answer::Refuse(Refusal::NotYet(SUSPENDED.to_owned()));
         }
         let until = since + targets.playlist_patience();
         if now >= until {
@@ -376,7 +384,7 @@ impl RenditionOutput {
         // The open segment may end with its last part: then the next one's first part is what comes.
         let hinted = (msn, index) == (hint_msn, hint_index) || (msn, index) == (hint_msn + 1, 0);
         let until = since + self.spec.targets.hint_patience();
-        if hinted && now < until {
+        if hinted && now < until && !state.suspended {
             return Answer::Until(until);
         }
         if index > held + self.spec.targets.advance_parts() {
@@ -500,6 +508,13 @@ impl RenditionOutput {
     /// Forgets everything held: the next segment is `msn`, too far ahead for what is between to be listed.
     pub(super) fn jump(&self, msn: u64) {
         self.lock().retained.jump(msn);
+    }
+
+    /// The process stops and another one goes on with the session: whoever waits is told to ask again.
+    pub(super) fn suspend(&self) {
+        let mut state = self.lock();
+        state.suspended = true;
+        self.changed(state, true);
     }
 
     /// ENDLIST; whoever waits is answered.

@@ -197,6 +197,13 @@ impl LadderTrack {
         }
     }
 
+    /// Goes on with the segment that begins at frame `n`, behind a DISCONTINUITY.
+    pub fn break_at(&mut self, now: Mono, n: i64) {
+        self.gap_to(now, n);
+        self.segmenter.break_here();
+        self.flow = Flow::Awaiting { idr: n };
+    }
+
     /// The encoder's queue was full; it goes on with an IDR at `resumes`. The part under way is lost.
     pub fn late(&mut self, resumes: i64) {
         if matches!(self.flow, Flow::Running | Flow::Awaiting { .. }) && self.shed_from.is_none() {
@@ -348,9 +355,17 @@ impl AudioTrack {
         }
     }
 
-    /// Goes on with frame `m` in segment `msn`.
-    pub fn resume(&mut self, msn: u64, m: i64) {
-        (self.next, self.came) = (m, (msn, 0));
+    /// Goes on with frame `m` in `part`.
+    pub fn resume(&mut self, part: (u64, u32), m: i64) {
+        (self.next, self.came) = (m, part);
+    }
+
+    /// Goes on with the segment that begins at frame `n`, behind a DISCONTINUITY.
+    pub fn break_at(&mut self, now: Mono, n: i64) {
+        let part = (self.grid.msn_of(n), 0);
+        self.segmenter.gap(now, part);
+        self.segmenter.break_here();
+        self.resume(part, self.grid.audio_at_frame(n, self.rate));
     }
 
     pub fn segmenter(&mut self) -> &mut Segmenter {

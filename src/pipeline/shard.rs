@@ -219,6 +219,9 @@ impl Run {
         while let Some(event) = self.port.poll() {
             self.route(now, event);
         }
+        for output in self.setup.origin.channels().iter().filter_map(|channel| channel.session()) {
+            output.suspend();
+        }
         let end = now.mono + FAREWELL;
         while !self.owners.is_empty() && SystemClock::mono() < end {
             self.wait();

@@ -22,6 +22,8 @@ use crate::time::{Mono, Now};
 use crate::timeline::{Out, SourceSample};
 
 mod making;
+#[cfg(test)]
+mod tests;
 
 use making::ladder_init;
 
@@ -230,10 +232,17 @@ impl Stage {
 
     /// All renditions are made.
     fn stands(&mut self) {
-        if let Some(Resumed { from, changed: true, .. }) = &self.resumed {
-            let msn = self.grid.msn_of(*from);
-            self.records.push_back(Record::Break { msn });
-            self.segmenters(Segmenter::break_here);
+        if let Some(Resumed { from, now, changed: true, .. }) = &self.resumed {
+            let (f, now) = (i64::from(self.grid.cadence.segment), *now);
+            let n = (from + f - 1).div_euclid(f) * f;
+            self.records.push_back(Record::Break { msn: self.grid.msn_of(n) });
+            self.source.iter_mut().for_each(|source| source.segmenter.break_here());
+            self.ladder.iter_mut().for_each(|track| track.break_at(now, n));
+            for audio in &mut self.audio {
+                if let Audio::Passed { out, .. } | Audio::Encoded { out: Some(out), .. } = audio {
+                    out.break_at(now, n);
+                }
+            }
         }
         self.mark_inits();
     }

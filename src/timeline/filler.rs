@@ -23,6 +23,8 @@ pub(super) struct Filler {
     away: Option<Away>,
     /// Every N below this was filled, or lies before the first fill.
     filled: i64,
+    /// Nothing is waited for: the source is known to be away.
+    gone: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -40,14 +42,18 @@ pub(super) struct Step {
 
 impl Filler {
     pub(super) fn new(rate: FrameRate) -> Filler {
-        Filler { rate, heard: Mono(0), next: None, away: None, filled: i64::MIN }
+        Filler { rate, heard: Mono(0), next: None, away: None, filled: i64::MIN, gone: false }
     }
 
     /// The source is away since before frame `from`; nobody remembers its last picture.
     pub(super) fn resume(&mut self, from: i64) {
         self.next = Some(self.rate.ticks(from));
         self.away = Some(Away { slate_from: from });
-        self.filled = from;
+        (self.filled, self.gone) = (from, true);
+    }
+
+    fn patience(&self) -> Duration {
+        if self.gone { Duration::ZERO } else { PATIENCE }
     }
 
     /// A track on air delivered something.
@@ -59,6 +65,7 @@ impl Filler {
     /// What lies before it is filled as it was so far.
     pub(super) fn back(&mut self, time: i64, low: i64) -> Option<Step> {
         self.next = Some(time + self.rate.ticks(1));
+        self.gone = false;
         let away = self.away.take()?;
         let with = self.with(away);
         let step = (low > self.filled).then_some(Step { to: low, with });
@@ -85,7 +92,7 @@ impl Filler {
 
     /// When `poll` is due. `pace`: arrival minus session time, nanoseconds.
     pub(super) fn deadline(&self, pace: i64) -> Option<Mono> {
-        let due = |time: i64| Mono(pace.saturating_add(nanos(time)).max(0).cast_unsigned()) + PATIENCE;
+        let due = |time: i64| Mono(pace.saturating_add(nanos(time)).max(0).cast_unsigned()) + self.patience();
         match self.away {
             // Two ticks later than it is: as much as rounding may take away on the way to nanoseconds and back.
             Some(_) => Some(due(self.rate.ticks(self.filled) + 2)),
@@ -98,7 +105,7 @@ impl Filler {
         if self.deadline(pace).is_none_or(|at| now < at) {
             return None;
         }
-        let past = expected(pace, now.back(PATIENCE));
+        let past = expected(pace, now.back(self.patience()));
         let overdue = past.saturating_mul(i64::from(self.rate.num)).div_euclid(90_000 * i64::from(self.rate.den));
         let away = match (self.away, self.next) {
             (Some(away), _) => away,

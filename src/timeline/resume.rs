@@ -1,4 +1,5 @@
-//! A session whose process is gone goes on with the same numbers: from the first segment that begins a second from now.
+//! A session whose process is gone goes on with the same numbers: from the first part, or segment, that begins when its
+//! encoders stand.
 
 use super::pdt::Pdt;
 use super::running::{Fate, Running};
@@ -16,7 +17,9 @@ impl Timeline {
         let anchored = kept.anchors.last().map_or(0, |anchor| anchor.n0);
         let used = last_media.map_or(anchored, |wall| frame(wall).max(anchored));
         let soon = frame(Wall(now.wall.0.saturating_add(AHEAD))).max(used);
-        let from = grid.segment_start(soon) + i64::from(grid.cadence.segment);
+        // A source is cut at segments only, and without parts nothing less can be listed.
+        let parts = facts.mode.params().parts && kept.plan.source.is_none();
+        let from = if parts { grid.part_end(soon) } else { grid.segment_start(soon) + i64::from(grid.cadence.segment) };
         let mut running = Running::new(&kept.plan, facts, line, now.mono);
         // Arrival minus session time, as far as the line tells: what it dates now arrives now.
         let behind = line.nanos_of(&grid, now.wall);
@@ -38,7 +41,11 @@ impl Running {
         if let Some(cutter) = &mut self.cutter {
             cutter.resume(from);
         }
-        let last = Place { msn: self.grid.msn_of(from).saturating_sub(1), part: 0, ends: Ends::Segment };
+        let first = self.grid.place_frame(from);
+        let last = match first.part.checked_sub(1) {
+            Some(part) => Place { part, ends: Ends::Part, ..first },
+            None => Place { msn: first.msn.saturating_sub(1), part: 0, ends: Ends::Segment },
+        };
         for track in &mut self.tracks {
             if track.fate == Fate::Pass {
                 track.grid.next = self.grid.audio_at_frame(from, track.grid.rate());
@@ -48,5 +55,5 @@ impl Running {
     }
 }
 
-/// Encoders need this long to stand.
-const AHEAD: i64 = 1_000_000_000;
+/// Encoders need this long to stand, on a box that starts all of its channels at once.
+const AHEAD: i64 = 800_000_000;

@@ -23,7 +23,7 @@ impl Stage {
         let init = InitSection::video(config, SOURCE_TIMESCALE, 0);
         let segmenter = self.segmenter("source", kind, SOURCE_BANDWIDTH, init, Cut::Source);
         self.output.add(Arc::clone(segmenter.output()));
-        let edge = self.resumed.as_ref().map_or((0, 0), |resumed| (self.grid.msn_of(resumed.from), 0));
+        let edge = self.resume_part();
         let (waiting, config) = (VecDeque::new(), config.clone());
         let (next_config, breaks) = (None, Breaks::default());
         self.source = Some(Source { pid, segmenter, waiting, edge, config, next_config, breaks });
@@ -82,10 +82,16 @@ impl Stage {
         let segmenter = self.segmenter(name, kind, AUDIO_BITRATE, init, cut);
         let silence = silence::frame(config.channels).map(Bytes::from_static);
         let mut track = AudioTrack::new(segmenter, self.grid, config.sample_rate, silence);
-        if let Some(resumed) = &self.resumed {
-            track.resume(self.grid.msn_of(resumed.from), self.first_sound(config.sample_rate));
+        if self.resumed.is_some() {
+            track.resume(self.resume_part(), self.first_sound(config.sample_rate));
         }
         track
+    }
+
+    /// The first part that this process makes.
+    fn resume_part(&self) -> (u64, u32) {
+        let place = self.resumed.as_ref().map(|resumed| self.grid.place_frame(resumed.from));
+        place.map_or((0, 0), |place| (place.msn, place.part))
     }
 
     /// The first audio frame that this process makes.
@@ -104,8 +110,8 @@ impl Stage {
     /// A rendition's output and its segmenter, with what is listed of the past.
     fn segmenter(&mut self, name: &str, kind: Kind, bandwidth_cap: u64, init: InitSection, cut: Cut) -> Segmenter {
         let mut before = Before::default();
-        let until = self.resumed.as_ref().map_or(0, |resumed| self.grid.msn_of(resumed.from));
-        let listed = until.saturating_sub(self.targets.window_segments as u64).max(self.grid.msn0);
+        let until = self.resume_part();
+        let listed = until.0.saturating_sub(self.targets.window_segments as u64).max(self.grid.msn0);
         if let Some(Resumed { kept, changed, .. }) = &mut self.resumed {
             before.discontinuities = kept.breaks.iter().filter(|msn| **msn < listed).count() as u64;
             if let Some(mark) = kept.inits.iter().find(|mark| mark.rendition == name) {
