@@ -89,3 +89,16 @@ fn a_source_rendition_goes_on_in_another_process() {
 fn a_source_and_its_ladder_go_on_in_another_process() {
     daemon::with_room(|| survive("hybrid"));
 }
+
+#[test]
+fn a_publisher_that_is_interrupted_says_that_it_is_the_end() {
+    let drawn = Drawn { width: 320, height: 180, rate: "25", pictures: 500 };
+    let file = clip("restart-20.ts", drawn, &["sine=frequency=440:sample_rate=48000:duration=20"], CLIP);
+    let daemon = Daemon::start("[[bootstrap.channel]]\nname = \"t\"\nkind = \"transmux\"\n");
+    let mut publisher = push(&file, &daemon.publish_url("t"));
+    wait_live(&daemon, "t", 30);
+    signal(publisher.0.id(), "TERM");
+    let status = wait(Duration::from_secs(5), "its exit", || publisher.0.try_wait().expect("own child"));
+    assert!(status.success(), "{status}");
+    wait(Duration::from_secs(3), "the session's end", || daemon.log().contains("(eos)").then_some(()));
+}

@@ -4,7 +4,11 @@ use clap::Args;
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Failure, print, status_line};
 use crate::ingest::srt::{Knobs, Pause, Progress, PublishEvent, PushError, PushOptions, SrtUrl, StreamProgress, push};
@@ -71,6 +75,7 @@ impl Push {
             seed: self.seed,
         };
         let (quiet, limit) = (self.quiet, self.seconds.map(Duration::from_secs));
+        let interrupted = interruption()?;
         let mut told = 0;
         let done = push(&options, &mut |progress| {
             match progress {
@@ -87,7 +92,7 @@ impl Push {
                         told = second;
                         status_line(&tick(second, streams));
                     }
-                    if limit.is_some_and(|limit| elapsed >= limit) {
+                    if limit.is_some_and(|limit| elapsed >= limit) || interrupted.load(Ordering::Relaxed) {
                         return ControlFlow::Break(());
                     }
                 }
@@ -107,6 +112,28 @@ impl Push {
             Err(error) => Err(Failure::failed(error.to_string())),
         }
     }
+}
+
+/// Becomes true with SIGINT or SIGTERM: receivers are told that the stream is over. A second one does not wait for that.
+fn interruption() -> Result<Arc<AtomicBool>, Failure> {
+    let trouble = |e: std::io::Error| Failure::failed(format!("signals: {e}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(trouble)?;
+    let listen = |kind| runtime.block_on(async { signal(kind) }).map_err(trouble);
+    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    let told = Arc::new(AtomicBool::new(false));
+    let tell = Arc::clone(&told);
+    let wait = move || {
+        runtime.block_on(async {
+            for _ in 0..2 {
+                tokio::select! { _ = interrupt.recv() => (), _ = terminate.recv() => () }
+                if tell.swap(true, Ordering::Relaxed) {
+                    std::process::exit(130);
+                }
+            }
+        });
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(wait).map_err(trouble)?;
+    Ok(told)
 }
 
 fn tick(second: u64, streams: &[StreamProgress]) -> String {

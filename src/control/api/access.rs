@@ -152,7 +152,7 @@ fn identify(state: &State, headers: &HeaderMap, peer: IpAddr, scope: Scope) -> R
 }
 
 fn by_hash(view: &Read<'_>, secret: &Secret) -> Result<Option<TokenRecord>, Error> {
-    let Some(id) = view.get(&TOKEN_HASHES, &secret.hash().bytes())? else { return Ok(None) };
+    let Some(id) = view.get(&TOKEN_HASHES, secret.hash().bytes())? else { return Ok(None) };
     view.get(&TOKENS, &id.0)
 }
 
@@ -193,12 +193,12 @@ fn network(peer: IpAddr) -> IpAddr {
 
 /// Writes a token and what it is found by.
 pub(super) fn put(txn: &mut Write<'_, '_>, token: &TokenRecord) -> Result<(), Error> {
-    txn.put(&TOKEN_HASHES, &token.hash.bytes(), &token.id)?;
+    txn.put(&TOKEN_HASHES, token.hash.bytes(), &token.id)?;
     txn.put(&TOKENS, &token.id.0, token)
 }
 
 pub(super) fn delete(txn: &mut Write<'_, '_>, token: &TokenRecord) -> Result<(), Error> {
-    txn.delete(&TOKEN_HASHES, &token.hash.bytes())?;
+    txn.delete(&TOKEN_HASHES, token.hash.bytes())?;
     txn.delete(&TOKENS, &token.id.0)?;
     Ok(())
 }

@@ -11,4 +11,4 @@ mod token;
 pub use key::publish_key;
 pub use limit::{Limit, Limits};
 pub use scope::Scope;
-pub use token::{Denied, Secret, TokenHash, TokenRecord};
+pub use token::{Denied, Secret, TokenRecord};

@@ -2,22 +2,17 @@
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
 use super::Scope;
 use crate::control::record::{ChannelId, TokenId, Utc};
+use crate::media::key::{KeyDigest, hex};
 
 /// A token's text, once: `rk_` and 256 random bits in 64 hexadecimal digits. Debug prints nothing of it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
-
-/// SHA-256 of a token's text: 256 random bits need no slow hash.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub struct TokenHash([u8; 32]);
 
 /// A token as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,7 +21,8 @@ pub struct TokenRecord {
     pub name: String,
     /// First characters of the text, to tell tokens apart.
     pub prefix: String,
-    pub hash: TokenHash,
+    /// Of the text: 256 random bits need no slow hash.
+    pub hash: KeyDigest,
     pub scopes: BTreeSet<Scope>,
     /// Only these channels; `None`: all, and what is about no channel.
     #[serde(default)]
@@ -70,8 +66,8 @@ impl Secret {
         fits.then(|| Secret(text.to_owned()))
     }
 
-    pub fn hash(&self) -> TokenHash {
-        TokenHash(Sha256::digest(self.0.as_bytes()).into())
+    pub fn hash(&self) -> KeyDigest {
+        KeyDigest::of(&self.0)
     }
 
     /// Enough to tell tokens apart, not to use one.
@@ -88,42 +84,6 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(***)")
-    }
-}
-
-impl TokenHash {
-    /// The key that it is found under.
-    pub fn bytes(&self) -> [u8; 32] {
-        self.0
-    }
-}
-
-impl From<TokenHash> for String {
-    fn from(hash: TokenHash) -> String {
-        hex(&hash.0)
-    }
-}
-
-impl TryFrom<String> for TokenHash {
-    type Error = String;
-    fn try_from(text: String) -> Result<TokenHash, String> {
-        let bad = || format!("{} characters are no SHA-256 in hexadecimal", text.len());
-        let mut hash = [0; 32];
-        if text.len() != DIGITS || !text.is_ascii() {
-            return Err(bad());
-        }
-        for (byte, pair) in hash.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-            let pair = std::str::from_utf8(pair).map_err(|_| bad())?;
-            *byte = u8::from_str_radix(pair, 16).map_err(|_| bad())?;
-        }
-        Ok(TokenHash(hash))
-    }
-}
-
-/// A digest is no secret, but whoever reads a log has no use for it.
-impl fmt::Debug for TokenHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TokenHash(***)")
     }
 }
 
@@ -155,10 +115,6 @@ impl TokenRecord {
             (Some(_), None) => false,
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -207,7 +163,7 @@ mod tests {
     fn a_record_keeps_its_hash_through_json() {
         let json = serde_json::to_string(&record()).unwrap();
         assert_eq!(serde_json::from_str::<TokenRecord>(&json).unwrap(), record());
-        assert!(serde_json::from_str::<TokenHash>("\"12\"").is_err());
+        assert!(serde_json::from_str::<KeyDigest>("\"12\"").is_err());
     }
 
     #[test]
