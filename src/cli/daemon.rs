@@ -230,7 +230,7 @@ struct Doors(Arc<Bridge>);
 
 impl Directory for Doors {
     fn admit(&self, channel: &str, key: &str, leg: Leg) -> Result<Admission, Refusal> {
-        let channel = self.0.admit(channel, key, leg).map_err(|refusal| match refusal.code {
+        let (channel, takeover) = self.0.admit(channel, key, leg).map_err(|refusal| match refusal.code {
             Code::Stopped | Code::NotStarted => Refusal::Stopped,
             Code::NoSuchLeg => Refusal::Unsupported("the channel has one leg: publish on leg a"),
             _ => Refusal::Denied,
@@ -238,7 +238,7 @@ impl Directory for Doors {
         if let Some(trouble) = self.0.trouble() {
             return Err(Refusal::NoCapacity(trouble));
         }
-        Ok(Admission { takeover: self.0.takeover(&channel), channel })
+        Ok(Admission { channel, takeover })
     }
 }
 

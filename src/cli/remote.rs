@@ -243,6 +243,12 @@ pub(crate) fn print_json(value: &Value) {
     print(&format!("{value:#}"));
 }
 
+/// A JSON array as a table, a row for each element.
+pub(crate) fn print_list(headings: &[&str], list: &Value, row: impl Fn(&Value) -> Vec<String>) {
+    let rows: Vec<Vec<String>> = list.as_array().map_or(&[][..], Vec::as_slice).iter().map(row).collect();
+    print_table(headings, &rows);
+}
+
 /// Prints rows under their headings, each column as wide as its widest cell.
 pub(crate) fn print_table(headings: &[&str], rows: &[Vec<String>]) {
     let width = |column: usize| {

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::channel::Wait;
-use super::remote::{Remote, all, cell, instant, print_json, print_table, segment};
+use super::remote::{Remote, all, cell, instant, print_json, print_list, segment};
 use super::{Failure, print};
 
 /// Sessions of a daemon
@@ -57,8 +57,7 @@ impl Session {
         }
         match &self.what {
             What::List { .. } => {
-                let rows: Vec<Vec<String>> = answer.as_array().map_or(&[][..], Vec::as_slice).iter().map(row).collect();
-                print_table(&["session", "channel", "state", "input", "created", "ended", "reason"], &rows);
+                print_list(&["session", "channel", "state", "input", "created", "ended", "reason"], &answer, row);
             }
             What::Show { .. } => show(&answer),
             What::End { .. } => print(&format!("session {} has ended", cell(&answer["id"]))),

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
 use super::channel::read_ladder;
-use super::remote::{Extra, Remote, all, cell, instant, print_json, print_table, segment};
+use super::remote::{Extra, Remote, all, cell, instant, print_json, print_list, segment};
 use super::{Failure, print};
 
 /// Ladders with a name, for new channels
@@ -70,16 +70,13 @@ impl Template {
         match &self.what {
             _ if self.remote.json => print_json(&answer),
             What::List => {
-                let rows: Vec<Vec<String>> = answer.as_array().map_or(&[][..], Vec::as_slice).iter().map(row).collect();
-                print_table(&["name", "renditions", "updated"], &rows);
+                print_list(&["name", "renditions", "updated"], &answer, row);
             }
             What::Delete { template } => print(&format!("template {template} is deleted")),
             _ => {
-                let renditions = answer["ladder"].as_array().map_or(&[][..], Vec::as_slice).iter();
-                let rows: Vec<_> =
-                    renditions.map(|r| ["name", "height", "bitrate"].map(|f| cell(&r[f])).to_vec()).collect();
+                let rendition = |r: &Value| ["name", "height", "bitrate"].map(|field| cell(&r[field])).to_vec();
                 print(&format!("template {}", cell(&answer["name"])));
-                print_table(&["rendition", "height", "bitrate"], &rows);
+                print_list(&["rendition", "height", "bitrate"], &answer["ladder"], rendition);
             }
         }
         Ok(())

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::{Value, json};
 
-use super::remote::{Extra, Remote, all, cell, instant, print_json, print_table, segment};
+use super::remote::{Extra, Remote, all, cell, instant, print_json, print_list, segment};
 use super::{Failure, print};
 
 /// API tokens of a daemon
@@ -64,8 +64,7 @@ impl Token {
         }
         match &self.what {
             What::List => {
-                let rows: Vec<Vec<String>> = answer.as_array().map_or(&[][..], Vec::as_slice).iter().map(row).collect();
-                print_table(&["name", "token", "scopes", "channels", "last used", "expires"], &rows);
+                print_list(&["name", "token", "scopes", "channels", "last used", "expires"], &answer, row);
             }
             What::Create { .. } => {
                 print(&cell(&answer["secret"]));

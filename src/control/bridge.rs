@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
 use super::config::read_slate;
 use super::ledger::{Ledger, Plane, SESSIONS};
-use super::lifecycle::{Code, Dismissal, Door, Effect, Publish, Refusal};
+use super::lifecycle::{Dismissal, Door, Effect, Publish, Refusal};
 use super::record::Utc;
 use super::state::{self, Condition, LmdbLog, State};
 use crate::media::channel::{Channel, ChannelName, Leg, PublisherId, SessionId, Slate, Takeover};
@@ -36,25 +36,21 @@ impl Bridge {
         assert!(self.ledger.set(Arc::downgrade(ledger)).is_ok(), "a bridge has one ledger");
     }
 
-    /// Whether a publisher may come in. Never waits for the disk.
+    /// Whether a publisher may come in, and what happens if another one holds its leg. Never waits for the disk.
     ///
     /// # Errors
     /// The refusal that it is told.
-    pub fn admit(&self, channel: &str, key: &str, leg: Leg) -> Result<ChannelName, Refusal> {
+    pub fn admit(&self, channel: &str, key: &str, leg: Leg) -> Result<(ChannelName, Takeover), Refusal> {
         let name = ChannelName::new(channel).ok();
         let doors = self.doors.read().unwrap_or_else(PoisonError::into_inner);
         let found = name.and_then(|name| doors.get_key_value(&name));
-        let (name, door) = found.map_or((None, Door::absent()), |(name, door)| (Some(name.clone()), door.clone()));
+        let found = found.map(|(name, door)| (name.clone(), door.clone()));
         drop(doors);
+        // Where there is none it takes as long as a wrong key.
+        let absent = Door::absent();
+        let door = found.as_ref().map_or(&absent, |(_, door)| door);
         door.admit(key, leg, SystemClock::wall())?;
-        let closed = Refusal { code: Code::Denied, detail: String::new(), errors: Vec::new() };
-        name.ok_or(closed)
-    }
-
-    /// What happens to a publisher that comes while another one holds its leg.
-    pub fn takeover(&self, channel: &ChannelName) -> Takeover {
-        let doors = self.doors.read().unwrap_or_else(PoisonError::into_inner);
-        doors.get(channel).map(|door| door.takeover).unwrap_or_default()
+        found.map(|(name, door)| (name, door.takeover)).ok_or_else(Refusal::denied)
     }
 
     /// Why no session can begin now; `None`: one can.

@@ -261,7 +261,7 @@ impl Session {
         self.detail.get_or_insert_with(|| why.to_owned());
         self.ending = Some(now.mono + DRAIN);
         if self.uses_worker && self.workers.is_up() {
-            self.workers.close();
+            self.workers.close(now.mono);
         } else {
             self.end(now, why);
         }

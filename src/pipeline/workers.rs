@@ -204,13 +204,13 @@ impl Workers {
     }
 
     fn hand(&mut self, now: Mono, fed: Fed) {
-        match fed {
-            Fed::Unit(unit) => {
-                self.flight.push((unit.at, now));
-                self.tell(&ToWorker::Unit { ch: CH, unit });
-            }
-            Fed::Fill { to, with } => self.tell(&ToWorker::Fill { ch: CH, to, with }),
+        if let Fed::Unit(unit) = &fed {
+            self.flight.push((unit.at, now));
         }
+        self.tell(&match fed {
+            Fed::Unit(unit) => ToWorker::Unit { ch: CH, unit },
+            Fed::Fill { to, with } => ToWorker::Fill { ch: CH, to, with },
+        });
     }
 
     /// Hands waiting units to the worker as far as it has come.
@@ -257,12 +257,9 @@ impl Workers {
     }
 
     /// End of media: `Closed` follows once everything is out.
-    pub fn close(&mut self) {
+    pub fn close(&mut self, now: Mono) {
         while let Some(fed) = self.pending.pop_front() {
-            match fed {
-                Fed::Unit(unit) => self.tell(&ToWorker::Unit { ch: CH, unit }),
-                Fed::Fill { to, with } => self.tell(&ToWorker::Fill { ch: CH, to, with }),
-            }
+            self.hand(now, fed);
         }
         if self.worker.is_none() {
             self.events.push_back(Event::Closed);

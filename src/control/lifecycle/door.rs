@@ -68,13 +68,13 @@ impl Door {
             let fits = digest.matches(key) & expires_at.is_none_or(|at| now < at);
             known |= fits;
         }
-        if known { self.lets_in(leg) } else { Err(denied()) }
+        if known { self.lets_in(leg) } else { Err(Refusal::denied()) }
     }
 
     /// All that is asked of a publisher but its key.
     pub(super) fn lets_in(&self, leg: Leg) -> Result<(), Refusal> {
         match self.opening {
-            Opening::Absent => Err(denied()),
+            Opening::Absent => Err(Refusal::denied()),
             Opening::Stopped => Err(Refusal::new(Code::Stopped, "the channel is stopped: start it first")),
             Opening::NotStarted => Err(Refusal::new(
                 Code::NotStarted,
@@ -86,8 +86,4 @@ impl Door {
             Opening::Open => Ok(()),
         }
     }
-}
-
-fn denied() -> Refusal {
-    Refusal::new(Code::Denied, "unknown channel or wrong publish key")
 }

@@ -70,6 +70,11 @@ impl Code {
 }
 
 impl Refusal {
+    /// Of who has no valid key: the same for a channel that does not exist.
+    pub fn denied() -> Refusal {
+        Refusal::new(Code::Denied, "unknown channel or wrong publish key")
+    }
+
     pub(super) fn new(code: Code, detail: impl Into<String>) -> Refusal {
         Refusal { code, detail: detail.into(), errors: Vec::new() }
     }
