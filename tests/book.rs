@@ -4,6 +4,9 @@
 #[path = "support/daemon.rs"]
 mod daemon;
 #[expect(dead_code, reason = "other tests use the rest")]
+#[path = "support/follow.rs"]
+mod follow;
+#[expect(dead_code, reason = "other tests use the rest")]
 #[path = "support/numbered.rs"]
 mod numbered;
 
@@ -82,4 +85,39 @@ fn a_killed_daemon_finds_its_channels_and_sessions_again_and_numbers_go_on() {
     let events = rows(&folder, "events");
     let of_channel: Vec<u64> = events.iter().filter_map(|event| event["channel_seq"].as_u64()).collect();
     assert_eq!(of_channel, (1..=of_channel.len() as u64).collect::<Vec<_>>(), "no event is missing or there twice");
+}
+
+/// A minute in real time: the shortest that a session may last.
+#[test]
+fn a_session_that_rolls_over_is_followed_by_another_and_viewers_see_nothing() {
+    if std::env::var_os("RUNG_LONG").is_none() {
+        return println!("SKIP it takes a minute: RUNG_LONG=1");
+    }
+    let drawn = Drawn { width: 320, height: 180, rate: "25", pictures: 250 };
+    let file = clip("book-10.ts", drawn, &["sine=frequency=440:sample_rate=48000:duration=10"], CLIP);
+    let mut daemon = Daemon::start("[[bootstrap.channel]]\nname = \"news\"\nkind = \"transmux\"\n");
+    let folder = daemon.folder().join("rung-data");
+    let set = Command::new(env!("CARGO_BIN_EXE_rung"))
+        .args(["channel", "set", "news", "--field", "max_duration_s=60", "--field", "on_max_duration=rollover"])
+        .args(["--server", &daemon.url("")])
+        .arg("--token-file")
+        .arg(folder.join("admin.token"))
+        .output()
+        .expect("rung runs");
+    assert!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
+    let _publisher = push(&file, &daemon.publish_url("news"));
+    daemon.wait_for("/live/news/index.m3u8", Duration::from_secs(20));
+    let viewer = follow::Follow::start(daemon.http, "news");
+    wait(Duration::from_secs(90), "the second session", || daemon.log().contains("rolled_over").then_some(()));
+    std::thread::sleep(Duration::from_secs(6));
+    let seen = viewer.stop();
+    seen.assert_satisfied("rollover");
+    let report = (seen.report.gaps, seen.report.discontinuities, seen.report.ended);
+    assert_eq!(report, (0, 0, false), "{:?}", seen.report);
+    signal(daemon.pid(), "KILL");
+    daemon.wait_exit();
+    let sessions = rows(&folder, "sessions");
+    let states: Vec<_> = sessions.iter().map(|s| (s["state"].as_str(), s["ended_reason"].as_str())).collect();
+    assert_eq!(states, [(Some("ended"), Some("max_duration")), (Some("live"), None)]);
+    assert_eq!(rows(&folder, "grid").len(), 2, "the second one could be resumed as well");
 }

@@ -107,7 +107,9 @@ impl Plane for Bridge {
                 self.tell(Command::Dismiss { channel, session });
             }
             Effect::End { session, reason } => self.tell(Command::End { channel, session, why: reason.name() }),
-            Effect::RollOver { from, to, .. } => self.tell(Command::RollOver { channel, from, to }),
+            Effect::RollOver { from, to, seamless, .. } => {
+                self.tell(Command::RollOver { channel, from, to, seamless });
+            }
             Effect::Resume { session, channel } => {
                 let resume = self.resume(session, with_slate(*channel));
                 self.tell(Command::Resume { channel: name.clone(), resume: Box::new(resume) });

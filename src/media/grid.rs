@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::modes::LatencyMode;
-use super::plan::{InitMark, Plan};
+use super::plan::{Inits, Plan};
 use crate::time::Wall;
 
 /// Frames per second as a fraction.
@@ -300,7 +300,7 @@ pub enum Record {
         msn: u64,
     },
     /// The init sections of all renditions; it replaces the one before.
-    Inits(Vec<InitMark>),
+    Inits(Inits),
 }
 
 /// What became of a record that was handed to the log.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::channel::SessionId;
 use super::grid::{Anchor, Grid, PdtLine, Record, SourceGop, SourceProfile};
 use super::key::hex;
 use super::track::{AudioConfig, Pid, VideoConfig};
@@ -77,6 +78,14 @@ impl InitMark {
     }
 }
 
+/// The init sections of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inits {
+    /// The session that media URIs name: of those that followed each other without a break the first.
+    pub named: SessionId,
+    pub marks: Vec<InitMark>,
+}
+
 /// What is known about a session whose process is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
@@ -87,13 +96,14 @@ pub struct Kept {
     pub lines: Vec<PdtLine>,
     /// Segments that begin behind a DISCONTINUITY, in order.
     pub breaks: Vec<u64>,
-    pub inits: Vec<InitMark>,
+    /// `None`: nothing was on air yet.
+    pub inits: Option<Inits>,
 }
 
 impl Kept {
     /// `None`: it had no grid yet, or its records are incomplete.
     pub fn of(records: Vec<Record>) -> Option<Kept> {
-        let (mut plan, mut inits) = (None, Vec::new());
+        let (mut plan, mut inits) = (None, None);
         let (mut anchors, mut lines, mut breaks) = (Vec::new(), Vec::new(), Vec::new());
         for record in records {
             match record {
@@ -103,7 +113,7 @@ impl Kept {
                 Record::Audio(_) => {}
                 Record::Pdt(line) => lines.push(line),
                 Record::Break { msn } => breaks.push(msn),
-                Record::Inits(found) => inits = found,
+                Record::Inits(found) => inits = Some(found),
             }
         }
         anchors.sort_by_key(|anchor| anchor.run);

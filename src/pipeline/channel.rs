@@ -190,7 +190,13 @@ impl ChannelRun {
         }
     }
 
-    /// Another session takes over the publishers.
+    /// Session `from` goes on as `to`: same numbers, same media, viewers see nothing. False: it cannot.
+    pub fn go_on_as(&mut self, now: Now, from: &SessionId, to: &SessionId) -> bool {
+        let on_air = self.session.as_mut().filter(|s| s.id() == from && s.output_on_air().is_some() && !s.is_ending());
+        on_air.map(|session| session.go_on_as(now, to)).is_some()
+    }
+
+    /// Another session takes over the publishers, behind the end of the one before.
     pub fn roll_over(&mut self, now: Now, from: &SessionId, to: &SessionId, wake: Wake) {
         if self.session.as_ref().is_none_or(|s| s.id() != from) {
             let fact = Fact::Gone("the session before it is not here any more".to_owned());
@@ -555,6 +561,31 @@ mod tests {
         scenery.begin(2);
         scenery.pass(3.0, true);
         assert!(scenery.is(State::Live, InputState::Connected) && scenery.status().id != id);
+    }
+
+    #[test]
+    fn a_session_may_go_on_under_another_name_and_viewers_see_nothing() {
+        let mut scenery = Scenery::new();
+        scenery.begin(1);
+        scenery.pass(5.0, true);
+        let (old, new) = (scenery.session.clone(), SessionId::new(ulid::Ulid::from_parts(2, 2)));
+        scenery.facts();
+        assert!(!scenery.channel.go_on_as(scenery.now, &new, &old), "only the one on air");
+        assert!(scenery.channel.go_on_as(scenery.now, &old, &new));
+        scenery.pass(4.0, true);
+        assert_eq!(scenery.facts(), [Fact::FirstMedia, Fact::Processing, Fact::Playable], "all that is true of it");
+        assert_eq!(scenery.status().id, new.to_string());
+        let text = scenery.playlist();
+        assert!(!text.contains("ENDLIST") && !text.contains("DISCONTINUITY\n") && !text.contains("GAP"), "{text}");
+        assert!(text.contains(old.as_str()) && !text.contains(new.as_str()), "addresses stay: {text}");
+        // What is lost then is lost for the new one.
+        scenery.session = new;
+        scenery.close(Closing::Finished);
+        assert!(matches!(scenery.facts()[..], [Fact::PublisherClosed { .. }]));
+        let newest = SessionId::new(ulid::Ulid::from_parts(3, 3));
+        assert!(scenery.channel.go_on_as(scenery.now, &scenery.session.clone(), &newest));
+        scenery.pass(0.1, false);
+        assert!(matches!(scenery.facts()[..], [.., Fact::Playable, Fact::InputLost { .. }]));
     }
 
     #[test]

@@ -142,6 +142,23 @@ impl Session {
         self
     }
 
+    /// Under another name, which is told all that is true by now. What was said of the old one reached control, or is void.
+    pub fn go_on_as(&mut self, now: Now, to: &SessionId) {
+        self.scene.state(Some(self.state), self.state, "rolled_over", format!("goes on as {to}"));
+        self.id = to.clone();
+        self.scene.session = Some(to.clone());
+        self.facts.clear();
+        self.facts.extend([Fact::FirstMedia, Fact::Processing]);
+        match self.state {
+            State::Live => self.facts.push_back(Fact::Playable),
+            State::Error => self.facts.push_back(Fact::PipelineFailed(self.detail.clone().unwrap_or_default())),
+            _ => {}
+        }
+        if self.lost {
+            self.facts.extend(self.last_media(now).map(|last_media| Fact::InputLost { last_media }));
+        }
+    }
+
     pub fn id(&self) -> &SessionId {
         &self.id
     }

@@ -61,8 +61,8 @@ pub enum Command {
     Dismiss { channel: ChannelName, session: SessionId },
     /// The session ends with ENDLIST and its publishers go.
     End { channel: ChannelName, session: SessionId, why: &'static str },
-    /// The session's publishers begin another one.
-    RollOver { channel: ChannelName, from: SessionId, to: SessionId },
+    /// The session's publishers begin another one. `seamless`: it is made alike and viewers need not know.
+    RollOver { channel: ChannelName, from: SessionId, to: SessionId, seamless: bool },
 }
 
 /// A running shard. Dropping it stops it.
@@ -298,9 +298,13 @@ impl Run {
             Command::End { channel, session, why } => {
                 self.contain(now, &channel, |channel| channel.end(now, &session, why));
             }
-            Command::RollOver { channel, from, to } => {
+            Command::RollOver { channel, from, to, seamless } => {
                 let wake = self.wake();
-                self.contain(now, &channel, |channel| channel.roll_over(now, &from, &to, wake));
+                self.contain(now, &channel, |channel| {
+                    if !(seamless && channel.go_on_as(now, &from, &to)) {
+                        channel.roll_over(now, &from, &to, wake);
+                    }
+                });
             }
         }
     }

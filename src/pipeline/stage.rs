@@ -9,7 +9,7 @@ use super::placement;
 use crate::bitstream::h264;
 use crate::media::channel::{Channel, ChannelKind, ChannelName, Ladder, SessionId};
 use crate::media::grid::{Ends, Grid, PdtLine, Place, Record};
-use crate::media::plan::{InitMark, Kept, Plan};
+use crate::media::plan::{InitMark, Inits, Kept, Plan};
 use crate::media::sample::{Sample, Stamps};
 use crate::media::track::{AudioConfig, Pid, TrackConfig, VideoConfig};
 use crate::package::fmp4::init::InitSection;
@@ -134,8 +134,9 @@ impl Stage {
     /// Goes on with frame `from` where another process was; what that one made is listed as GAP.
     pub fn resumed(channel: &Channel, session: &SessionId, kept: Kept, from: i64, now: Mono) -> Stage {
         let (plan, line) = (kept.plan.clone(), kept.line());
+        let named = kept.inits.as_ref().map_or_else(|| session.clone(), |inits| inits.named.clone());
         let resumed = Resumed { kept, from, now, changed: false };
-        Stage::made(channel, session, &plan, line, Some(resumed))
+        Stage::made(channel, &named, &plan, line, Some(resumed))
     }
 
     fn made(channel: &Channel, session: &SessionId, plan: &Plan, line: PdtLine, resumed: Option<Resumed>) -> Stage {
@@ -254,7 +255,7 @@ impl Stage {
             let map = segmenter.output().newest_map().unwrap_or(0);
             marks.push(InitMark::of(segmenter.output().name(), map, &segmenter.init().bytes));
         });
-        self.records.push_back(Record::Inits(marks));
+        self.records.push_back(Record::Inits(Inits { named: self.session.clone(), marks }));
     }
 
     pub fn output(&self) -> Arc<SessionOutput> {

@@ -15,7 +15,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::lifecycle::{self, ChannelWrite, Effect, Fact, Input, Others, Outcome, Publish, Refusal, Step};
 use super::record::{ChannelConfig, ChannelId, ChannelRecord, Event, EventRecord, EventSeq, SessionRecord, StreamKey};
-use super::state::{Db, Error, Need, Newest, PROFILES, Read, State, Table, Ulid, Write, load};
+use super::state::{Db, Error, Need, Newest, PROFILES, Read, State, Table, Ulid, Write, hand_over, load};
 use crate::media::channel::{ChannelName, PublisherId, SessionId};
 use crate::media::grid::SourceProfile;
 use crate::pipeline::channel::Legacy;
@@ -308,6 +308,11 @@ fn write(
         let key = session.id.ulid();
         txn.put(&SESSIONS, &key, session)?;
         txn.put(&SESSIONS_BY_CHANNEL, &(id.0, Newest(key)), &())?;
+    }
+    for effect in &step.effects {
+        if let Effect::RollOver { from, to, seamless: true, .. } = effect {
+            hand_over(txn, from, to)?;
+        }
     }
     if !step.sessions.is_empty() {
         match &open {

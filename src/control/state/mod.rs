@@ -43,7 +43,7 @@ pub use lmdb::Usage;
 pub use migrate::Migration;
 pub use store::{Need, Store, Ticket};
 pub use table::{Db, Home, Key, Newest, Table};
-pub use timeline_log::{LmdbLog, PROFILES, forget, load};
+pub use timeline_log::{LmdbLog, PROFILES, forget, hand_over, load};
 pub use txn::{Read, Rows, Write};
 pub use ulid::Ulid;
 

@@ -12,7 +12,7 @@ use super::*;
 use crate::media::channel::SessionId;
 use crate::media::grid::{Anchor, AudioAnchor, Cadence, Commit, Grid, PdtLine, Record, SourceGop, TimelineLog};
 use crate::media::modes::LatencyMode;
-use crate::media::plan::{InitMark, Plan, PlannedAudio};
+use crate::media::plan::{InitMark, Inits, Plan, PlannedAudio};
 use crate::time::Wall;
 
 const CHANNELS: Table<Ulid, String> = Table::json(Db::Channels, 1);
@@ -474,11 +474,11 @@ fn the_timeline_log_tells_later_and_keeps_every_record_of_its_session() {
         video: None,
         audio: vec![PlannedAudio { pid: 257, language: Some("deu".to_owned()), config: None }],
     };
-    let inits = vec![InitMark::of("720p", 1, b"init")];
+    let (mine, other) = (SessionId::new(Ulid(5)), SessionId::new(Ulid(6)));
+    let inits = Inits { named: mine.clone(), marks: vec![InitMark::of("720p", 1, b"init")] };
     let whole = Record::Plan(Box::new(plan.clone()));
     let (break_at, marks) = (|msn| Record::Break { msn }, Record::Inits(inits.clone()));
     let records = [whole, anchor(1), anchor(0), audio, line(10), line(-1), break_at(12), break_at(11), marks];
-    let (mine, other) = (SessionId::new(Ulid(5)), SessionId::new(Ulid(6)));
     let go = hold(&state);
     for record in &records {
         assert_eq!(log.commit(&mine, record.clone()), Ok(Commit::Pending));
@@ -497,12 +497,15 @@ fn the_timeline_log_tells_later_and_keeps_every_record_of_its_session() {
     let load = |session: &SessionId| state.control.read(|view| load(view, session)).unwrap();
     let (kept, damaged) = load(&mine);
     let kept = kept.expect("a plan and a line");
-    assert!(damaged.is_empty() && kept.plan == plan && kept.inits == inits && kept.breaks == [11, 12]);
+    assert!(damaged.is_empty() && kept.plan == plan && kept.inits == Some(inits) && kept.breaks == [11, 12]);
     assert_eq!(kept.anchors.iter().map(|anchor| anchor.run).collect::<Vec<_>>(), [0, 1]);
     assert_eq!(kept.lines.iter().map(|line| line.from_n).collect::<Vec<_>>(), [-1, 10]);
+    let (from, to) = (mine.clone(), SessionId::new(Ulid(7)));
+    state.control.write(Need::Essential, move |txn| hand_over(txn, &from, &to)).wait().map_err(|e: Error| e).unwrap();
+    assert_eq!(load(&SessionId::new(Ulid(7))), load(&mine), "a session that follows without a break has the same");
     let gone = mine.clone();
     state.control.write(Need::Essential, move |txn| forget(txn, &gone)).wait().map_err(|e: Error| e).unwrap();
     assert_eq!(load(&mine).0, None);
     let anchors = state.control.read(|view| view.count(Db::Anchors)).unwrap();
-    assert_eq!((anchors, load(&other).0), (1, None), "an anchor without a plan is no session to go on with");
+    assert_eq!((anchors, load(&other).0), (3, None), "an anchor without a plan is no session to go on with");
 }

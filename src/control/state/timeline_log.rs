@@ -10,7 +10,7 @@ use super::table::{Db, Table};
 use super::txn::{Read, Write};
 use crate::media::channel::SessionId;
 use crate::media::grid::{Anchor, AudioAnchor, Commit, PdtLine, Record, SourceProfile, TimelineLog};
-use crate::media::plan::{InitMark, Kept, Plan};
+use crate::media::plan::{Inits, Kept, Plan};
 use ulid::Ulid;
 
 const PLANS: Table<Ulid, Plan> = Table::json(Db::Grid, 2);
@@ -18,7 +18,7 @@ const ANCHORS: Table<(Ulid, u32), Anchor> = Table::json(Db::Anchors, 1);
 const AUDIO: Table<(Ulid, u16, u32), AudioAnchor> = Table::json(Db::Audio, 1);
 const LINES: Table<(Ulid, i64), PdtLine> = Table::json(Db::Pdt, 1);
 const BREAKS: Table<(Ulid, u64), ()> = Table::json(Db::Discont, 1);
-const INITS: Table<Ulid, Vec<InitMark>> = Table::json(Db::Init, 1);
+const INITS: Table<Ulid, Inits> = Table::json(Db::Init, 1);
 /// What channels learnt about their sources.
 pub const PROFILES: Table<Ulid, SourceProfile> = Table::json(Db::Profile, 1);
 
@@ -70,12 +70,16 @@ impl TimelineLog for LmdbLog {
 
 fn put(txn: &mut Write<'_, '_>, session: Ulid, record: &Record) -> Result<(), Error> {
     match record {
-        Record::Plan(plan) => txn.put(&PLANS, &session, plan),
+        // It begins the log: what a session took over from the one before it ends with its own plan.
+        Record::Plan(plan) => {
+            forget(txn, &SessionId::new(session))?;
+            txn.put(&PLANS, &session, plan)
+        }
         Record::Anchor(anchor) => txn.put(&ANCHORS, &(session, anchor.run), anchor),
         Record::Audio(anchor) => txn.put(&AUDIO, &(session, anchor.track, anchor.run), anchor),
         Record::Pdt(line) => txn.put(&LINES, &(session, line.from_n), line),
         Record::Break { msn } => txn.put(&BREAKS, &(session, *msn), &()),
-        Record::Inits(marks) => txn.put(&INITS, &session, marks),
+        Record::Inits(inits) => txn.put(&INITS, &session, inits),
     }
 }
 
@@ -94,8 +98,22 @@ pub fn load(view: &Read<'_>, session: &SessionId) -> Result<(Option<Kept>, Vec<E
     view.scan_prefix(&ANCHORS, &key)?.for_each(|row| take(row.map(|(_, anchor)| Record::Anchor(anchor))));
     view.scan_prefix(&LINES, &key)?.for_each(|row| take(row.map(|(_, line)| Record::Pdt(line))));
     view.scan_prefix(&BREAKS, &key)?.for_each(|row| take(row.map(|((_, msn), ())| Record::Break { msn })));
-    view.scan_prefix(&INITS, &key)?.for_each(|row| take(row.map(|(_, marks)| Record::Inits(marks))));
+    view.scan_prefix(&INITS, &key)?.for_each(|row| take(row.map(|(_, inits)| Record::Inits(inits))));
     Ok((Kept::of(good), bad))
+}
+
+/// Session `to` goes on with everything that `from` committed.
+///
+/// # Errors
+/// The store failed, or a record is damaged.
+pub fn hand_over(txn: &mut Write<'_, '_>, from: &SessionId, to: &SessionId) -> Result<(), Error> {
+    let (Some(kept), _) = load(&txn.view(), from)? else { return Ok(()) };
+    let Kept { plan, anchors, lines, breaks, inits } = kept;
+    put(txn, to.ulid(), &Record::Plan(Box::new(plan)))?;
+    let anchors = anchors.into_iter().map(Record::Anchor);
+    let lines = lines.into_iter().map(Record::Pdt);
+    let breaks = breaks.into_iter().map(|msn| Record::Break { msn });
+    anchors.chain(lines).chain(breaks).chain(inits.map(Record::Inits)).try_for_each(|r| put(txn, to.ulid(), &r))
 }
 
 /// Removes all of it, once the session's recordings are gone too.

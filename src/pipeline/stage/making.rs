@@ -114,7 +114,8 @@ impl Stage {
         let listed = until.0.saturating_sub(self.targets.window_segments as u64).max(self.grid.msn0);
         if let Some(Resumed { kept, changed, .. }) = &mut self.resumed {
             before.discontinuities = kept.breaks.iter().filter(|msn| **msn < listed).count() as u64;
-            if let Some(mark) = kept.inits.iter().find(|mark| mark.rendition == name) {
+            let marks = kept.inits.as_ref().map_or(&[][..], |inits| &inits.marks);
+            if let Some(mark) = marks.iter().find(|mark| mark.rendition == name) {
                 let same = *mark == InitMark::of(name, mark.map, &init.bytes);
                 before.map = mark.map + u32::from(!same);
                 *changed |= !same;
