@@ -580,3 +580,42 @@ fn no_flipped_bit_changes_a_row_unnoticed() {
     assert!(same < verdicts.len(), "some flips hit rows");
     // A panic of the judge (it says SILENT) leaves its verdict at `crashed` without a signal, which `verdicts` refuses.
 }
+
+/// `rung state …`, to its end.
+fn rung(arguments: &[&str], path: &Path) -> std::process::Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rung"));
+    command.arg("state").args(arguments).arg(path).stdin(Stdio::null()).output().expect("rung starts")
+}
+
+/// A copy of `whole` whose reader dies: headers of its pages are tried bit by bit.
+fn deadly(whole: &[u8], file: &Path) -> Option<Vec<u8>> {
+    for page in (0..whole.len() / 4_096).rev() {
+        for bit in (80..160).rev() {
+            let mut bytes = whole.to_vec();
+            bytes[page * 4_096 + bit / 8] ^= 1 << (bit % 8);
+            fs::write(file, &bytes).unwrap();
+            if rung(&["verify"], file).status.signal().is_some() {
+                return Some(bytes);
+            }
+        }
+    }
+    None
+}
+
+#[test]
+fn state_that_kills_its_reader_gives_way_to_the_newest_backup() {
+    let work = tempfile::tempdir().unwrap();
+    let folder = work.path().join("folder");
+    let state = filled(&folder);
+    let mut text = Vec::new();
+    state.export(&mut text).unwrap();
+    let backup = state.backup().unwrap();
+    drop(state);
+    let bytes = deadly(&fs::read(&backup).unwrap(), &work.path().join("copy.mdb")).expect("LMDB trusts its pages");
+    fs::write(folder.join("state/data.mdb"), bytes).unwrap();
+    let exported = rung(&["export", "--folder"], &folder);
+    let said = String::from_utf8_lossy(&exported.stderr);
+    assert!(exported.status.success() && said.contains("reading it kills") && said.contains("backup"), "{said}");
+    assert!(exported.stdout == text, "the backup's rows");
+    assert!(fs::read_dir(&folder).unwrap().flatten().any(|e| e.file_name().to_string_lossy().contains(".corrupt-")));
+}

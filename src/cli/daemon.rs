@@ -7,6 +7,7 @@ use std::sync::mpsc::{RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
 use super::Failure;
+use super::state::trusted;
 use crate::control::api::{self, Api, Awaited};
 use crate::control::bridge::Bridge;
 use crate::control::config::{Configured, Loaded, LogFormat};
@@ -172,7 +173,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 }
 
 fn open_state(folder: &Path) -> Result<Arc<Store>, Failure> {
-    let state = Store::open(&state::Options::new(folder)).map_err(|e| Failure::failed(e.to_string()))?;
+    let state = Store::open(&trusted(state::Options::new(folder))?).map_err(|e| Failure::failed(e.to_string()))?;
     for note in state.notes() {
         log(Level::Warn, "state_opened", &Place::default(), note);
     }

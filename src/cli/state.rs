@@ -2,11 +2,15 @@
 
 use clap::{Args, Subcommand};
 use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use super::{Failure, complain, print};
 use crate::control::config::Loaded;
 use crate::control::state::{self, OpenError, Options};
+use crate::time::SystemClock;
 
 /// Damaged rows named for each database.
 const NAMED: usize = 20;
@@ -29,6 +33,8 @@ pub(crate) enum State {
         #[command(flatten)]
         folder: Folder,
     },
+    /// Read every row of a copy, or of the state of a daemon that does not run (state/data.mdb in its folder)
+    Verify { file: PathBuf },
     /// Make a verified copy of channels, sessions, events and tokens in a directory
     Backup {
         /// Where the copy goes
@@ -60,6 +66,10 @@ impl State {
     pub(crate) fn run(self) -> Result<(), Failure> {
         match self {
             State::Check { folder } => check(&folder.open()?),
+            State::Verify { file } => {
+                print(&format!("{}: {} rows, all sound", file.display(), state::verify(&file).map_err(trouble)?));
+                Ok(())
+            }
             State::Backup { dir, folder } => {
                 let made = folder.open()?.backup_to(&dir).map_err(trouble)?;
                 print(&format!("{}: {} rows, verified", made.display(), state::verify(&made).map_err(trouble)?));
@@ -106,11 +116,48 @@ impl Folder {
             let what = "holds no state; give --folder DIR or --config FILE";
             return Err(Failure::usage(format!("{} {what}", folder.display())));
         }
-        let opened = state::State::open(&Options::new(folder)).map_err(trouble)?;
+        let opened = state::State::open(&trusted(Options::new(folder))?).map_err(trouble)?;
         opened.notes().iter().for_each(|note| complain(note));
         Ok(opened)
     }
 }
+
+/// LMDB trusts its pages: damage between them can kill whoever reads them. So a process of its own reads the control state
+/// first, and state that killed it is not opened but replaced as damaged state is.
+///
+/// # Errors
+/// The process does not start.
+pub(super) fn trusted(options: Options) -> Result<Options, Failure> {
+    let file = options.folder.join("state").join("data.mdb");
+    if !file.exists() {
+        return Ok(options);
+    }
+    let failed = |e: std::io::Error| Failure::failed(format!("cannot check the state folder: {e}"));
+    let mut command = Command::new(std::env::current_exe().map_err(failed)?);
+    command.args(["state", "verify"]).arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut reader = command.spawn().map_err(failed)?;
+    let end = SystemClock::mono() + PATIENCE;
+    // What it says is said again by who opens the folder: only its death counts.
+    let status = loop {
+        match reader.try_wait().map_err(failed)? {
+            Some(status) => break Some(status),
+            None if SystemClock::mono() >= end => break None,
+            None => std::thread::park_timeout(LOOK),
+        }
+    };
+    if status.is_none() {
+        reader.kill().and_then(|()| reader.wait()).map_err(failed)?;
+    }
+    let distrusted = match status {
+        None => Some(format!("{}: reading it does not end", file.display())),
+        Some(status) => status.signal().map(|signal| format!("{}: reading it kills (signal {signal})", file.display())),
+    };
+    Ok(Options { distrusted, ..options })
+}
+
+/// All of a large state is read within this.
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(5);
 
 fn check(state: &state::State) -> Result<(), Failure> {
     let damage = state.damage(NAMED).map_err(|e| Failure::failed(e.to_string()))?;

@@ -55,6 +55,8 @@ pub struct Options {
     pub folder: PathBuf,
     /// What happens if the data is damaged.
     pub recovery: Recovery,
+    /// Whoever reads the control state is killed, for this reason: it counts as damaged and is not opened.
+    pub distrusted: Option<String>,
     /// Reserve for a full disk, bytes.
     pub ballast_bytes: u64,
     /// First size of the maps, bytes; the files grow with their content only. A full map grows by itself.
@@ -69,6 +71,7 @@ impl Options {
         Options {
             folder: folder.into(),
             recovery: Recovery::Backup,
+            distrusted: None,
             ballast_bytes: 64 << 20,
             state_map_bytes: 4 << 30,
             index_map_bytes: 64 << 30,
