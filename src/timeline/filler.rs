@@ -25,6 +25,8 @@ pub(super) struct Filler {
     filled: i64,
     /// Nothing is waited for: the source is known to be away.
     gone: bool,
+    /// Of a ladder alone: when its last picture came. Sound that goes on without pictures does not stop the ladder.
+    pictured: Option<Mono>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -42,7 +44,7 @@ pub(super) struct Step {
 
 impl Filler {
     pub(super) fn new(rate: FrameRate) -> Filler {
-        Filler { rate, heard: Mono(0), next: None, away: None, filled: i64::MIN, gone: false }
+        Filler { rate, heard: Mono(0), next: None, away: None, filled: i64::MIN, gone: false, pictured: None }
     }
 
     /// The source is away since before frame `from`; nobody remembers its last picture.
@@ -59,6 +61,11 @@ impl Filler {
     /// A track on air delivered something.
     pub(super) fn heard(&mut self, at: Mono) {
         self.heard = self.heard.max(at);
+    }
+
+    /// A ladder alone: a picture came.
+    pub(super) fn pictured(&mut self, at: Mono) {
+        self.pictured = Some(at);
     }
 
     /// The reference track delivered a unit of session time `time` (ticks); no later one can have a smaller N than `low`.
@@ -96,7 +103,11 @@ impl Filler {
         match self.away {
             // Two ticks later than it is: as much as rounding may take away on the way to nanoseconds and back.
             Some(_) => Some(due(self.rate.ticks(self.filled) + 2)),
-            None => self.next.map(|next| due(next).max(self.heard + PATIENCE)),
+            None => {
+                let silent = self.heard + PATIENCE;
+                let still = self.pictured.map_or(silent, |at| silent.min(at + PICTURE_PATIENCE));
+                self.next.map(|next| due(next).max(still))
+            }
         }
     }
 
@@ -108,10 +119,14 @@ impl Filler {
         let past = expected(pace, now.back(self.patience()));
         let overdue = past.saturating_mul(i64::from(self.rate.num)).div_euclid(90_000 * i64::from(self.rate.den));
         let away = match (self.away, self.next) {
-            (Some(away), _) => away,
+            (Some(away), _) => {
+                // As long as there is sound the last picture stands. A slate stays until there is another one.
+                let sounds = self.pictured.is_some() && now < self.heard + PATIENCE;
+                if sounds && self.filled < away.slate_from { self.hold() } else { away }
+            }
             (None, next) => {
                 self.filled = self.filled.max(self.rate.frames(next?));
-                Away { slate_from: self.filled + HOLD_SECONDS * self.rate.hz().round() as i64 }
+                self.hold()
             }
         };
         self.away = Some(away);
@@ -125,6 +140,10 @@ impl Filler {
         Some(Step { to, with })
     }
 
+    fn hold(&self) -> Away {
+        Away { slate_from: self.filled + HOLD_SECONDS * self.rate.hz().round() as i64 }
+    }
+
     fn with(&self, away: Away) -> Filling {
         if self.filled < away.slate_from { Filling::Hold } else { Filling::Slate }
     }
@@ -132,6 +151,8 @@ impl Filler {
 
 /// So long past its due time a frame is waited for.
 pub(super) const PATIENCE: Duration = Duration::from_millis(500);
+/// While there is sound, a picture is waited for so long.
+const PICTURE_PATIENCE: Duration = Duration::from_secs(1);
 /// The last picture is held so long before the slate.
 const HOLD_SECONDS: i64 = 1;
 const STEP_FRAMES: i64 = 60;
@@ -204,6 +225,25 @@ mod tests {
         assert_eq!(steps.first().map(|(when, _)| *when), Some(at(8_980 + 500)));
         filler.heard(at(9_600));
         assert!(filler.poll(at(9_700), PACE).is_some(), "pictures are still missing");
+    }
+
+    #[test]
+    fn a_ladder_holds_its_last_picture_as_long_as_there_is_sound() {
+        let mut filler = delivered(100);
+        filler.pictured(at(4_000));
+        let mut steps = Vec::new();
+        for ms in (4_000..9_000).step_by(20) {
+            filler.heard(at(ms));
+            steps.extend(run(&mut filler, at(ms)));
+        }
+        assert_eq!(steps.first().map(|(when, _)| *when), Some(at(5_000)));
+        assert!(steps.iter().all(|(_, step)| step.with == Filling::Hold), "{steps:?}");
+        let to = steps.last().unwrap().1.to;
+        assert!((210..=213).contains(&to), "in time: {to}");
+        // The sound goes as well: a second later there is the slate.
+        let steps = run(&mut filler, at(12_000));
+        let slate = steps.iter().find(|(_, step)| step.with == Filling::Slate).unwrap();
+        assert!(slate.0 >= at(9_900) && slate.0 <= at(10_600), "{slate:?}");
     }
 
     #[test]

@@ -313,6 +313,9 @@ impl Running {
     /// A unit of the reference track has its place.
     fn returned(&mut self, now: Mono, placed: &Placed, out: &mut VecDeque<Out>) {
         self.filler.heard(now);
+        if self.cutter.is_none() && !self.audio_only {
+            self.filler.pictured(now);
+        }
         // What a run does not show leaves its first frame open.
         if !self.runs.prime(placed) {
             let step = self.filler.back(placed.time, placed.low.min(placed.n));
