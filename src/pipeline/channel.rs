@@ -349,7 +349,7 @@ mod tests {
 
     use crate::bitstream::aac::silence;
     use crate::media::channel::{ChannelKind, Slate, Takeover};
-    use crate::media::grid::{MemoryLog, TimelineLog};
+    use crate::media::grid::{Commit, Record, TimelineLog};
     use crate::media::modes::LatencyMode;
     use crate::mpegts::mux::Muxer;
     use crate::package::origin::Origin;
@@ -361,7 +361,21 @@ mod tests {
 
     /// What control is told, and would decide about.
     #[derive(Default)]
-    struct Told(Mutex<Vec<Fact>>);
+    struct Told(Mutex<Vec<Fact>>, Arc<Mutex<Vec<Record>>>);
+
+    /// Keeps what is committed when its process is gone.
+    struct Log(Arc<Mutex<Vec<Record>>>);
+
+    impl TimelineLog for Log {
+        fn commit(&mut self, _: &SessionId, record: Record) -> Result<Commit, String> {
+            self.0.lock().unwrap().push(record);
+            Ok(Commit::Done)
+        }
+
+        fn poll(&mut self) -> Option<(Record, Result<(), String>)> {
+            None
+        }
+    }
 
     impl Witness for Told {
         fn published(&self, _: &ChannelName, _: Leg, _: PublisherId) {}
@@ -373,7 +387,7 @@ mod tests {
         }
 
         fn log(&self, _: Wake) -> Box<dyn TimelineLog> {
-            Box::new(MemoryLog::default())
+            Box::new(Log(Arc::clone(&self.1)))
         }
     }
 
@@ -561,6 +575,46 @@ mod tests {
         scenery.begin(2);
         scenery.pass(3.0, true);
         assert!(scenery.is(State::Live, InputState::Connected) && scenery.status().id != id);
+    }
+
+    #[test]
+    fn a_session_goes_on_in_another_process_with_its_numbers() {
+        let mut first = Scenery::new();
+        first.begin(1);
+        first.pass(20.0, true);
+        let number = |text: &str| -> u64 {
+            let last = text.lines().rfind(|l| l.contains("/s")).and_then(|l| l.rsplit_once("/s")).expect("a segment").1;
+            last.trim_end_matches(".m4s").parse().expect("a number")
+        };
+        let last = number(&first.playlist());
+        let mut next = Scenery::new();
+        // Down for three seconds, and another clock.
+        next.now.wall = Wall(first.now.wall.0 + 3_000_000_000);
+        let records = first.told.1.lock().unwrap().clone();
+        let resume = Resume {
+            id: first.session.clone(),
+            config: Channel::clone(&next.channel.config),
+            kept: Kept::of(records),
+            last_media: Some(first.now.wall),
+        };
+        next.session = first.session.clone();
+        next.channel.resume(next.now, resume, Arc::new(|| {}));
+        next.pass(5.0, false);
+        let text = next.playlist();
+        assert!(text.contains("#EXT-X-GAP") && !text.contains("DISCONTINUITY\n"), "{text}");
+        assert!(
+            next.is(State::Live, InputState::Reconnecting),
+            "silence is what there is to hear: {:?}",
+            next.status()
+        );
+        next.rejoin();
+        next.pass(6.0, true);
+        assert!(next.is(State::Live, InputState::Connected));
+        assert_eq!(next.facts(), [Fact::Playable, Fact::InputRestored]);
+        let text = next.playlist();
+        // 14 seconds later by the wall.
+        assert!((6..=8).contains(&(number(&text) - last)), "{last}, then {text}");
+        assert!(!text.contains("DISCONTINUITY\n") && text.contains("init-0.mp4"), "{text}");
     }
 
     #[test]

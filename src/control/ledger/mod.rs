@@ -50,7 +50,7 @@ const SWEEP: Duration = Duration::from_secs(60);
 pub trait Plane: Send + Sync {
     fn carry_out(&self, channel: &ChannelName, effect: Effect);
 
-    /// After a restart, before anything else about a channel: what its sessions left.
+    /// After a restart, once a channel is declared: what its sessions left.
     fn remember(&self, channel: &ChannelName, legacy: Legacy);
 
     /// A publisher that was let in gets no session after all.
@@ -405,17 +405,22 @@ impl Shared {
             });
             match recovered.wait() {
                 Ok(None) => {}
-                Ok(Some((change, legacy))) => {
-                    if let Some(channel) = &change.channel {
-                        self.plane.remember(&channel.config.name, legacy);
-                    }
-                    self.committed(vec![change]);
-                }
+                Ok(Some((change, legacy))) => self.recovered(change, legacy),
                 Err(error @ Error::Corrupt { .. }) => log(Level::Error, "channel_damaged", &Place::default(), &error),
                 Err(error) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    /// The channel is declared first, then what its sessions left, then the one that goes on.
+    fn recovered(&self, mut change: Change, legacy: Legacy) {
+        let later = change.effects.split_off(change.effects.len().min(1));
+        let name = change.channel.as_ref().map(|channel| channel.config.name.clone());
+        self.committed(vec![change]);
+        let Some(name) = name else { return };
+        self.plane.remember(&name, legacy);
+        later.into_iter().for_each(|effect| self.plane.carry_out(&name, effect));
     }
 
     fn next_due(&self) -> Option<Wall> {

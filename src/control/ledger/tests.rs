@@ -1,20 +1,26 @@
 use super::*;
 use crate::control::record::{ChannelState, EndedReason, SessionState};
-use crate::control::state::Options;
+use crate::control::state::{LmdbLog, Options};
 use crate::media::channel::{Leg, PublisherId};
+use crate::media::grid::{Cadence, FrameRate, Grid, PdtLine, Record, SourceGop, TimelineLog};
+use crate::media::modes::LatencyMode as Mode;
+use crate::media::plan::Plan;
 use std::path::Path;
 use std::time::Instant;
 
 /// Writes down what it is told to do.
 #[derive(Default)]
-struct Recorder(Mutex<Vec<Effect>>, Mutex<Vec<PublisherId>>);
+struct Recorder(Mutex<Vec<Effect>>, Mutex<Vec<PublisherId>>, Mutex<Vec<Legacy>>);
 
 impl Plane for Recorder {
     fn carry_out(&self, _channel: &ChannelName, effect: Effect) {
         self.0.lock().unwrap().push(effect);
     }
 
-    fn remember(&self, _channel: &ChannelName, _legacy: Legacy) {}
+    fn remember(&self, _channel: &ChannelName, legacy: Legacy) {
+        assert!(matches!(self.0.lock().unwrap().last(), Some(Effect::Declare { .. })), "of a channel that is there");
+        self.2.lock().unwrap().push(legacy);
+    }
 
     fn turn_away(&self, publisher: PublisherId) {
         self.1.lock().unwrap().push(publisher);
@@ -207,4 +213,43 @@ fn a_publisher_that_comes_as_its_channel_is_stopped_is_turned_away() {
     here.ledger.publish(name(), publish());
     wait("the refusal", || (*here.plane.1.lock().unwrap() == [publish().publisher]).then_some(()));
     assert_eq!(here.channel("news").state, ChannelState::Stop);
+}
+
+#[test]
+fn what_a_channel_learnt_and_its_numbers_outlive_the_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = Machine::open(folder.path());
+    let made = here.create("news", 0).unwrap();
+    assert!(here.plane.2.lock().unwrap().is_empty(), "a new channel has no past");
+    here.ledger.publish(name(), publish());
+    let session = here.begun();
+    let profile = SourceProfile { rate: FrameRate::new(25_000, 1_000), gop: SourceGop::Regular(50) };
+    here.ledger.fact(name(), session.clone(), Fact::Learnt(profile));
+    let (wall, grid) = (SystemClock.now().wall, Grid { cadence: Cadence::for_rate(25.0, Mode::Ultra), msn0: 5_000 });
+    let plan = Plan {
+        grid,
+        target_duration: 2,
+        source: None,
+        exact: true,
+        gop: profile.gop,
+        audio_only: true,
+        video: None,
+        audio: Vec::new(),
+    };
+    let mut log = LmdbLog::new(Arc::clone(here.ledger.state()), Arc::new(|| {}));
+    let line = PdtLine { from_n: 0, wall: Wall(wall.0 - 100_000_000_000), ppm: 0 };
+    for record in [Record::Plan(Box::new(plan)), Record::Pdt(line)] {
+        log.commit(&session, record).expect("room");
+        wait("the disk", || log.poll()).1.expect("a good disk");
+    }
+    // It was on air for 100 s.
+    here.ledger.fact(name(), session.clone(), Fact::Media(wall));
+    wait("the batch", || here.session(&session).last_media_at);
+    wait("the profile", || here.read(|view| view.get(&PROFILES, &made.id.0)));
+    drop((log, here));
+    let here = Machine::open(folder.path());
+    let past = here.plane.2.lock().unwrap().clone();
+    assert_eq!(past.len(), 1);
+    assert_eq!(past[0].profile, Some(profile));
+    assert!(past[0].last_msn.is_some_and(|msn| (5_050..=5_060).contains(&msn)), "{past:?}");
 }
