@@ -55,16 +55,26 @@ impl Daemon {
         self.again()
     }
 
-    fn spawn(folder: std::sync::Arc<tempfile::TempDir>, env: &[(&str, &str)]) -> Daemon {
-        let file = folder.path().join("rung.toml");
+    /// Another process on the same folder that is killed `after` its start, ready or not.
+    pub(crate) fn again_killed(&self, after: Duration) {
+        let mut child = Running(Daemon::command(self.folder()).stdout(Stdio::null()).spawn().expect("rung starts"));
+        std::thread::sleep(after);
+        child.0.kill().expect("own child");
+    }
+
+    fn command(folder: &Path) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rung"));
-        command.args(["serve", "--config"]).arg(&file).stdout(Stdio::piped()).stdin(Stdio::null());
-        command.envs(env.iter().copied());
+        command.args(["serve", "--config"]).arg(folder.join("rung.toml")).stdin(Stdio::null());
         if std::env::var_os("RUNG_TEST_LOGS").is_none() {
-            let log = std::fs::File::options().create(true).append(true).open(folder.path().join("log"));
+            let log = std::fs::File::options().create(true).append(true).open(folder.join("log"));
             command.stderr(log.expect("writable"));
         }
-        let mut child = command.spawn().expect("rung starts");
+        command
+    }
+
+    fn spawn(folder: std::sync::Arc<tempfile::TempDir>, env: &[(&str, &str)]) -> Daemon {
+        let mut command = Daemon::command(folder.path());
+        let mut child = command.stdout(Stdio::piped()).envs(env.iter().copied()).spawn().expect("rung starts");
         let lines = read_until_ready(&mut child);
         let address = |what: &str| -> SocketAddr {
             let line = lines.iter().find(|l| l.trim_start().starts_with(what));
