@@ -12,7 +12,7 @@
 #[expect(dead_code, reason = "other tests use the rest")]
 #[path = "support/api.rs"]
 mod api;
-#[path = "crash/book.rs"]
+#[path = "support/book.rs"]
 mod book;
 #[expect(dead_code, reason = "other tests use the rest")]
 #[path = "support/daemon.rs"]
@@ -150,10 +150,8 @@ impl Crowd {
         // Each has a token of its own: how often one may ask is limited.
         let token = |name: &str| {
             let scopes = ["channels:write", "sessions:write", "tokens:admin", "nodes:admin"];
-            let body = json!({ "name": name, "scopes": scopes }).to_string();
-            let bearer = format!("Bearer {admin}");
-            let headers = [("Authorization", bearer.as_str()), ("Content-Type", "application/json")];
-            let made = api::raw(daemon.http, "POST", "/v1/tokens", &headers, body.as_bytes());
+            let body = json!({ "name": name, "scopes": scopes });
+            let made = api::ask(daemon.http, &admin, "POST", "/v1/tokens", &[], &body).unwrap();
             made.json()["secret"].as_str().unwrap_or_else(|| panic!("{}", made.text())).to_owned()
         };
         let mut writers: Vec<Writer> = (0..WRITERS)

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rung::control::record::{ChannelRecord, ChannelState, SessionState};
 use serde_json::{Value, json};
 
-use crate::api::{Reply, attempt};
+use crate::api::{self, Reply};
 use crate::book::{Book, Found};
 use crate::random::Random;
 
@@ -193,15 +193,8 @@ impl Writer {
         more: &[(&str, &str)],
         body: &Value,
     ) -> Result<Reply, Killed> {
-        let bearer = format!("Bearer {}", self.token);
-        let text = if body.is_null() { String::new() } else { body.to_string() };
-        let mut headers = vec![("Authorization", bearer.as_str())];
-        if !text.is_empty() {
-            headers.push(("Content-Type", "application/json"));
-        }
-        headers.extend_from_slice(more);
         for _ in 0..200 {
-            let reply = attempt(to, method, path, &headers, text.as_bytes()).filter(Reply::is_whole).ok_or(Killed)?;
+            let reply = api::ask(to, &self.token, method, path, more, body).filter(Reply::is_whole).ok_or(Killed)?;
             if reply.status != 429 {
                 return Ok(reply);
             }

@@ -127,14 +127,7 @@ impl Rig {
 
     /// `body`: `null` for none.
     pub(crate) fn ask_as(&self, token: &str, method: &str, path: &str, headers: &[(&str, &str)], body: Value) -> Reply {
-        let bearer = format!("Bearer {token}");
-        let text = if body.is_null() { String::new() } else { body.to_string() };
-        let mut all = vec![("Authorization", bearer.as_str())];
-        if !text.is_empty() && !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
-            all.push(("Content-Type", "application/json"));
-        }
-        all.extend_from_slice(headers);
-        raw(self.address, method, path, &all, text.as_bytes())
+        ask(self.address, token, method, path, headers, &body).expect("a whole head")
     }
 
     /// A token's secret.
@@ -266,6 +259,25 @@ impl Reply {
         assert!(!problem["detail"].as_str().unwrap().is_empty() && !problem["title"].as_str().unwrap().is_empty());
         code
     }
+}
+
+/// One request to the API. `body`: `null` for none. Answers as [`attempt`].
+pub(crate) fn ask(
+    to: SocketAddr,
+    token: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &Value,
+) -> Option<Reply> {
+    let bearer = format!("Bearer {token}");
+    let text = if body.is_null() { String::new() } else { body.to_string() };
+    let mut all = vec![("Authorization", bearer.as_str())];
+    if !text.is_empty() && !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
+        all.push(("Content-Type", "application/json"));
+    }
+    all.extend_from_slice(headers);
+    attempt(to, method, path, &all, text.as_bytes())
 }
 
 /// One HTTP/1.1 request on a connection of its own.
