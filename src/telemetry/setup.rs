@@ -50,6 +50,9 @@ pub fn start(config: &Config) -> Result<Telemetry, String> {
     let filter = EnvFilter::try_new(&wanted)
         .map_err(|e| format!("log filter {wanted:?}: {e}; write for example \"info\" or \"info,rung::serve=debug\""))?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // A line that cannot be written, to a file on a full disk for example, is lost. To complain about it on the same standard
+    // error would panic in whatever thread had something to say.
+    let lines = lines.log_internal_errors(false);
     match config.format {
         LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
         LogFormat::Json => lines.json().flatten_event(true).with_ansi(false).try_init(),

@@ -63,6 +63,30 @@ fn a_quiet_stream_says_that_it_lives_and_ends_with_its_token() {
     wait("a free place", || (rig.get("/v1/system").json()["event_streams"] == 1).then_some(()));
 }
 
+#[test]
+fn every_event_comes_once_while_many_are_written() {
+    const WRITERS: usize = 4;
+    const EACH: usize = 150;
+    let rig = Rig::new();
+    let mut all = rig.events(&rig.token, "", Some(0));
+    std::thread::scope(|scope| {
+        for n in 0..WRITERS {
+            let rig = &rig;
+            scope.spawn(move || {
+                let channel = format!("c{n}");
+                rig.make_channel(&channel);
+                for _ in 0..EACH {
+                    rig.post(&format!("/v1/channels/{channel}/stop"), Value::Null);
+                    rig.post(&format!("/v1/channels/{channel}/start"), Value::Null);
+                }
+            });
+        }
+        for seq in 1..=WRITERS * (1 + 2 * EACH) {
+            assert_eq!(all.event().unwrap()["seq"], seq);
+        }
+    });
+}
+
 /// Makes `count` events of about 700 bytes each, a hundred in a transaction.
 fn many_events(rig: &Rig, channel: &str, count: usize) {
     let id = ledger_id(rig, channel);

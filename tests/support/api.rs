@@ -127,14 +127,7 @@ impl Rig {
 
     /// `body`: `null` for none.
     pub(crate) fn ask_as(&self, token: &str, method: &str, path: &str, headers: &[(&str, &str)], body: Value) -> Reply {
-        let bearer = format!("Bearer {token}");
-        let text = if body.is_null() { String::new() } else { body.to_string() };
-        let mut all = vec![("Authorization", bearer.as_str())];
-        if !text.is_empty() && !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
-            all.push(("Content-Type", "application/json"));
-        }
-        all.extend_from_slice(headers);
-        raw(self.address, method, path, &all, text.as_bytes())
+        ask(self.address, token, method, path, headers, &body).expect("a whole head")
     }
 
     /// A token's secret.
@@ -241,6 +234,11 @@ impl Reply {
         self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
     }
 
+    /// As much of the body is there as the head announced.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.header("content-length").is_none_or(|length| length.parse() == Ok(self.body.len()))
+    }
+
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
@@ -263,10 +261,40 @@ impl Reply {
     }
 }
 
+/// One request to the API. `body`: `null` for none. Answers as [`attempt`].
+pub(crate) fn ask(
+    to: SocketAddr,
+    token: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &Value,
+) -> Option<Reply> {
+    let bearer = format!("Bearer {token}");
+    let text = if body.is_null() { String::new() } else { body.to_string() };
+    let mut all = vec![("Authorization", bearer.as_str())];
+    if !text.is_empty() && !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type")) {
+        all.push(("Content-Type", "application/json"));
+    }
+    all.extend_from_slice(headers);
+    attempt(to, method, path, &all, text.as_bytes())
+}
+
 /// One HTTP/1.1 request on a connection of its own.
 pub(crate) fn raw(to: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
-    let mut stream = TcpStream::connect(to).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    attempt(to, method, path, headers, body).expect("a whole head")
+}
+
+/// As [`raw`]. `None`: nobody is there, or the connection broke before the head of an answer was.
+pub(crate) fn attempt(
+    to: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Option<Reply> {
+    let mut stream = TcpStream::connect(to).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(60))).ok()?;
     let mut request = format!("{method} {path} HTTP/1.1\r\nHost: box.example:8080\r\nConnection: close\r\n");
     for (name, value) in headers {
         request.push_str(&format!("{name}: {value}\r\n"));
@@ -281,10 +309,10 @@ pub(crate) fn raw(to: SocketAddr, method: &str, path: &str, headers: &[(&str, &s
     drop(stream.write_all(&bytes));
     let mut all = Vec::new();
     drop(stream.read_to_end(&mut all));
-    let end = all.windows(4).position(|w| w == b"\r\n\r\n").expect("a whole head");
+    let end = all.windows(4).position(|w| w == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&all[..end]).unwrap();
     let mut lines = head.split("\r\n");
     let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
     let headers = lines.map(|l| l.split_once(": ").unwrap()).map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
-    Reply { status, headers, body: all[end + 4..].to_vec() }
+    Some(Reply { status, headers, body: all[end + 4..].to_vec() })
 }

@@ -26,6 +26,16 @@ impl Daemon {
     }
 
     pub(crate) fn start_with(more: &str, channels: &str, env: &[(&str, &str)]) -> Daemon {
+        Daemon::spawn(&[], Daemon::configured(more, channels), env)
+    }
+
+    /// As [`Daemon::start`], run by `wrapper`: a command that becomes the one in its last arguments.
+    pub(crate) fn start_under(wrapper: &[&str], channels: &str) -> Daemon {
+        Daemon::spawn(wrapper, Daemon::configured("", channels), &[])
+    }
+
+    /// A folder with a configuration.
+    fn configured(more: &str, channels: &str) -> std::sync::Arc<tempfile::TempDir> {
         let folder = tempfile::tempdir().expect("a temporary folder");
         std::fs::write(folder.path().join("test.key"), KEY).expect("writable");
         let eos = if channels.contains("end_on_eos") { "" } else { "\nend_on_eos = true" };
@@ -36,12 +46,12 @@ impl Daemon {
             format!("{srt}{more}\n[http]\nlisten = \"127.0.0.1:0\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n{channels}");
         let file = folder.path().join("rung.toml");
         std::fs::write(&file, config).expect("writable");
-        Daemon::spawn(folder.into(), env)
+        folder.into()
     }
 
     /// Another process on the same folder; this one must have ended.
     pub(crate) fn again(&self) -> Daemon {
-        Daemon::spawn(std::sync::Arc::clone(&self.folder), &[])
+        Daemon::spawn(&[], std::sync::Arc::clone(&self.folder), &[])
     }
 
     /// The same at the same addresses.
@@ -55,16 +65,28 @@ impl Daemon {
         self.again()
     }
 
-    fn spawn(folder: std::sync::Arc<tempfile::TempDir>, env: &[(&str, &str)]) -> Daemon {
-        let file = folder.path().join("rung.toml");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rung"));
-        command.args(["serve", "--config"]).arg(&file).stdout(Stdio::piped()).stdin(Stdio::null());
-        command.envs(env.iter().copied());
+    /// Another process on the same folder that is killed `after` its start, ready or not.
+    pub(crate) fn again_killed(&self, after: Duration) {
+        let mut child =
+            Running(Daemon::command(&[], self.folder()).stdout(Stdio::null()).spawn().expect("rung starts"));
+        std::thread::sleep(after);
+        child.0.kill().expect("own child");
+    }
+
+    fn command(wrapper: &[&str], folder: &Path) -> Command {
+        let words: Vec<&str> = wrapper.iter().copied().chain([env!("CARGO_BIN_EXE_rung")]).collect();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).args(["serve", "--config"]).arg(folder.join("rung.toml")).stdin(Stdio::null());
         if std::env::var_os("RUNG_TEST_LOGS").is_none() {
-            let log = std::fs::File::options().create(true).append(true).open(folder.path().join("log"));
+            let log = std::fs::File::options().create(true).append(true).open(folder.join("log"));
             command.stderr(log.expect("writable"));
         }
-        let mut child = command.spawn().expect("rung starts");
+        command
+    }
+
+    fn spawn(wrapper: &[&str], folder: std::sync::Arc<tempfile::TempDir>, env: &[(&str, &str)]) -> Daemon {
+        let mut command = Daemon::command(wrapper, folder.path());
+        let mut child = command.stdout(Stdio::piped()).envs(env.iter().copied()).spawn().expect("rung starts");
         let lines = read_until_ready(&mut child);
         let address = |what: &str| -> SocketAddr {
             let line = lines.iter().find(|l| l.trim_start().starts_with(what));

@@ -38,9 +38,11 @@ const BATCH_ROWS: usize = 512;
         content_type = "text/event-stream")))]
 pub(super) async fn stream_events(call: &Call) -> Result<Answer, Problem> {
     call.query.expect_known(&FILTERS)?;
-    let filter = call.read(|view| Filter::read(call, view))?;
     let newest = call.api.ledger.newest_event();
-    let seen = match call.headers.get(LAST_EVENT_ID) {
+    let (filter, last) = call.read(|view| Ok((Filter::read(call, view)?, view.last(&EVENTS)?)))?;
+    // The store is ahead of the notice: a client may have seen what was not announced yet.
+    let last = last.map_or(0, |(seq, _)| seq).max(*newest.borrow());
+    let seen: EventSeq = match call.headers.get(LAST_EVENT_ID) {
         None => *newest.borrow(),
         Some(value) => value.to_str().ok().and_then(|text| text.trim().parse().ok()).ok_or_else(|| {
             let what = "write the number of the last event that you have seen";
@@ -49,6 +51,8 @@ pub(super) async fn stream_events(call: &Call) -> Result<Answer, Problem> {
     };
     let seat = Seat::take(&call.api)?;
     let closing = call.api.closing.subscribe();
+    // A number from the future is one of another box, or of a state before a restore.
+    let seen = seen.min(last);
     let client = Client { seat, token: call.token().id, filter, seen, newest, closing, greeted: false };
     let events = futures_util::stream::unfold(client, |mut client| async move {
         let bytes = client.next().await?;
@@ -81,7 +85,8 @@ struct Client {
     seat: Seat,
     token: TokenId,
     filter: Filter,
-    /// Everything up to this event was sent or passed over.
+    /// Everything up to this event was sent or passed over. Ahead of `newest` where the store was read between a commit and
+    /// its notice.
     seen: EventSeq,
     newest: watch::Receiver<EventSeq>,
     closing: watch::Receiver<bool>,
@@ -102,8 +107,6 @@ impl Client {
                 return None;
             }
             let newest = *self.newest.borrow_and_update();
-            // A number from the future is one of another box, or of a state before a restore.
-            self.seen = self.seen.min(newest);
             while self.seen < newest {
                 let batch = self.batch()?;
                 if !batch.is_empty() {

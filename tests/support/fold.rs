@@ -1,12 +1,13 @@
-//! Channels and sessions rebuilt from their events alone, and what must hold between two events.
+//! Channels and sessions rebuilt from their events alone, and what must hold between two events. The model check of the life
+//! cycle and the crash test of the daemon judge by it; the module above has `record` and `SessionId` in scope.
 
 use std::collections::BTreeMap;
 
-use crate::control::record::{
+use super::SessionId;
+use super::record::{
     ChannelConfig, ChannelId, ChannelRecord, ChannelState, EndedReason, Event, EventRecord, Input, KeyView, PlaybackId,
     Profile, SessionError, SessionRecord, SessionState, Utc, What,
 };
-use crate::media::channel::SessionId;
 
 /// What events tell of a channel.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,22 +43,27 @@ struct Session {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Fold {
+pub(crate) struct Fold {
     seq: u64,
     channels: BTreeMap<ChannelId, Channel>,
     sessions: BTreeMap<SessionId, Session>,
     /// Sessions of each channel.
     totals: BTreeMap<ChannelId, usize>,
     /// Events of each type.
-    pub(super) seen: BTreeMap<&'static str, u64>,
+    pub(crate) seen: BTreeMap<&'static str, u64>,
 }
 
 impl Fold {
-    pub(super) fn next_seq(&self) -> u64 {
+    pub(crate) fn next_seq(&self) -> u64 {
         self.seq + 1
     }
 
-    pub(super) fn apply(&mut self, record: &EventRecord) -> Result<(), String> {
+    /// Channels that were ever made.
+    pub(crate) fn channels(&self) -> usize {
+        self.channels.len()
+    }
+
+    pub(crate) fn apply(&mut self, record: &EventRecord) -> Result<(), String> {
         let event = &record.event;
         let wrong = |what: String| Err(format!("event {} {}: {what}", record.seq, event.what.name()));
         if record.seq != self.seq + 1 {
@@ -186,7 +192,7 @@ impl Fold {
     }
 
     /// The records say what their events say. `total`: sessions that are kept of the channel.
-    pub(super) fn agrees<'a>(
+    pub(crate) fn agrees<'a>(
         &self,
         channel: &ChannelRecord,
         sessions: impl Iterator<Item = &'a SessionRecord>,
