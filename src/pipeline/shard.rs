@@ -417,6 +417,10 @@ impl Run {
         }
         // An interrupted wait is a wake-up like any other: everything is looked at again.
         let _woken = poll(&mut fds, Some(&timeout));
+        if fds[0].revents().contains(PollFlags::IN) {
+            // Before the commands are looked at, so that none is missed. Left as it is, no wait would ever be one again.
+            drop(rustix::io::read(&self.shared.wake, &mut [0; 8]).map_err(io::Error::from));
+        }
     }
 
     fn publish_status(&mut self, now: Now) {
