@@ -6,7 +6,6 @@ mod daemon;
 #[expect(dead_code, reason = "other tests use the rest")]
 #[path = "support/follow.rs"]
 mod follow;
-#[expect(dead_code, reason = "other tests use the rest")]
 #[path = "support/numbered.rs"]
 mod numbered;
 
