@@ -759,10 +759,11 @@ fn health_and_metrics_answer_on_their_listener() {
 fn pages_and_status_are_served_beside_the_media() {
     let mut air = OnAir::new(LatencyMode::Ultra);
     air.parts(6);
-    let status = || rung::web::Status {
-        version: "0".into(),
-        now_ms: 5,
-        channels: vec![rung::web::ChannelStatus { name: "news".into(), state: "live".into(), ..Default::default() }],
+    let status = |channel: Option<&str>| {
+        let all = ["news", "sport"].into_iter().filter(|name| channel.is_none_or(|one| one == *name));
+        let live =
+            |name: &str| rung::web::ChannelStatus { name: name.into(), state: "live".into(), ..Default::default() };
+        rung::web::Status { version: "0".into(), now_ms: 5, channels: all.map(live).collect() }
     };
     let routes = rung::serve::routes(rung::web::filter(Arc::new(status)));
     let site = Site { origin: Some(air.origin.clone()), routes: Some(routes), ..Site::default() };
@@ -777,8 +778,15 @@ fn pages_and_status_are_served_beside_the_media() {
     let style = rig.get_with("/assets/style.css", "Accept-Encoding", "gzip");
     assert_eq!(style.header("content-encoding"), "gzip");
     assert_eq!(rig.get_with("/assets/style.css", "If-None-Match", style.header("etag")).status, 304);
-    let json: serde_json::Value = serde_json::from_slice(&rig.get("/status.json").body).unwrap();
-    assert_eq!(json["channels"][0]["name"], "news");
+    let told = |query: &str| -> serde_json::Value {
+        let json: serde_json::Value = serde_json::from_slice(&rig.get(&format!("/status.json{query}")).body).unwrap();
+        json["channels"].as_array().unwrap().iter().map(|channel| channel["name"].clone()).collect()
+    };
+    assert_eq!(told(""), serde_json::json!(["news", "sport"]));
+    assert_eq!(
+        (told("?channel=sport"), told("?channel=nobody")),
+        (serde_json::json!(["sport"]), serde_json::json!([]))
+    );
     for (method, path, status) in [("GET", "/assets/none", 404), ("GET", "/x/y", 404), ("POST", "/", 405)] {
         let reply = rig.ask(method, path, &[]);
         assert_eq!(reply.status, status, "{method} {path}");

@@ -29,7 +29,7 @@ impl Rig {
         let shown = origin.clone();
         let site = Site {
             origin: Some(origin.clone()),
-            routes: Some(routes(rung::web::filter(Arc::new(move || status(&shown))))),
+            routes: Some(routes(rung::web::filter(Arc::new(move |_: Option<&str>| status(&shown))))),
             ..Site::default()
         };
         let runtime =

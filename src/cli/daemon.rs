@@ -17,7 +17,7 @@ use crate::control::record::StreamKey;
 use crate::control::state::{self, Db, Need, State as Store};
 use crate::ingest::srt::{Passphrase, Port, PortConfig};
 use crate::ingest::{Admission, Directory, Refusal};
-use crate::media::channel::Leg;
+use crate::media::channel::{ChannelName, Leg};
 use crate::media::modes::LatencyMode;
 use crate::package::origin::Origin;
 use crate::pipeline::shard::{Setup, Shard, Watcher};
@@ -183,15 +183,14 @@ fn open_state(folder: &Path) -> Result<Arc<Store>, Failure> {
 /// Whether the data plane has followed what a caller of the API waits for.
 fn settled(watcher: Watcher) -> api::Settled {
     Arc::new(move |awaited| {
-        let status = watcher.status();
-        let open = |channel: &&ChannelStatus| channel.session.as_ref().is_some_and(|s| s.state != State::Ended);
+        let open = |name| {
+            let session = watcher.status_of(name)?.session.as_ref().map(|s| (s.id.clone(), s.state));
+            session.filter(|(_, state)| *state != State::Ended)
+        };
         match awaited {
-            Awaited::Started(name) => status.iter().any(|c| c.name == *name),
-            Awaited::Stopped(name) => !status.iter().filter(open).any(|c| c.name == *name),
-            Awaited::Ended(id) => {
-                let is = |c: &ChannelStatus| c.session.as_ref().is_some_and(|s| s.id == id.as_str());
-                !status.iter().filter(open).any(is)
-            }
+            Awaited::Started(name) => watcher.status_of(name).is_some(),
+            Awaited::Stopped(name) => open(name).is_none(),
+            Awaited::Ended(name, id) => open(name).is_none_or(|(on_air, _)| on_air != id.as_str()),
         }
     })
 }
@@ -282,9 +281,13 @@ fn health(watcher: Watcher) -> Health {
     })
 }
 
-fn status_source(watcher: Watcher) -> impl Fn() -> web::Status + Send + Sync {
-    move || {
-        let channels = watcher.status().into_iter().map(page_status).collect();
+fn status_source(watcher: Watcher) -> impl Fn(Option<&str>) -> web::Status + Send + Sync {
+    move |channel: Option<&str>| {
+        let channels = match channel {
+            None => watcher.status(),
+            Some(name) => ChannelName::new(name).ok().and_then(|name| watcher.status_of(&name)).into_iter().collect(),
+        };
+        let channels = channels.iter().map(|channel| page_status(channel)).collect();
         web::Status { version: env!("CARGO_PKG_VERSION").into(), now_ms: SystemClock::wall().unix_millis(), channels }
     }
 }
@@ -297,7 +300,7 @@ fn state_name(session: &status::SessionStatus) -> &'static str {
     }
 }
 
-fn page_status(channel: status::ChannelStatus) -> web::ChannelStatus {
+fn page_status(channel: &ChannelStatus) -> web::ChannelStatus {
     let session = channel.session.as_ref();
     let renditions = session.map_or(&[][..], |s| &s.renditions);
     web::ChannelStatus {

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -74,7 +74,8 @@ pub struct Shard {
 struct Shared {
     stop: AtomicBool,
     wake: OwnedFd,
-    status: Mutex<Vec<ChannelStatus>>,
+    /// By name. A channel's status is replaced, never changed: readers share it.
+    status: Mutex<BTreeMap<ChannelName, Arc<ChannelStatus>>>,
     commands: Mutex<VecDeque<Command>>,
     /// Heartbeat of the loop: when it last came round.
     round: std::sync::atomic::AtomicU64,
@@ -112,11 +113,6 @@ impl Shard {
         Ok(Shard { shared, thread: Some(thread) })
     }
 
-    /// Every channel's state, at most a second old.
-    pub fn status(&self) -> Vec<ChannelStatus> {
-        self.shared.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     /// Something that reads `status` from elsewhere.
     pub fn watcher(&self) -> Watcher {
         Watcher(Arc::clone(&self.shared))
@@ -152,8 +148,14 @@ impl Watcher {
         self.0.tell(command)
     }
 
-    pub fn status(&self) -> Vec<ChannelStatus> {
-        self.0.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Every channel's state by name, at most a second old.
+    pub fn status(&self) -> Vec<Arc<ChannelStatus>> {
+        self.0.status().values().cloned().collect()
+    }
+
+    /// One channel's; `None`: there is no such channel.
+    pub fn status_of(&self, channel: &ChannelName) -> Option<Arc<ChannelStatus>> {
+        self.0.status().get(channel).cloned()
     }
 
     /// Waits until everything that was asked for before is done, 10 s at most.
@@ -181,6 +183,10 @@ impl Shared {
         drop(commands);
         self.wake();
         Ok(())
+    }
+
+    fn status(&self) -> MutexGuard<'_, BTreeMap<ChannelName, Arc<ChannelStatus>>> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wake(&self) {
@@ -266,9 +272,10 @@ impl Run {
     fn carry_out(&mut self, now: Now, command: Command) {
         match command {
             Command::Answer(_) => {}
-            Command::Configure(channel) => self.configure(channel),
+            Command::Configure(channel) => self.configure(now, channel),
             Command::Remove(name) => {
                 self.known.remove(&name);
+                self.tell_status_of(now, &name);
                 if !self.running.contains_key(&name) {
                     self.setup.origin.forget(&name);
                 }
@@ -324,14 +331,15 @@ impl Run {
         Arc::new(move || shared.wake())
     }
 
-    fn configure(&mut self, channel: Channel) {
-        let config = Arc::new(channel);
+    fn configure(&mut self, now: Now, channel: Channel) {
+        let (name, config) = (channel.name.clone(), Arc::new(channel));
         self.setup.origin.declare(&config.name);
         if let Some(running) = self.running.get_mut(&config.name) {
             running.configure(Arc::clone(&config));
         }
         let legacy = self.known.get(&config.name).map_or_else(Legacy::default, |known| known.legacy);
-        self.known.insert(config.name.clone(), Known { config, legacy });
+        self.known.insert(name.clone(), Known { config, legacy });
+        self.tell_status_of(now, &name);
     }
 
     /// Publishers that must go are told so; channels that became idle run no more.
@@ -341,15 +349,17 @@ impl Run {
                 self.port.close(now.mono, publisher, why);
             }
         }
-        let (known, origin) = (&mut self.known, &self.setup.origin);
+        let (known, origin, mut idle) = (&mut self.known, &self.setup.origin, Vec::new());
         self.running.retain(|name, channel| {
             let Some(legacy) = channel.legacy() else { return true };
             match known.get_mut(name) {
                 Some(known) => known.legacy = legacy,
                 None => origin.forget(name),
             }
+            idle.push(name.clone());
             false
         });
+        idle.iter().for_each(|name| self.tell_status_of(now, name));
     }
 
     fn route(&mut self, now: Now, event: Event) {
@@ -417,6 +427,10 @@ impl Run {
         }
         // An interrupted wait is a wake-up like any other: everything is looked at again.
         let _woken = poll(&mut fds, Some(&timeout));
+        if fds[0].revents().contains(PollFlags::IN) {
+            // Before the commands are looked at, so that none is missed. Left as it is, no wait would ever be one again.
+            drop(rustix::io::read(&self.shared.wake, &mut [0; 8]).map_err(io::Error::from));
+        }
     }
 
     fn publish_status(&mut self, now: Now) {
@@ -434,13 +448,19 @@ impl Run {
         self.tell_status(now);
     }
 
+    /// Those that run: the others' status changes with their configuration only.
     fn tell_status(&self, now: Now) {
-        let running = &self.running;
-        let one = |(name, known): (&ChannelName, &Known)| {
-            running.get(name).map_or_else(|| ChannelStatus::idle(&known.config), |channel| channel.status(now))
+        self.running.keys().for_each(|name| self.tell_status_of(now, name));
+    }
+
+    fn tell_status_of(&self, now: Now, name: &ChannelName) {
+        let Some(known) = self.known.get(name) else {
+            self.shared.status().remove(name);
+            return;
         };
-        let status = self.known.iter().map(one).collect();
-        *self.shared.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+        let idle = || ChannelStatus::idle(&known.config);
+        let status = self.running.get(name).map_or_else(idle, |channel| channel.status(now));
+        self.shared.status().insert(name.clone(), Arc::new(status));
     }
 }
 

@@ -50,15 +50,20 @@ macro_rules! metrics_table {
     };
 }
 
-const LATENESS: Kind = Kind::Histogram(&[0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.33, 0.66, 1.5, 3.0, 10.0]);
+const LATENESS: Kind = Kind::Histogram(&[
+    0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.12, 0.14, 0.16, 0.18, 0.2, 0.24, 0.28, 0.33, 0.4, 0.66, 1.5, 3.0, 10.0,
+]);
 const FRAME: Kind = Kind::Histogram(&[0.001, 0.002, 0.004, 0.008, 0.016, 0.033, 0.066, 0.133, 0.5, 2.0]);
 const REQUEST: Kind = Kind::Histogram(&[0.0005, 0.002, 0.01, 0.05, 0.1, 0.2, 0.4, 0.8, 2.0, 6.0]);
+const OPENING: Kind =
+    Kind::Histogram(&[0.001, 0.002, 0.004, 0.006, 0.008, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.3, 1.0, 5.0]);
 const COMMIT: Kind = Kind::Histogram(&[0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.2, 1.0, 5.0]);
 
 metrics_table! {
     BuildInfo = "rung_build_info", Kind::Gauge, ["version", "profile_fp"], "Always 1; the version is in the label";
     Uptime = "rung_uptime_seconds", Kind::Gauge, [], "Seconds since the daemon started";
     SessionState = "rung_session_state", Kind::Gauge, ["channel", "state"], "1 for the state that a channel's session is in, 0 for the others";
+    SessionOpenSeconds = "rung_session_open_seconds", OPENING, [], "From a publisher's admission to its session on disk";
     SessionTransitions = "rung_session_transitions_total", Kind::Counter, ["from", "to", "reason"], "State changes of sessions";
     InputReconnecting = "rung_input_reconnecting", Kind::Gauge, ["channel"], "1 while a session's source is lost and waited for";
     InputLosses = "rung_input_losses_total", Kind::Counter, ["channel"], "Times that a session lost its source";

@@ -17,12 +17,12 @@ use warp::filters::BoxedFilter;
 use assets::Asset;
 pub use status::{ChannelStatus, RenditionStatus, Status, StatusSource};
 
-/// Pages, their assets and `/status.json`.
+/// Pages, their assets and `/status.json`, which tells of one channel where `?channel=` names it.
 pub fn filter(source: Arc<dyn StatusSource>) -> BoxedFilter<(Response<Vec<u8>>,)> {
     let known = Arc::clone(&source);
     let index = warp::path::end().map(|| page(StatusCode::OK, assets::INDEX.to_owned()));
     let watch = warp::path!("watch" / String).map(move |channel: String| {
-        let there = known.status().channels.iter().any(|c| c.name == channel);
+        let there = !known.status(Some(&channel)).channels.is_empty();
         let status = if there { StatusCode::OK } else { StatusCode::NOT_FOUND };
         page(status, assets::WATCH.replace("@PLAYER@", if assets::HLS_JS.is_some() { "built-in" } else { "missing" }))
     });
@@ -33,7 +33,12 @@ pub fn filter(source: Arc<dyn StatusSource>) -> BoxedFilter<(Response<Vec<u8>>,)
     );
     let reference = warp::path!("reference").map(|| page(StatusCode::OK, assets::REFERENCE.to_owned()));
     let problem = warp::path!("problems" / String).map(|code: String| explanation(&code));
-    let status = warp::path!("status.json").map(move || status_response(&source.status()));
+    let query = warp::query::raw().or(warp::any().map(String::new)).unify();
+    let status = warp::path!("status.json").and(query).map(move |query: String| {
+        let channel =
+            form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "channel").map(|(_, value)| value);
+        status_response(&source.status(channel.as_deref()))
+    });
     let pages = index.or(watch).unify().or(reference).unify().or(problem).unify();
     warp::get().and(pages.or(embedded).unify().or(status).unify()).boxed()
 }

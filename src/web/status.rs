@@ -4,12 +4,13 @@ use serde::Serialize;
 
 /// Where the status comes from; called per request, must not block.
 pub trait StatusSource: Send + Sync {
-    fn status(&self) -> Status;
+    /// Of all channels, or of the one that is named, if there is one.
+    fn status(&self, channel: Option<&str>) -> Status;
 }
 
-impl<F: Fn() -> Status + Send + Sync> StatusSource for F {
-    fn status(&self) -> Status {
-        self()
+impl<F: Fn(Option<&str>) -> Status + Send + Sync> StatusSource for F {
+    fn status(&self, channel: Option<&str>) -> Status {
+        self(channel)
     }
 }
 

@@ -107,6 +107,18 @@ fn sessions_and_events_are_listed_and_filtered() {
     assert_eq!(texts(&walk(&rig, "/v1/sessions?channel=b", 1).0, "id"), ids(Some("b")));
     assert_eq!(texts(&walk(&rig, "/v1/sessions?state=init", 2).0, "id"), [made[0].1.clone()]);
 
+    assert_eq!(texts(&walk(&rig, "/v1/sessions?state=ended", 2).0, "id"), ids(None)[1..]);
+    let limited =
+        rig.make_token(json!({ "name": "b-only", "scopes": ["channels:read", "sessions:read"], "channels": ["b"] }));
+    let seen = |path: &str| {
+        texts(rig.ask_as(&limited, "GET", path, &[], Value::Null).json()["items"].as_array().unwrap(), "id")
+    };
+    assert_eq!(
+        (seen("/v1/sessions"), seen("/v1/sessions?state=ended")),
+        (ids(Some("b")), ids(Some("b"))[1..].to_vec())
+    );
+    assert_eq!(seen("/v1/channels"), [rig.get("/v1/channels/b").json()["id"].as_str().unwrap()]);
+
     let (events, _) = walk(&rig, "/v1/events", 7);
     let numbers: Vec<u64> = events.iter().map(|e| e["seq"].as_u64().unwrap()).collect();
     assert_eq!(numbers, (1..=events.len() as u64).rev().collect::<Vec<_>>());
@@ -136,6 +148,16 @@ fn ten_thousand_channels_are_listed() {
     eprintln!("10,000 channels in {pages} pages: {} ms", begun.elapsed().as_millis());
     assert_eq!(texts(&items, "id").into_iter().collect::<BTreeSet<_>>(), ids);
     assert!(texts(&items, "id").is_sorted_by(|a, b| a > b) && pages == 50);
+    let hundred = |path: &str| {
+        let begun = Instant::now();
+        (0..100).for_each(|_| assert_eq!(rig.get(path).status, 200));
+        begun.elapsed()
+    };
+    let (one, page) = (hundred("/v1/channels/channel-0"), hundred("/v1/channels?limit=1"));
+    assert!(
+        page < one * 3,
+        "a page costs what it shows: {page:?} for a hundred of one channel, {one:?} without a list"
+    );
     assert_eq!(rig.post("/v1/channels", json!({ "name": "one-more" })).status, 201, "and one more is made beside them");
 }
 

@@ -135,6 +135,16 @@ impl Daemon {
         line.and_then(|l| l.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0)
     }
 
+    /// Processor time that its threads have used.
+    pub(crate) fn cpu(&self) -> Duration {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).into_iter().flatten().flatten();
+        let nanos = threads.filter_map(|thread| {
+            let text = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+            text.split(' ').next()?.parse::<u64>().ok()
+        });
+        Duration::from_nanos(nanos.sum())
+    }
+
     /// Its workers' process ids.
     pub(crate) fn workers(&self) -> Vec<u32> {
         let tasks = format!("/proc/{0}/task", self.pid());

@@ -10,14 +10,14 @@ use super::Awaited;
 use super::answer::Answer;
 use super::call::{Call, KeyHeader, Precondition, PreferHeader};
 use super::change::{Done, SecretKind, change};
-use super::page::{Page, PageQuery, asked, collect, page};
+use super::page::{Page, PageQuery, asked, collect, collect_rows, page};
 use super::problem::{Code, Problem};
 use super::templates;
 use super::views::{
     Applied, ChangedChannel, ChannelPatch, ChannelView, ChannelWithKey, Inputs, NewChannel, NewRenditions, Renditions,
     Rotation, inputs,
 };
-use crate::control::ledger::{self, CHANNELS, Change, NAMES, OPEN};
+use crate::control::ledger::{self, CHANNELS, Change, OPEN};
 use crate::control::lifecycle::{self, Command, Input, KEY_GRACE};
 use crate::control::record::{ChannelConfig, ChannelRecord, ChannelState, StreamKey, Utc};
 use crate::control::state::{Need, Read, Ulid, Write};
@@ -56,17 +56,19 @@ pub(super) async fn list_channels(call: &Call) -> Result<Answer, Problem> {
         serde_json::from_value::<ListedState>(Value::from(text)).ok().map(ChannelState::from)
     })?;
     let (items, more) = call.read(|view| {
-        let mut ids: Vec<u128> = view
-            .scan(&NAMES)?
-            .filter_map(|row| row.ok().map(|(_, id)| id))
-            .filter_map(|id| call.token().reaches(Some(id)).then_some(id.0.0))
-            .collect();
-        ids.sort_unstable_by(|a, b| b.cmp(a));
-        collect(asked, ids.into_iter(), |id| {
-            let Some(channel) = view.get(&CHANNELS, &Ulid(id))? else { return Ok(None) };
-            let fits = state.is_none_or(|state| channel.state == state);
-            if fits { show(view, &channel).map(Some) } else { Ok(None) }
-        })
+        let fitting =
+            |channel: &ChannelRecord| channel.deleted_at.is_none() && state.is_none_or(|state| channel.state == state);
+        let shown = |channel: ChannelRecord| fitting(&channel).then(|| show(view, &channel)).transpose();
+        match &call.token().channels {
+            None => {
+                let rows = view.scan_back(&CHANNELS, asked.behind.map(Ulid).as_ref())?;
+                collect_rows(asked, rows, |_, channel| shown(channel))
+            }
+            // A few of many.
+            Some(own) => collect(asked, own.iter().rev().map(|id| id.0.0), |id| {
+                view.get(&CHANNELS, &Ulid(id))?.map_or(Ok(None), shown)
+            }),
+        }
     })?;
     Ok(page(call, items, more))
 }

@@ -62,7 +62,7 @@ pub enum Awaited {
     /// The channel refuses publishers and has none.
     Stopped(ChannelName),
     /// The session's playlists are closed.
-    Ended(SessionId),
+    Ended(ChannelName, SessionId),
 }
 
 /// Whether the data plane has followed what was committed. Asked a few times a second: it must not block.

@@ -71,13 +71,25 @@ pub(super) fn collect<T>(
     positions: impl Iterator<Item = u128>,
     mut view_of: impl FnMut(u128) -> Result<Option<T>, Problem>,
 ) -> Result<(Vec<T>, Option<u128>), Problem> {
+    let positions = positions.filter(|p| asked.behind.is_none_or(|behind| *p < behind));
+    collect_rows(asked, positions.map(|position| Ok((Ulid(position), ()))), |Ulid(position), ()| view_of(position))
+}
+
+/// The same of rows that come newest first from `asked.behind` on, as [`Read::scan_back`] gives them: a page costs what it
+/// shows, however long the table is.
+pub(super) fn collect_rows<V, T>(
+    asked: Asked,
+    rows: impl Iterator<Item = Result<(Ulid, V), Error>>,
+    mut view_of: impl FnMut(Ulid, V) -> Result<Option<T>, Problem>,
+) -> Result<(Vec<T>, Option<u128>), Problem> {
     let (mut items, mut last) = (Vec::new(), None);
-    for (looked, position) in positions.filter(|p| asked.behind.is_none_or(|behind| *p < behind)).enumerate() {
+    for (looked, row) in rows.enumerate() {
         if items.len() == asked.limit || looked == LOOK_AT_MAX {
             return Ok((items, last));
         }
-        last = Some(position);
-        items.extend(view_of(position)?);
+        let (id, value) = row?;
+        last = Some(id.0);
+        items.extend(view_of(id, value)?);
     }
     Ok((items, None))
 }

@@ -3,6 +3,7 @@
 use http::StatusCode;
 use serde::Serialize;
 use serde_json::Value;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use utoipa::ToSchema;
 
@@ -10,10 +11,10 @@ use super::Awaited;
 use super::answer::Answer;
 use super::call::{Call, KeyHeader, PreferHeader, reachable};
 use super::change::{Done, change};
-use super::page::{Asked, Page, PageQuery, asked, collect, page};
+use super::page::{Asked, Page, PageQuery, asked, collect, collect_rows, page};
 use super::problem::{Code, Problem};
 use crate::control::auth::TokenRecord;
-use crate::control::ledger::{self, CHANNELS, NAMES, OPEN, SESSIONS, SESSIONS_BY_CHANNEL};
+use crate::control::ledger::{self, CHANNELS, OPEN, SESSIONS, SESSIONS_BY_CHANNEL};
 use crate::control::lifecycle::{Command, Input as LifeInput};
 use crate::control::record::{ChannelId, EndedReason, Input, Profile, SessionError, SessionRecord, SessionState, Utc};
 use crate::control::state::{Need, Newest, Read, Ulid};
@@ -102,47 +103,69 @@ fn list(call: &Call, filters: &[&str], channel: Option<&str>) -> Result<Answer, 
         serde_json::from_value::<SessionState>(Value::from(text)).ok()
     })?;
     let (items, more) = call.read(|view| {
-        let channels = channels(view, call.token(), channel)?;
-        let mut ids = Vec::new();
-        for channel in channels.keys() {
-            match state {
-                None | Some(SessionState::Ended) => ids.extend(newest_of(view, *channel, asked)?),
-                Some(_) => ids.extend(view.get(&OPEN, &channel.0)?.map(|id| id.ulid().0)),
+        let mut names = BTreeMap::new();
+        let mut shown = |session: SessionRecord| {
+            if state.is_some_and(|state| session.state != state) {
+                return Ok(None);
             }
-        }
+            let name = match names.entry(session.channel) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(name_of(view, session.channel)?),
+            };
+            Ok(name.clone().map(|name| SessionView::new(&session, name)))
+        };
+        let own = own_channels(view, call.token(), channel)?;
+        let mut ids = match (state, own) {
+            (None | Some(SessionState::Ended), None) => {
+                let rows = view.scan_back(&SESSIONS, asked.behind.map(Ulid).as_ref())?;
+                return collect_rows(asked, rows, |_, session| shown(session));
+            }
+            (None | Some(SessionState::Ended), Some(own)) => newest_of(view, &own, asked)?,
+            (Some(_), own) => open_of(view, own)?,
+        };
         ids.sort_unstable_by(|a, b| b.cmp(a));
-        collect(asked, ids.into_iter(), |id| {
-            let found = view.get(&SESSIONS, &Ulid(id))?.filter(|s| state.is_none_or(|state| s.state == state));
-            Ok(found.and_then(|session| Some(SessionView::new(&session, channels.get(&session.channel)?.clone()))))
-        })
+        collect(asked, ids.into_iter(), |id| view.get(&SESSIONS, &Ulid(id))?.map_or(Ok(None), &mut shown))
     })?;
     Ok(page(call, items, more))
 }
 
-/// As many of a channel's sessions as a page of all channels can need: one more says that there are others, and one of
+/// As many of each channel's sessions as a page of all of them can need: one more says that there are others, and one of
 /// them may be open and thus be passed over.
-fn newest_of(view: &Read<'_>, channel: ChannelId, asked: Asked) -> Result<Vec<u128>, Problem> {
-    let from = Newest(Ulid(asked.behind.unwrap_or(u128::MAX)));
-    let rows = view.scan_from(&SESSIONS_BY_CHANNEL, &(channel.0, from))?.filter_map(Result::ok);
-    let own = rows.map(|(key, ())| key).take_while(|(of, _)| *of == channel.0);
-    Ok(own.map(|(_, Newest(id))| id.0).filter(|id| asked.behind != Some(*id)).take(asked.limit + 2).collect())
+fn newest_of(view: &Read<'_>, channels: &[ChannelId], asked: Asked) -> Result<Vec<u128>, Problem> {
+    let mut ids = Vec::new();
+    for channel in channels {
+        let from = Newest(Ulid(asked.behind.unwrap_or(u128::MAX)));
+        let rows = view.scan_from(&SESSIONS_BY_CHANNEL, &(channel.0, from))?.filter_map(Result::ok);
+        let own = rows.map(|(key, ())| key).take_while(|(of, _)| *of == channel.0);
+        ids.extend(own.map(|(_, Newest(id))| id.0).filter(|id| asked.behind != Some(*id)).take(asked.limit + 2));
+    }
+    Ok(ids)
 }
 
-/// The channels whose sessions are asked for, as far as the token reaches them.
-fn channels(
-    view: &Read<'_>,
-    token: &TokenRecord,
-    channel: Option<&str>,
-) -> Result<BTreeMap<ChannelId, ChannelName>, Problem> {
-    if let Some(one) = channel {
-        let channel = reachable(view, one, token)?;
-        return Ok(BTreeMap::from([(channel.id, channel.config.name)]));
+/// The open sessions, which are few beside the channels.
+fn open_of(view: &Read<'_>, channels: Option<Vec<ChannelId>>) -> Result<Vec<u128>, Problem> {
+    let Some(channels) = channels else {
+        return Ok(view.scan(&OPEN)?.filter_map(|row| row.ok().map(|(_, id)| id.ulid().0)).collect());
+    };
+    let mut ids = Vec::new();
+    for channel in channels {
+        ids.extend(view.get(&OPEN, &channel.0)?.map(|id| id.ulid().0));
     }
-    let all = view.scan(&NAMES)?.filter_map(Result::ok);
-    Ok(all
-        .filter(|(_, id)| token.reaches(Some(*id)))
-        .filter_map(|(n, id)| Some((id, ChannelName::new(&n).ok()?)))
-        .collect())
+    Ok(ids)
+}
+
+/// The channels whose sessions are asked for, as far as the token reaches them; `None`: all there are.
+fn own_channels(view: &Read<'_>, token: &TokenRecord, one: Option<&str>) -> Result<Option<Vec<ChannelId>>, Problem> {
+    match one {
+        Some(one) => Ok(Some(vec![reachable(view, one, token)?.id])),
+        None => Ok(token.channels.as_ref().map(|own| own.iter().copied().collect())),
+    }
+}
+
+/// A channel's name; `None`: it was deleted, and its sessions with it.
+fn name_of(view: &Read<'_>, channel: ChannelId) -> Result<Option<ChannelName>, Problem> {
+    let channel = view.get(&CHANNELS, &channel.0)?.filter(|channel| channel.deleted_at.is_none());
+    Ok(channel.map(|channel| channel.config.name))
 }
 
 /// One session.
@@ -170,7 +193,7 @@ pub(super) async fn end_session(call: &Call) -> Result<Answer, Problem> {
         return Err(Problem::new(Code::BodyMalformed, "this takes no body"));
     }
     let (id, token) = (call.id().to_owned(), call.token().clone());
-    let (session, _) = call.read(|view| find(view, &id, &token))?;
+    let (session, name) = call.read(|view| find(view, &id, &token))?;
     let answer = change(call, Need::Essential, move |txn, now| {
         let (session, name) = find(&txn.view(), &id, &token)?;
         let command = Command::EndSession(session.id.clone());
@@ -179,7 +202,7 @@ pub(super) async fn end_session(call: &Call) -> Result<Answer, Problem> {
         Ok(Done::new(vec![made], Answer::json(&SessionView::new(&session, name)), session.id))
     });
     let answer = answer.await?;
-    let followed = call.settled(&Awaited::Ended(session.id)).await;
+    let followed = call.settled(&Awaited::Ended(name, session.id)).await;
     let status = if followed { answer.status } else { StatusCode::ACCEPTED };
     Ok(Answer { status, waited: call.wait_s(), ..answer })
 }

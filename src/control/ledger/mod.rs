@@ -20,6 +20,7 @@ use crate::media::channel::{ChannelName, PublisherId, SessionId};
 use crate::media::grid::SourceProfile;
 use crate::pipeline::channel::Legacy;
 use crate::sys::random;
+use crate::telemetry::names::{Metric, observe};
 use crate::telemetry::report::{Level, Place, log};
 use crate::time::{Clock, Mono, SystemClock, Wall};
 
@@ -115,7 +116,7 @@ struct Shared {
 
 /// What the clerk is told.
 enum Inbound {
-    Publish(ChannelName, Publish),
+    Publish(ChannelName, Publish, Mono),
     Fact(ChannelName, SessionId, Fact),
     /// A deadline may have come nearer.
     Look,
@@ -151,7 +152,7 @@ impl Ledger {
 
     /// A publisher was admitted. Never waits.
     pub fn publish(&self, channel: ChannelName, publish: Publish) {
-        self.hand_in(Inbound::Publish(channel, publish));
+        self.hand_in(Inbound::Publish(channel, publish, SystemClock::mono()));
     }
 
     /// Something happened to a session. Never waits.
@@ -449,8 +450,10 @@ impl Clerk {
         loop {
             match self.arrivals.recv_timeout(self.patience(batched)) {
                 Ok(Inbound::Stop) | Err(RecvTimeoutError::Disconnected) => break,
-                Ok(Inbound::Publish(channel, publish)) => {
-                    if !self.enter(&channel, &Input::Publish(publish)) {
+                Ok(Inbound::Publish(channel, publish, admitted)) => {
+                    if self.enter(&channel, &Input::Publish(publish)) {
+                        observe(Metric::SessionOpenSeconds, &[], (SystemClock::mono() - admitted).as_secs_f64());
+                    } else {
                         self.shared.plane.turn_away(publish.publisher);
                     }
                 }

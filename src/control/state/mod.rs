@@ -44,7 +44,7 @@ pub use migrate::Migration;
 pub use store::{Need, Store, Ticket};
 pub use table::{Db, Home, Key, Newest, Table};
 pub use timeline_log::{LmdbLog, PROFILES, forget, hand_over, load};
-pub use txn::{Read, Rows, Write};
+pub use txn::{Read, Rows, RowsBack, Write};
 pub use ulid::Ulid;
 
 use health::Health;

@@ -76,6 +76,21 @@ impl<'t> Read<'t> {
         }
     }
 
+    /// Rows in front of `behind`, all where there is none, last first; otherwise as [`Read::scan`].
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn scan_back<'a, K: Key, V>(
+        &'a self,
+        table: &'a Table<K, V>,
+        behind: Option<&K>,
+    ) -> Result<RowsBack<'a, K, V>, Error> {
+        let high = behind.map(bytes_of);
+        let bounds = (Bound::Unbounded, high.as_deref().map_or(Bound::Unbounded, Bound::Excluded));
+        let rows = handle(self.handles, table.db)?.rev_range(self.txn, &bounds)?;
+        Ok(Rows { rows, table, ended: false })
+    }
+
     /// Rows of a database, damaged ones included.
     ///
     /// # Errors
@@ -109,13 +124,16 @@ impl<'t> Read<'t> {
 }
 
 /// Rows in key order.
-pub struct Rows<'a, K, V> {
-    rows: heed::RoRange<'a, heed::types::Bytes, heed::types::Bytes>,
+pub struct Rows<'a, K, V, I = heed::RoRange<'a, heed::types::Bytes, heed::types::Bytes>> {
+    rows: I,
     table: &'a Table<K, V>,
     ended: bool,
 }
 
-impl<K: Key, V> Iterator for Rows<'_, K, V> {
+/// Rows against key order.
+pub type RowsBack<'a, K, V> = Rows<'a, K, V, heed::RoRevRange<'a, heed::types::Bytes, heed::types::Bytes>>;
+
+impl<'a, K: Key, V, I: Iterator<Item = heed::Result<(&'a [u8], &'a [u8])>>> Iterator for Rows<'a, K, V, I> {
     type Item = Result<(K, V), Error>;
 
     fn next(&mut self) -> Option<Self::Item> {

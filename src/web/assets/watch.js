@@ -37,7 +37,7 @@ let status = null;
 async function poll() {
   try {
     const sent = Date.now();
-    const answer = await fetch('/status.json', { cache: 'no-store' });
+    const answer = await fetch(`/status.json?channel=${encodeURIComponent(channel)}`, { cache: 'no-store' });
     if (answer.ok) {
       const all = await answer.json();
       learnClock(sent, Date.now(), all.now_ms);
