@@ -11,7 +11,7 @@ use std::io::{BufRead, BufReader, Write as _};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{TryRecvError, sync_channel};
 use std::time::Duration;
 
 use rung::control::state::{
@@ -159,6 +159,7 @@ fn child() {
         "flipped" => judge_each(&dir, judge_flipped),
         "full" => fill_the_disk(&dir),
         "limited" => hit_the_limit(&dir),
+        "flipped-limit" => flip_the_limit(&dir),
         "read-only" => write_protect(&dir),
         other => panic!("no such role: {other}"),
     }
@@ -465,12 +466,64 @@ fn hit_the_limit(dir: &Path) {
 
 #[test]
 fn a_file_that_may_not_grow_fails_writes_and_nothing_else() {
+    in_limited_child("limited");
+}
+
+fn in_limited_child(role: &str) {
     let dir = tempfile::tempdir().unwrap();
     let mut shell = Command::new("sh");
     // The signal that comes with the limit would end the process.
     shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(std::env::current_exe().unwrap());
-    let output = in_child(shell, "limited", dir.path()).output().unwrap();
+    let output = in_child(shell, role, dir.path()).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Some commit is under way whenever the limit comes: in one of a few only its last write, of the meta page, is refused.
+/// LMDB wants its file opened again then.
+fn flip_the_limit(dir: &Path) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let state = State::open(&options(dir)).unwrap();
+    let maximum = getrlimit(Resource::Fsize).maximum;
+    let mut dice = Dice(0xf11b);
+    let (mut written, mut held) = (0, 0);
+    std::thread::scope(|scope| {
+        let (running, over) = sync_channel::<()>(0);
+        let state = &state;
+        let busy = scope.spawn(move || {
+            let mut written = 0;
+            // Until the other end is dropped, by a panic too.
+            for n in (1_000_000..).take_while(|_| over.try_recv() == Err(TryRecvError::Empty)) {
+                written += u64::from(write_n(state, Need::Ordinary, n).is_ok());
+            }
+            written
+        });
+        for n in 0..if long() { 500 } else { 100 } {
+            std::thread::sleep(Duration::from_micros(200 + dice.roll(3_000)));
+            setrlimit(Resource::Fsize, Rlimit { current: Some(0), maximum }).unwrap();
+            let refused = (0..50).map(|_| write_n(state, Need::Ordinary, 0)).find(Result::is_err);
+            let why = refused.expect("nothing can be written").unwrap_err();
+            assert!(matches!(why, Error::Unwritable(_)), "{why:?}");
+            assert!(state.control.read(|view| view.count(Db::Channels)).unwrap() >= held, "reads go on");
+            setrlimit(Resource::Fsize, Rlimit { current: maximum, maximum }).unwrap();
+            write_n(state, Need::Ordinary, n + 1).unwrap();
+            assert_eq!(state.condition(), Condition::Good);
+            held = n + 1;
+        }
+        drop(running);
+        written += busy.join().unwrap();
+    });
+    assert_eq!(state.damage(5).unwrap(), []);
+    let rows = state.control.read(|view| view.count(Db::Channels)).unwrap();
+    assert!(rows >= written + held, "{written} and {held} were acknowledged, {rows} are there");
+    drop(state);
+    let state = State::open(&options(dir)).unwrap();
+    assert_eq!(state.control.read(|view| view.count(Db::Channels)).unwrap(), rows);
+    assert!(state.notes().is_empty(), "{:?}", state.notes());
+}
+
+#[test]
+fn a_commit_that_fails_at_its_very_end_is_mended() {
+    in_limited_child("flipped-limit");
 }
 
 fn write_protect(dir: &Path) {

@@ -121,8 +121,9 @@ impl Book {
 
     /// States are what the events tell.
     fn events_agree(&self, found: &Found) -> Result<(), String> {
-        if found.channels.len() != self.fold.channels() {
-            return Err(format!("{} channels, events tell of {}", found.channels.len(), self.fold.channels()));
+        let made = self.fold.seen.get("channel.created").copied().unwrap_or(0);
+        if found.channels.len() as u64 != made {
+            return Err(format!("{} channels, events tell of {made}", found.channels.len()));
         }
         let mut of_channel: BTreeMap<ChannelId, Vec<&SessionRecord>> = BTreeMap::new();
         for session in found.sessions.values() {

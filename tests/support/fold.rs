@@ -58,11 +58,6 @@ impl Fold {
         self.seq + 1
     }
 
-    /// Channels that were ever made.
-    pub(crate) fn channels(&self) -> usize {
-        self.channels.len()
-    }
-
     pub(crate) fn apply(&mut self, record: &EventRecord) -> Result<(), String> {
         let event = &record.event;
         let wrong = |what: String| Err(format!("event {} {}: {what}", record.seq, event.what.name()));

@@ -32,6 +32,11 @@ impl From<heed::Error> for Error {
     fn from(error: heed::Error) -> Error {
         match error {
             heed::Error::Mdb(heed::MdbError::MapFull) => Error::MapFull,
+            // Until it is opened again, which the next read or write does.
+            heed::Error::Mdb(heed::MdbError::Panic) => {
+                let code = rustix::io::Errno::IO.raw_os_error();
+                Error::Io { code, what: "the disk refused the end of a commit".to_owned() }
+            }
             heed::Error::Io(e) => Error::Io { code: e.raw_os_error().unwrap_or(0), what: e.to_string() },
             other => Error::Lmdb(other.to_string()),
         }

@@ -12,11 +12,12 @@ use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use heed::RwTxn;
 use tokio::sync::oneshot;
 
 use super::error::Error;
 use super::health::Health;
-use super::lmdb::{Lmdb, Usage};
+use super::lmdb::{Done, Handles, Lmdb, Usage};
 use super::table::Home;
 use super::txn::{Read, Write};
 use crate::telemetry::names::{Gauge, Histogram, Label, Metric, gauge_handle, histogram};
@@ -352,31 +353,7 @@ impl Writer {
     }
 
     fn attempt(&self, group: &mut [Member]) -> Attempt {
-        let (mut txn, _shared) = match self.lmdb.write_txn() {
-            Ok(begun) => begun,
-            Err(error) => return Attempt::Failed(error),
-        };
-        for member in group.iter_mut().filter(|m| matches!(m.aside, Aside::No)) {
-            let mut write = Write::new(&mut txn, self.lmdb.handles());
-            // A closure that unwinds leaves its transaction as it was before its next write: it is only dropped below.
-            let ran = catch_unwind(AssertUnwindSafe(|| member.job.run(&mut write)));
-            if let Some(error) = write.failed.take() {
-                return Attempt::Failed(error);
-            }
-            let wrote = write.wrote;
-            match ran {
-                Ok(true) => continue,
-                // A refusal that changed nothing needs no undoing; it is asked again if the group is.
-                Ok(false) if !wrote => continue,
-                Ok(false) => member.aside = Aside::Refused,
-                Err(panic) => member.aside = Aside::Panicked(Error::Bug(panic_text(&*panic))),
-            }
-            return Attempt::Again;
-        }
-        match txn.commit() {
-            Ok(()) => Attempt::Committed,
-            Err(error) => Attempt::Failed(error.into()),
-        }
+        self.lmdb.write(|txn, handles| fill(group, txn, handles)).unwrap_or_else(Attempt::Failed)
     }
 
     /// What is due each second.
@@ -402,6 +379,28 @@ impl Writer {
             }
         }
     }
+}
+
+/// Runs a group's closures inside one transaction.
+fn fill(group: &mut [Member], txn: &mut RwTxn<'_>, handles: &Handles) -> Done<Attempt> {
+    for member in group.iter_mut().filter(|m| matches!(m.aside, Aside::No)) {
+        let mut write = Write::new(txn, handles);
+        // A closure that unwinds leaves its transaction as it was before its next write: it is only dropped below.
+        let ran = catch_unwind(AssertUnwindSafe(|| member.job.run(&mut write)));
+        if let Some(error) = write.failed.take() {
+            return Done::Drop(Attempt::Failed(error));
+        }
+        let wrote = write.wrote;
+        match ran {
+            Ok(true) => continue,
+            // A refusal that changed nothing needs no undoing; it is asked again if the group is.
+            Ok(false) if !wrote => continue,
+            Ok(false) => member.aside = Aside::Refused,
+            Err(panic) => member.aside = Aside::Panicked(Error::Bug(panic_text(&*panic))),
+        }
+        return Done::Drop(Attempt::Again);
+    }
+    Done::Commit(Attempt::Committed)
 }
 
 fn answer(group: Vec<Member>, failed: Option<&Error>) {
