@@ -127,6 +127,7 @@ pub struct Api {
     cursor_key: [u8; 32],
     since: Mono,
     streams: AtomicUsize,
+    tail: stream::Tail,
     /// Room for large bodies, bytes.
     bodies: Arc<Semaphore>,
     closing: watch::Sender<bool>,
@@ -160,6 +161,7 @@ impl Api {
             cursor_key,
             since: SystemClock::mono(),
             streams: AtomicUsize::new(0),
+            tail: stream::Tail::default(),
             bodies,
             closing: watch::Sender::new(false),
         }))
