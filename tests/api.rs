@@ -16,5 +16,7 @@ mod lists;
 mod repeats;
 #[path = "api/resources.rs"]
 mod resources;
+#[path = "api/slow.rs"]
+mod slow;
 #[path = "api/stream.rs"]
 mod stream;

@@ -13,7 +13,7 @@ use rung::serve::connection::Patience;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{Rig, at_once, open_doors, raw, wait};
+use crate::support::{Lines, Rig, at_once, open_doors, raw, wait};
 
 #[test]
 fn events_are_replayed_from_the_last_seen_one_and_then_follow() {
@@ -179,6 +179,28 @@ fn a_thousand_clients_hear_of_an_event_and_one_that_does_not_read_costs_nobody()
     slow.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     drop(slow.read_to_end(&mut rest));
     assert!(rest.len() < EVENTS * 600, "it did not get everything: {}", rest.len());
+}
+
+#[test]
+fn every_event_comes_once_to_who_keeps_up_and_to_who_begins_far_behind() {
+    let rig = Rig::new();
+    rig.make_channel("busy");
+    rig.make_channel("quiet");
+    let mut from_now = rig.events(&rig.token, "?channel=busy", None);
+    many_events(&rig, "busy", 1_000);
+    let mut from_the_first = rig.events(&rig.token, "", Some(0));
+    rig.post("/v1/channels/quiet/stop", Value::Null);
+    rig.post("/v1/channels/busy/stop", Value::Null);
+    let numbers = |lines: &mut Lines| {
+        let mut seen = Vec::new();
+        while seen.last() != Some(&1_004) {
+            seen.push(lines.event().unwrap()["seq"].as_u64().unwrap());
+        }
+        seen
+    };
+    assert_eq!(numbers(&mut from_the_first), (1..=1_004).collect::<Vec<_>>());
+    let of_busy = numbers(&mut from_now);
+    assert_eq!(of_busy, (3..=1_002).chain([1_004]).collect::<Vec<_>>());
 }
 
 async fn read_until(stream: &mut tokio::net::TcpStream, what: &str) {

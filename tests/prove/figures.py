@@ -3,6 +3,7 @@
 Each program prints one Markdown section; progress goes to standard error. RUNG_SHORT=1 chooses the short form.
 """
 import http.client
+import json
 import os
 import re
 import signal
@@ -74,10 +75,13 @@ class Process:
 
 
 class Daemon(Process):
-    """`rung serve` with these `[[bootstrap.channel]]` tables, or `rung demo`, on free ports."""
+    """`rung serve` with these `[[bootstrap.channel]]` tables, or `rung demo`, on free ports.
 
-    def __init__(self, channels=None, demo=None):
-        self.folder = tempfile.TemporaryDirectory(prefix="rung-figures-")
+    `folder`: that of a daemon which has left it; this one finds its state again.
+    """
+
+    def __init__(self, channels=None, demo=None, folder=None):
+        self.folder = folder or tempfile.TemporaryDirectory(prefix="rung-figures-")
         self.log = os.path.join(self.folder.name, "log")
         if demo is None:
             with open(os.path.join(self.folder.name, "test.key"), "w") as f:
@@ -91,7 +95,8 @@ class Daemon(Process):
             command = [RUNG, "serve", "--config", config]
         else:
             command = [RUNG, "demo", "--http", "127.0.0.1:0", "--srt", "127.0.0.1:0", *demo]
-        with open(self.log, "w") as log:
+        begun = time.monotonic()
+        with open(self.log, "a") as log:
             super().__init__(command, stdout=subprocess.PIPE, stderr=log, text=True)
         self.said = []
         for line in self.child.stdout:
@@ -100,17 +105,31 @@ class Daemon(Process):
                 break
         else:
             raise SystemExit(f"{command}: {self.said} {open(self.log).read()}")
+        self.ready_after = time.monotonic() - begun
         text = "\n".join(self.said)
         self.http = int(re.search(r"(?:http .*?|localhost):(\d+)", text)[1])
         found = re.search(r"srt +\S*:(\d+) ", text)
         self.srt = int(found[1]) if found else None
+        found = re.search(r"metrics +\S*:(\d+) ", text)
+        self.metrics = int(found[1]) if found else None
+
+    def admin_token(self):
+        with open(os.path.join(self.folder.name, "rung-data", "admin.token")) as f:
+            return f.read().strip()
 
     def url(self, channel):
         return f"srt://127.0.0.1:{self.srt}?streamid={channel}/{KEY}"
 
+    def leave(self):
+        """Stops it; what it kept stays for the next one."""
+        super().stop()
+        folder, self.folder = self.folder, None
+        return folder
+
     def stop(self, how=signal.SIGTERM):
         super().stop(how)
-        self.folder.cleanup()
+        if self.folder:
+            self.folder.cleanup()
 
 
 def push(file, url, *more):
@@ -146,6 +165,64 @@ class Client:
         if self.connection:
             self.connection.close()
         self.connection = None
+
+
+class Api:
+    """The daemon's REST API on one kept connection."""
+
+    def __init__(self, port, token):
+        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=40)
+        self.headers = {"Authorization": f"Bearer {token}"}
+
+    def ask(self, method, path, body=None, headers=()):
+        """(status, headers, JSON)"""
+        text = None if body is None else json.dumps(body)
+        self.connection.request(method, path, text, {**self.headers, **dict(headers)})
+        answer = self.connection.getresponse()
+        got = answer.read()
+        return answer.status, answer.headers, json.loads(got) if got else None
+
+    def want(self, status, method, path, body=None):
+        """The JSON of an answer that must have this status."""
+        found, _, got = self.ask(method, path, body)
+        if found != status:
+            raise SystemExit(f"{method} {path}: {found} {got}")
+        return got
+
+
+class Histogram:
+    """What a histogram of the daemon counted since this was made."""
+
+    def __init__(self, port, series, labels=""):
+        self.port, self.series, self.labels = port, series, labels
+        self.before = self.read()
+
+    def read(self):
+        """Observations up to each bound."""
+        text = Client(self.port).text("/metrics")
+        found = re.findall(rf"^{self.series}_bucket{{([^}}]*)}} (\S+)$", text, re.M)
+        counts = {}
+        for labels, count in found:
+            if self.labels in labels:
+                bound = float(re.search(r'le="([^"]+)"', labels)[1].replace("+Inf", "inf"))
+                counts[bound] = counts.get(bound, 0) + float(count)
+        return counts
+
+    def counted(self):
+        return self.delta()[-1][1] if self.delta() else 0
+
+    def delta(self):
+        return sorted((bound, count - self.before.get(bound, 0)) for bound, count in self.read().items())
+
+    def quantile(self, q):
+        """Seconds, linear within a bucket; what is beyond the last bound is the last bound."""
+        rows, low, seen = self.delta(), 0.0, 0.0
+        wanted = q * (rows[-1][1] if rows else 0)
+        for bound, count in rows:
+            if count >= wanted and count > seen:
+                return low if bound == float("inf") else low + (bound - low) * (wanted - seen) / (count - seen)
+            low, seen = bound, max(seen, count)
+        return 0.0
 
 
 def renditions(client, channel):

@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use futures_util::{Stream, StreamExt};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 use warp::{Filter, Reply};
@@ -85,6 +85,10 @@ pub struct Options {
     pub streams_max: usize,
     /// An event stream without events says that it is alive this often.
     pub heartbeat: Duration,
+    /// A body is waited for this long.
+    pub body_patience: Duration,
+    /// Bytes that large bodies may take together while they come and are answered.
+    pub bodies_bytes_max: usize,
 }
 
 impl Default for Options {
@@ -97,14 +101,17 @@ impl Default for Options {
             failures: Limit { burst: 20.0, per_second: 0.2 },
             streams_max: 2_000,
             heartbeat: Duration::from_secs(15),
+            body_patience: Duration::from_secs(30),
+            bodies_bytes_max: 32 << 20,
         }
     }
 }
 
 /// Largest body of a request, bytes.
 const BODY_BYTES_MAX: usize = 1 << 20;
-/// A body is waited for this long.
-const BODY_PATIENCE: Duration = Duration::from_secs(30);
+/// This much of a body needs no room among the large ones: who fills that keeps no ordinary request out. What a token may
+/// ask in `body_patience` bounds these.
+const BODY_BYTES_FREE: usize = 16 << 10;
 const KEYS: Table<String, [u8; 32]> = Table::json(Db::Meta, 1);
 const CURSOR_KEY: &str = "api cursor key";
 
@@ -120,6 +127,9 @@ pub struct Api {
     cursor_key: [u8; 32],
     since: Mono,
     streams: AtomicUsize,
+    tail: stream::Tail,
+    /// Room for large bodies, bytes.
+    bodies: Arc<Semaphore>,
     closing: watch::Sender<bool>,
 }
 
@@ -140,6 +150,7 @@ impl Api {
             Ok::<_, Error>(fresh)
         });
         let cursor_key = key.wait().map_err(|e| e.to_string())?;
+        let bodies = Arc::new(Semaphore::new(options.bodies_bytes_max));
         Ok(Arc::new(Api {
             access: Access::new(&options),
             refusals: Refusals::new(),
@@ -150,6 +161,8 @@ impl Api {
             cursor_key,
             since: SystemClock::mono(),
             streams: AtomicUsize::new(0),
+            tail: stream::Tail::default(),
+            bodies,
             closing: watch::Sender::new(false),
         }))
     }
@@ -166,7 +179,7 @@ impl Api {
             .and(warp::ext::optional::<Peer>())
             .and(warp::body::stream())
             .then(move |method, path: warp::path::FullPath, query, headers, peer: Option<Peer>, body| {
-                let body: BodyFuture = Box::pin(whole(body));
+                let body: BodyFuture = Box::pin(whole(Arc::clone(&api), body));
                 let peer = peer.map_or(SocketAddr::from(([0, 0, 0, 0], 0)), |Peer(address)| address);
                 let path = path.as_str().to_owned();
                 routes::answer(Arc::clone(&api), Incoming { method, path, query, headers, peer, body })
@@ -189,17 +202,25 @@ impl Api {
     }
 }
 
+/// A body and the room that it takes.
+struct Whole {
+    bytes: Bytes,
+    room: Option<OwnedSemaphorePermit>,
+}
+
 /// The body, if it is not too large and comes in time.
-async fn whole<B: Buf>(body: impl Stream<Item = Result<B, warp::Error>>) -> Result<Bytes, Problem> {
+async fn whole<B: Buf>(api: Arc<Api>, body: impl Stream<Item = Result<B, warp::Error>>) -> Result<Whole, Problem> {
     let read = async {
         let mut body = std::pin::pin!(body);
-        let mut bytes = Vec::new();
+        let (mut bytes, mut room) = (Vec::new(), None);
         while let Some(piece) = body.next().await {
             let mut piece = piece.map_err(|e| Problem::new(Code::BodyMalformed, format!("the body broke off: {e}")))?;
-            if bytes.len() + piece.remaining() > BODY_BYTES_MAX {
+            let length = bytes.len() + piece.remaining();
+            if length > BODY_BYTES_MAX {
                 let what = format!("a body has {BODY_BYTES_MAX} bytes at most");
                 return Err(Problem::new(Code::BodyTooLarge, what));
             }
+            make_room(&api.bodies, &mut room, length.saturating_sub(bytes.len().max(BODY_BYTES_FREE)))?;
             while piece.has_remaining() {
                 let chunk = piece.chunk();
                 bytes.extend_from_slice(chunk);
@@ -207,10 +228,31 @@ async fn whole<B: Buf>(body: impl Stream<Item = Result<B, warp::Error>>) -> Resu
                 piece.advance(length);
             }
         }
-        Ok(Bytes::from(bytes))
+        Ok(Whole { bytes: Bytes::from(bytes), room })
     };
-    match tokio::time::timeout(BODY_PATIENCE, read).await {
+    let patience = api.options.body_patience;
+    match tokio::time::timeout(patience, read).await {
         Ok(read) => read,
-        Err(_) => Err(Problem::new(Code::BodySlow, "the body did not come within 30 s")),
+        Err(_) => {
+            let what = format!("the body did not come within {} s", patience.as_secs_f64());
+            Err(Problem::new(Code::BodySlow, what))
+        }
     }
+}
+
+/// Adds `more` bytes to the room that a body has.
+fn make_room(bodies: &Arc<Semaphore>, room: &mut Option<OwnedSemaphorePermit>, more: usize) -> Result<(), Problem> {
+    if more == 0 {
+        return Ok(());
+    }
+    let taken = u32::try_from(more).ok().and_then(|more| Arc::clone(bodies).try_acquire_many_owned(more).ok());
+    let Some(taken) = taken else {
+        let what = "many large bodies are under way: send it again in a moment";
+        return Err(Problem::new(Code::Overloaded, what).retry(Duration::from_secs(1)));
+    };
+    match room {
+        Some(room) => room.merge(taken),
+        None => *room = Some(taken),
+    }
+    Ok(())
 }

@@ -4,8 +4,9 @@ use std::sync::LazyLock;
 
 use http::StatusCode;
 use utoipa::openapi::path::Operation;
+use utoipa::openapi::request_body::RequestBody;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
+use utoipa::openapi::{Array, ContentBuilder, Ref, RefOr, Required, ResponseBuilder, Schema};
 use utoipa::{Modify, OpenApi};
 
 use super::answer::{Answer, Body};
@@ -43,7 +44,22 @@ use super::{audit, channels, events, sessions, stream, system, templates, tokens
 )]
 struct Document;
 
-/// What holds for every operation.
+/// Schemas with members that may be left out: those of requests, and of problems. All others are answers, which hold every
+/// member, be it `null`.
+const WITH_OPTIONAL_MEMBERS: [&str; 10] = [
+    "NewChannel",
+    "ChannelPatch",
+    "NewRenditions",
+    "Rotation",
+    "Rendition",
+    "NewTemplate",
+    "TemplatePatch",
+    "NewToken",
+    "Problem",
+    "FieldProblem",
+];
+
+/// What holds for every operation and every schema.
 struct Everywhere;
 
 impl Modify for Everywhere {
@@ -55,8 +71,55 @@ impl Modify for Everywhere {
             let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete];
             for operation in operations.into_iter().flatten() {
                 add_problem(operation);
+                if let Some(RefOr::T(body)) = &mut operation.request_body {
+                    say_if_wanted(body);
+                }
             }
         }
+        for (name, schema) in &mut components.schemas {
+            let RefOr::T(schema) = schema else { continue };
+            if let Some(of) = name.strip_prefix("Page_") {
+                name_items(schema, of);
+            }
+            if !WITH_OPTIONAL_MEMBERS.contains(&name.as_str()) {
+                require_all(schema);
+            }
+        }
+    }
+}
+
+/// A body that may be left out is not `null`; all others are wanted.
+fn say_if_wanted(body: &mut RequestBody) {
+    body.required = Some(Required::True);
+    for content in body.content.values_mut() {
+        let RefOr::T(content) = content else { continue };
+        let Some(RefOr::T(Schema::OneOf(choice))) = &content.schema else { continue };
+        let named = choice.items.iter().find(|item| matches!(item, RefOr::Ref(_)));
+        content.schema = named.cloned();
+        body.required = Some(Required::False);
+    }
+}
+
+/// The items of a page are what they are elsewhere, not a schema of the page's own.
+fn name_items(page: &mut Schema, of: &str) {
+    if let Schema::Object(page) = page {
+        let items = Schema::from(Array::new(Ref::from_schema_name(of)));
+        page.properties.insert("items".to_owned(), RefOr::T(items));
+    }
+}
+
+fn require_all(schema: &mut Schema) {
+    match schema {
+        Schema::Object(object) => object.required = object.properties.keys().cloned().collect(),
+        Schema::AllOf(parts) => {
+            let inline = |part: &mut RefOr<Schema>| {
+                if let RefOr::T(part) = part {
+                    require_all(part)
+                }
+            };
+            parts.items.iter_mut().for_each(inline);
+        }
+        _ => {}
     }
 }
 

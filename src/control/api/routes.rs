@@ -12,7 +12,7 @@ use warp::reply::Response;
 use super::answer::{Answer, problem_response};
 use super::call::{Call, Query};
 use super::problem::{Code, Problem};
-use super::{Api, audit, channels, events, openapi, sessions, stream, system, templates, tokens};
+use super::{Api, Whole, audit, channels, events, openapi, sessions, stream, system, templates, tokens};
 use crate::control::auth::Scope;
 use crate::control::state::Ulid;
 use crate::sys::random;
@@ -20,7 +20,7 @@ use crate::time::SystemClock;
 
 pub(super) type Handling<'a> = Pin<Box<dyn Future<Output = Result<Answer, Problem>> + Send + 'a>>;
 /// Reads the body once it is wanted.
-pub(super) type BodyFuture = Pin<Box<dyn Future<Output = Result<Bytes, Problem>> + Send>>;
+pub(super) type BodyFuture = Pin<Box<dyn Future<Output = Result<Whole, Problem>> + Send>>;
 
 /// One operation.
 pub struct Route {
@@ -136,8 +136,10 @@ async fn run(api: Arc<Api>, incoming: Incoming, request_id: &str) -> Result<Answ
 
 async fn attempt(call: &mut Call, body: BodyFuture) -> Result<Answer, Problem> {
     let api = Arc::clone(&call.api);
+    // Given back with the answer.
+    let mut _room = None;
     if call.route.method != Method::GET {
-        call.body = body.await?;
+        Whole { bytes: call.body, room: _room } = body.await?;
     }
     let _turn = api.running.enter(call)?;
     (call.route.run)(call).await

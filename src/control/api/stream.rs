@@ -1,8 +1,10 @@
 //! Events as they happen: server-sent events. A client's backlog stays in the store and is read at the client's own pace, so
-//! that a slow one costs no memory; one that takes nothing at all is closed by its connection's write time-out.
+//! that a slow one costs no memory; one that takes nothing at all is closed by its connection's write time-out. Those that keep
+//! up share the tail: each event is read and written as text once, however many listen.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -18,7 +20,7 @@ use super::events::{EventView, FILTERS, Filter};
 use super::problem::{Code, Problem};
 use crate::control::auth::TokenRecord;
 use crate::control::ledger::EVENTS;
-use crate::control::record::{EventSeq, TokenId, Utc};
+use crate::control::record::{Event, EventSeq, TokenId, Utc};
 use crate::time::SystemClock;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -27,6 +29,8 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const BATCH_BYTES: usize = 64 << 10;
 /// Rows read for one batch.
 const BATCH_ROWS: usize = 512;
+/// Events that clients which keep up find in memory.
+const TAIL_EVENTS: usize = 256;
 
 /// Events as they happen, as server-sent events: `id` is the event's `seq`. Reconnect with `Last-Event-ID` and nothing is
 /// missed for 7 days; a comment is sent every 15 s.
@@ -49,6 +53,8 @@ pub(super) async fn stream_events(call: &Call) -> Result<Answer, Problem> {
             Problem::parameter(Code::HeaderInvalid, "Last-Event-ID", what)
         })?,
     };
+    // A number from the future is one of another box, or of a state before a restore.
+    let seen = seen.min(*newest.borrow());
     let seat = Seat::take(&call.api)?;
     let closing = call.api.closing.subscribe();
     // A number from the future is one of another box, or of a state before a restore.
@@ -78,6 +84,90 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.0.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An event as it is sent.
+fn written(seq: EventSeq, event: &Event) -> String {
+    let view = serde_json::to_string(&EventView::new(seq, event)).expect("an event has a JSON form");
+    format!("id: {seq}\ndata: {view}\n\n")
+}
+
+/// The newest events: all behind `from`, up to `to`.
+#[derive(Default)]
+pub(super) struct Tail(Mutex<Newest>);
+
+#[derive(Default)]
+struct Newest {
+    from: EventSeq,
+    to: EventSeq,
+    events: VecDeque<Arc<Written>>,
+}
+
+struct Written {
+    seq: EventSeq,
+    event: Event,
+    text: String,
+}
+
+/// What a client has not seen yet.
+struct Unseen {
+    events: Vec<Arc<Written>>,
+    to: EventSeq,
+}
+
+impl Tail {
+    /// Events behind `seen`; `None`: some of them are older than the tail.
+    fn behind(&self, api: &Api, seen: EventSeq) -> Option<Result<Unseen, Problem>> {
+        let newest = *api.ledger.newest_event().borrow();
+        let mut tail = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Who asks first reads for all.
+        if tail.to < newest
+            && let Err(problem) = tail.read_up_to(newest, api)
+        {
+            return Some(Err(problem));
+        }
+        if seen < tail.from {
+            return None;
+        }
+        let new = tail.events.iter().skip(tail.events.partition_point(|one| one.seq <= seen));
+        Some(Ok(Unseen { events: new.cloned().collect(), to: tail.to }))
+    }
+}
+
+impl Newest {
+    fn read_up_to(&mut self, newest: EventSeq, api: &Api) -> Result<(), Problem> {
+        let from = self.to.max(newest.saturating_sub(TAIL_EVENTS as u64));
+        if from > self.to {
+            self.events.clear();
+            self.from = from;
+        }
+        let read = api.state().control.read(|view| {
+            let rows = view.scan_from(&EVENTS, &(from + 1))?.filter_map(Result::ok);
+            Ok::<_, Problem>(rows.take_while(|(seq, _)| *seq <= newest).collect::<Vec<_>>())
+        })?;
+        for (seq, event) in read {
+            self.events.push_back(Arc::new(Written { seq, text: written(seq, &event), event }));
+        }
+        while self.events.len() > TAIL_EVENTS {
+            self.from = self.events.pop_front().map_or(self.from, |oldest| oldest.seq);
+        }
+        self.to = newest;
+        Ok(())
+    }
+}
+
+impl Unseen {
+    /// Of these what passes, a batch at most, and up to where that is.
+    fn text(&self, filter: &Filter, token: &TokenRecord) -> (Bytes, EventSeq) {
+        let mut text = String::new();
+        for one in self.events.iter().filter(|one| filter.passes(&one.event, token)) {
+            text.push_str(&one.text);
+            if text.len() >= BATCH_BYTES {
+                return (Bytes::from(text), one.seq);
+            }
+        }
+        (Bytes::from(text), self.to)
     }
 }
 
@@ -129,6 +219,11 @@ impl Client {
     /// The next events in the store, as text; empty: none of them is for this client. `None`: it may see no more.
     fn batch(&mut self) -> Option<Bytes> {
         let token = self.token()?;
+        if let Some(shared) = self.seat.0.tail.behind(&self.seat.0, self.seen) {
+            let (text, seen) = shared.ok()?.text(&self.filter, &token);
+            self.seen = seen;
+            return Some(text);
+        }
         let (mut text, before) = (String::new(), self.seen);
         let read = self.seat.0.state().control.read(|view| {
             let mut looked = 0u64;
@@ -140,8 +235,7 @@ impl Client {
                     if seq > self.seen + 1 && text.is_empty() && looked == 1 {
                         text.push_str(&format!(": events up to {} are no longer kept\n\n", seq - 1));
                     }
-                    let view = serde_json::to_string(&EventView::new(seq, &event)).expect("an event has a JSON form");
-                    text.push_str(&format!("id: {seq}\ndata: {view}\n\n"));
+                    text.push_str(&written(seq, &event));
                 }
                 self.seen = seq;
                 if text.len() >= BATCH_BYTES {

@@ -162,8 +162,10 @@ pub enum OnMaxDuration {
 #[serde(rename_all = "lowercase")]
 pub enum Slate {
     #[default]
+    #[schema(title = "SlateBlack")]
     Black,
     /// A PNG or JPEG file on this box.
+    #[schema(title = "SlateFile")]
     File(String),
 }
 
