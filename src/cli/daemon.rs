@@ -77,6 +77,7 @@ impl Daemon {
         let backups = back_up_hourly(Arc::clone(ledger.state()))?;
         bridge.join(shard.watcher(), &ledger);
         ledger.recover().map_err(store)?;
+        bridge.open();
         let runtime = runtime()?;
         runtime.block_on(bootstrap(&ledger, loaded))?;
         shard.watcher().settle();
@@ -173,7 +174,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 }
 
 fn open_state(folder: &Path) -> Result<Arc<Store>, Failure> {
-    let state = Store::open(&trusted(state::Options::new(folder))?).map_err(|e| Failure::failed(e.to_string()))?;
+    let state = Store::open(&trusted(state::Options::new(folder))).map_err(|e| Failure::failed(e.to_string()))?;
     for note in state.notes() {
         log(Level::Warn, "state_opened", &Place::default(), note);
     }
@@ -220,7 +221,14 @@ async fn bootstrap(ledger: &Ledger, loaded: &Loaded) -> Result<(), Failure> {
             let key = StreamKey { digest, prefix: String::new(), created_at: now.into(), expires_at: None };
             Ok((vec![ledger::create(txn, config.clone(), key, now)?], ()))
         });
-        created.await.map_err(|e: ledger::Failure| Failure::failed(e.to_string()))?;
+        match created.await {
+            Ok(()) => {}
+            // One that is damaged costs itself, not the others.
+            Err(ledger::Failure::Store(error @ state::Error::Corrupt { .. })) => {
+                log(Level::Error, "channel_damaged", &Place::default(), error);
+            }
+            Err(error) => return Err(Failure::failed(error.to_string())),
+        }
     }
     Ok(())
 }

@@ -3,13 +3,14 @@
 use clap::{Args, Subcommand};
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::{Failure, complain, print};
 use crate::control::config::Loaded;
 use crate::control::state::{self, OpenError, Options};
+use crate::telemetry::report::{Level, Place, log};
 use crate::time::SystemClock;
 
 /// Damaged rows named for each database.
@@ -116,47 +117,56 @@ impl Folder {
             let what = "holds no state; give --folder DIR or --config FILE";
             return Err(Failure::usage(format!("{} {what}", folder.display())));
         }
-        let opened = state::State::open(&trusted(Options::new(folder))?).map_err(trouble)?;
+        let opened = state::State::open(&trusted(Options::new(folder))).map_err(trouble)?;
         opened.notes().iter().for_each(|note| complain(note));
         Ok(opened)
     }
 }
 
 /// LMDB trusts its pages: damage between them can kill whoever reads them. So a process of its own reads the control state
-/// first, and state that killed it is not opened but replaced as damaged state is.
-///
-/// # Errors
-/// The process does not start.
-pub(super) fn trusted(options: Options) -> Result<Options, Failure> {
-    let file = options.folder.join("state").join("data.mdb");
-    if !file.exists() {
-        return Ok(options);
-    }
-    let failed = |e: std::io::Error| Failure::failed(format!("cannot check the state folder: {e}"));
-    let mut command = Command::new(std::env::current_exe().map_err(failed)?);
-    command.args(["state", "verify"]).arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut reader = command.spawn().map_err(failed)?;
-    let end = SystemClock::mono() + PATIENCE;
-    // What it says is said again by who opens the folder: only its death counts.
-    let status = loop {
-        match reader.try_wait().map_err(failed)? {
-            Some(status) => break Some(status),
-            None if SystemClock::mono() >= end => break None,
-            None => std::thread::park_timeout(LOOK),
-        }
-    };
-    if status.is_none() {
-        reader.kill().and_then(|()| reader.wait()).map_err(failed)?;
-    }
-    let distrusted = match status {
-        None => Some(format!("{}: reading it does not end", file.display())),
-        Some(status) => status.signal().map(|signal| format!("{}: reading it kills (signal {signal})", file.display())),
-    };
-    Ok(Options { distrusted, ..options })
+/// first, and state that killed it is not opened but replaced as damaged state is. Any other end of that process says
+/// nothing about the state.
+pub(super) fn trusted(options: Options) -> Options {
+    Options { reader: Some(deadly), ..options }
 }
 
-/// All of a large state is read within this.
-const PATIENCE: Duration = Duration::from_secs(60);
+fn deadly(file: &Path) -> Option<String> {
+    let unchecked = |why: String| {
+        log(Level::Warn, "state_not_read_first", &Place::default(), why);
+        None
+    };
+    let program = std::env::current_exe();
+    let spawned = program.and_then(|program| {
+        let mut command = Command::new(program);
+        command.args(["state", "verify"]).arg(file);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+    });
+    let mut reader = match spawned {
+        Ok(reader) => reader,
+        Err(error) => return unchecked(format!("no process to read it with: {error}")),
+    };
+    let end = SystemClock::mono() + PATIENCE;
+    let status = loop {
+        match reader.try_wait() {
+            Ok(Some(status)) => break status,
+            Ok(None) if SystemClock::mono() < end => std::thread::park_timeout(LOOK),
+            _ => {
+                drop(reader.kill().and_then(|()| reader.wait()));
+                return unchecked(format!("reading it takes longer than {PATIENCE:?}"));
+            }
+        }
+    };
+    let signal = status.signal()?;
+    if DEADLY.contains(&signal) {
+        return Some(format!("{}: reading it kills (signal {signal})", file.display()));
+    }
+    unchecked(format!("its reader was ended by signal {signal}"))
+}
+
+/// What damaged pages do to a process: SIGILL, SIGABRT, SIGBUS, SIGFPE, SIGSEGV.
+const DEADLY: [i32; 5] = [4, 6, 7, 8, 11];
+/// All of an ordinary state is read within this; the daemon waits no longer.
+const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(5);
 
 fn check(state: &state::State) -> Result<(), Failure> {

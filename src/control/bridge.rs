@@ -1,6 +1,7 @@
 //! Joins the book and the data plane: effects become commands of the shard and doors for publishers, facts become entries.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
 use super::config::read_slate;
@@ -20,6 +21,8 @@ use crate::time::SystemClock;
 pub struct Bridge {
     state: Arc<State>,
     doors: RwLock<BTreeMap<ChannelName, Door>>,
+    /// Sessions of the process before have been handed over: publishers may come.
+    open: AtomicBool,
     shard: OnceLock<Watcher>,
     /// The ledger owns the bridge.
     ledger: OnceLock<Weak<Ledger>>,
@@ -27,7 +30,8 @@ pub struct Bridge {
 
 impl Bridge {
     pub fn new(state: Arc<State>) -> Bridge {
-        Bridge { state, doors: RwLock::default(), shard: OnceLock::new(), ledger: OnceLock::new() }
+        let (doors, open) = (RwLock::default(), AtomicBool::new(false));
+        Bridge { state, doors, open, shard: OnceLock::new(), ledger: OnceLock::new() }
     }
 
     /// Both ends stand: before this there are no doors, and nobody comes in.
@@ -53,8 +57,16 @@ impl Bridge {
         found.map(|(name, door)| (name, door.takeover)).ok_or_else(Refusal::denied)
     }
 
+    /// Everything that went on before has been told to the data plane: publishers may come.
+    pub fn open(&self) {
+        self.open.store(true, Ordering::Release);
+    }
+
     /// Why no session can begin now; `None`: one can.
     pub fn trouble(&self) -> Option<String> {
+        if !self.open.load(Ordering::Acquire) {
+            return Some("the daemon is starting: come back in a second".to_owned());
+        }
         match self.state.condition() {
             // The reserve is there for this.
             Condition::Good | Condition::Full { .. } => None,
@@ -72,15 +84,16 @@ impl Bridge {
     /// What the session goes on with. Reads the store: only a process that begins resumes sessions.
     fn resume(&self, id: SessionId, config: Channel) -> Resume {
         let read = self.state.control.read(|view| {
-            let last_media = view.get(&SESSIONS, &id.ulid())?.and_then(|session| session.last_media_at);
-            Ok::<_, state::Error>((state::load(view, &id)?, last_media))
+            let record = view.get(&SESSIONS, &id.ulid())?;
+            Ok::<_, state::Error>((state::load(view, &id)?, record))
         });
         let place = Place { channel: config.name.as_str(), session: id.as_str(), ..Place::default() };
-        let ((kept, damaged), last_media) = read.unwrap_or_else(|error| ((None, vec![error]), None));
+        let ((kept, damaged), record) = read.unwrap_or_else(|error| ((None, vec![error]), None));
         for error in damaged {
             log(Level::Error, "timeline_damaged", &place, error);
         }
-        Resume { id, config, kept, last_media: last_media.map(Utc::wall) }
+        let (last_media, edge) = record.map_or((None, None), |record| (record.last_media_at, record.edge));
+        Resume { id, config, kept, last_media: last_media.map(Utc::wall), edge }
     }
 
     fn ledger(&self) -> Option<Arc<Ledger>> {
@@ -107,8 +120,9 @@ impl Plane for Bridge {
                 self.tell(Command::Dismiss { channel, session });
             }
             Effect::End { session, reason } => self.tell(Command::End { channel, session, why: reason.name() }),
-            Effect::RollOver { from, to, seamless, .. } => {
-                self.tell(Command::RollOver { channel, from, to, seamless });
+            Effect::RollOver { from, to, seamless, publishers } => {
+                let publishers = publishers.into_values().collect();
+                self.tell(Command::RollOver { channel, from, to, seamless, publishers });
             }
             Effect::Resume { session, channel } => {
                 let resume = self.resume(session, with_slate(*channel));

@@ -50,6 +50,8 @@ pub struct Resume {
     /// `None`: it had no grid yet.
     pub kept: Option<Kept>,
     pub last_media: Option<Wall>,
+    /// The furthest frame that was given out, as far as was written down.
+    pub edge: Option<i64>,
 }
 
 /// A channel that has a publisher, a session, or one that lingers.
@@ -118,13 +120,14 @@ impl ChannelRun {
 
     /// A session of a process that is gone goes on, with a publisher or, by what is `kept` of it, without one.
     pub fn resume(&mut self, now: Now, resume: Resume, wake: Wake) {
-        let Resume { id, config, kept, last_media } = resume;
+        let Resume { id, config, kept, last_media, edge } = resume;
+        let was_on_air = kept.as_ref().is_some_and(|kept| kept.inits.is_some());
         let session = Session::new(id, Arc::new(config), &self.setup, wake, self.legacy, now);
         self.session = Some(match kept {
-            Some(kept) => session.resume(now, kept, last_media),
+            Some(kept) => session.resume(now, kept, last_media, edge),
             None => session,
         });
-        self.output.set_expected(true);
+        self.output.set_expected(was_on_air);
     }
 
     /// A publisher feeds the open session.
@@ -190,10 +193,19 @@ impl ChannelRun {
         }
     }
 
-    /// Session `from` goes on as `to`: same numbers, same media, viewers see nothing. False: it cannot.
-    pub fn go_on_as(&mut self, now: Now, from: &SessionId, to: &SessionId) -> bool {
+    /// Session `from` goes on as `to`: same numbers, same media, viewers see nothing. False: it cannot. `publishers`: who
+    /// feeds it, as the book has it; what it was told of them under the old name is void.
+    pub fn go_on_as(&mut self, now: Now, from: &SessionId, to: &SessionId, publishers: &[PublisherId]) -> bool {
         let on_air = self.session.as_mut().filter(|s| s.id() == from && s.output_on_air().is_some() && !s.is_ending());
-        on_air.map(|session| session.go_on_as(now, to)).is_some()
+        let Some(session) = on_air else { return false };
+        session.go_on_as(now, to);
+        let last_media = session.last_media(now);
+        self.facts();
+        for publisher in publishers.iter().filter(|publisher| !self.publishers.contains_key(publisher)) {
+            let fact = Fact::PublisherClosed { publisher: *publisher, finished: false, last_media };
+            self.setup.witness.saw(&self.config.name, to, fact);
+        }
+        true
     }
 
     /// Another session takes over the publishers, behind the end of the one before.
@@ -266,6 +278,7 @@ impl ChannelRun {
     /// Something is broken in the session: it ends here, the channel and all others go on.
     pub fn abandon(&mut self, now: Now, what: &str) {
         self.scene().panicked(what);
+        self.output.set_expected(false);
         self.closes.extend(self.publishers.keys().map(|p| (*p, Closing::InputInvalid)));
         if let Some(session) = self.session.take() {
             self.setup.witness.saw(&self.config.name, session.id(), Fact::Gone(what.to_owned()));
@@ -596,6 +609,7 @@ mod tests {
             config: Channel::clone(&next.channel.config),
             kept: Kept::of(records),
             last_media: Some(first.now.wall),
+            edge: Some(500),
         };
         next.session = first.session.clone();
         next.channel.resume(next.now, resume, Arc::new(|| {}));
@@ -624,8 +638,9 @@ mod tests {
         scenery.pass(5.0, true);
         let (old, new) = (scenery.session.clone(), SessionId::new(ulid::Ulid::from_parts(2, 2)));
         scenery.facts();
-        assert!(!scenery.channel.go_on_as(scenery.now, &new, &old), "only the one on air");
-        assert!(scenery.channel.go_on_as(scenery.now, &old, &new));
+        let here = [scenery.publisher.expect("connected")];
+        assert!(!scenery.channel.go_on_as(scenery.now, &new, &old, &here), "only the one on air");
+        assert!(scenery.channel.go_on_as(scenery.now, &old, &new, &here));
         scenery.pass(4.0, true);
         assert_eq!(scenery.facts(), [Fact::FirstMedia, Fact::Processing, Fact::Playable], "all that is true of it");
         assert_eq!(scenery.status().id, new.to_string());
@@ -637,9 +652,10 @@ mod tests {
         scenery.close(Closing::Finished);
         assert!(matches!(scenery.facts()[..], [Fact::PublisherClosed { .. }]));
         let newest = SessionId::new(ulid::Ulid::from_parts(3, 3));
-        assert!(scenery.channel.go_on_as(scenery.now, &scenery.session.clone(), &newest));
-        scenery.pass(0.1, false);
-        assert!(matches!(scenery.facts()[..], [.., Fact::Playable, Fact::InputLost { .. }]));
+        assert!(scenery.channel.go_on_as(scenery.now, &scenery.session.clone(), &newest, &here));
+        let facts = scenery.facts();
+        let gone = |fact: &Fact| matches!(fact, Fact::PublisherClosed { publisher, .. } if *publisher == here[0]);
+        assert!(matches!(facts[..], [.., Fact::Playable, Fact::InputLost { .. }, _]) && gone(facts.last().unwrap()));
     }
 
     #[test]

@@ -67,9 +67,13 @@ pub struct Session {
     log: Box<dyn TimelineLog + Send>,
     /// Records that are not durable yet: what the timeline decided behind them waits there.
     uncommitted: usize,
+    /// Outcomes to come of records that were not waited for.
+    overdue: usize,
     /// Since when.
     waits: Option<Mono>,
     line: Option<PdtLine>,
+    /// The anchor of the newest run.
+    newest: Option<Record>,
     workers: Workers,
     uses_worker: bool,
     respawns: u64,
@@ -112,8 +116,10 @@ impl Session {
             legacy,
             log: setup.witness.log(wake),
             uncommitted: 0,
+            overdue: 0,
             waits: None,
             line: None,
+            newest: None,
             workers,
             uses_worker: false,
             respawns: 0,
@@ -128,10 +134,11 @@ impl Session {
     }
 
     /// A session whose process is gone goes on by what is kept of it. Its publishers are waited for.
-    pub fn resume(mut self, now: Now, kept: Kept, last_media: Option<Wall>) -> Session {
-        let (timeline, from) = Timeline::resume(facts(&self.config, self.legacy), &kept, last_media, now);
+    pub fn resume(mut self, now: Now, kept: Kept, last_media: Option<Wall>, edge: Option<i64>) -> Session {
+        let (timeline, from) = Timeline::resume(facts(&self.config, self.legacy), &kept, edge, now);
         self.timeline = timeline;
         self.line = Some(kept.line());
+        self.newest = kept.anchors.last().copied().map(Record::Anchor);
         let away = last_media.map_or(0, |at| now.wall.0 - at.0);
         self.last_media = now.mono.back(Duration::from_nanos(u64::try_from(away).unwrap_or(0)));
         (self.first_media, self.lost) = (Some(self.last_media), true);
@@ -149,6 +156,10 @@ impl Session {
         self.scene.session = Some(to.clone());
         self.facts.clear();
         self.facts.extend([Fact::FirstMedia, Fact::Processing]);
+        // What was written under the old name after the new one took the log over.
+        for record in self.newest.clone().into_iter().chain(self.line.map(Record::Pdt)) {
+            self.commit(now, record);
+        }
         match self.state {
             State::Live => self.facts.push_back(Fact::Playable),
             State::Error => self.facts.push_back(Fact::PipelineFailed(self.detail.clone().unwrap_or_default())),
@@ -232,7 +243,11 @@ impl Session {
     /// Everything that is not a datagram: worker messages and timers.
     pub fn run(&mut self, now: Now) {
         while let Some((record, outcome)) = self.log.poll() {
-            self.uncommitted = self.uncommitted.saturating_sub(1);
+            // What was not waited for any longer is still told of, in order.
+            match self.overdue.checked_sub(1) {
+                Some(left) => self.overdue = left,
+                None => self.uncommitted = self.uncommitted.saturating_sub(1),
+            }
             self.committed(&record, outcome);
             self.place(now);
         }
@@ -272,7 +287,7 @@ impl Session {
         self.lost = false;
         self.timeline.finish(now);
         // The end does not wait for the disk: what is behind it would reach a worker that was told to close.
-        (self.waits, self.uncommitted) = (None, 0);
+        self.wait_no_longer();
         self.place(now);
         self.why = Some(why);
         self.detail.get_or_insert_with(|| why.to_owned());
@@ -330,6 +345,9 @@ impl Session {
     pub fn housekeeping(&mut self, now: Now) {
         if std::mem::take(&mut self.flowed) {
             self.facts.extend(self.last_media(now).map(Fact::Media));
+        }
+        if let Some(stage) = self.stage.as_ref().filter(|_| !self.is_ending()) {
+            self.facts.push_back(Fact::Edge(stage.seen()));
         }
         self.scene.progress(&self.told, &self.workers.progress());
         self.told = self.workers.progress();
@@ -414,6 +432,7 @@ impl Session {
                 stage.saw(to - 1);
                 let with = match with {
                     Filling::Hold => Fill::Hold,
+                    Filling::Still => Fill::Still,
                     Filling::Slate => Fill::Slate,
                     Filling::Nothing => Fill::Nothing,
                 };
@@ -437,6 +456,9 @@ impl Session {
     }
 
     fn commit(&mut self, now: Now, record: Record) {
+        if let Record::Anchor(_) = &record {
+            self.newest = Some(record.clone());
+        }
         match self.log.commit(&self.id, record.clone()) {
             Ok(Commit::Pending) => {
                 self.uncommitted += 1;
@@ -470,10 +492,15 @@ impl Session {
 
     fn bear_with_the_disk(&mut self, now: Now) {
         if self.waits.is_some_and(|since| now.mono - since >= COMMIT_PATIENCE) {
-            (self.waits, self.uncommitted) = (None, 0);
+            self.wait_no_longer();
             self.volatile("the disk did not answer in time");
             self.place(now);
         }
+    }
+
+    fn wait_no_longer(&mut self) {
+        self.overdue += std::mem::take(&mut self.uncommitted);
+        self.waits = None;
     }
 
     fn ready(&mut self, now: Now, plan: &Plan) {

@@ -62,7 +62,14 @@ pub enum Command {
     /// The session ends with ENDLIST and its publishers go.
     End { channel: ChannelName, session: SessionId, why: &'static str },
     /// The session's publishers begin another one. `seamless`: it is made alike and viewers need not know.
-    RollOver { channel: ChannelName, from: SessionId, to: SessionId, seamless: bool },
+    RollOver {
+        channel: ChannelName,
+        from: SessionId,
+        to: SessionId,
+        seamless: bool,
+        /// Who feeds it, as the book has it.
+        publishers: Vec<PublisherId>,
+    },
 }
 
 /// A running shard. Dropping it stops it.
@@ -305,10 +312,10 @@ impl Run {
             Command::End { channel, session, why } => {
                 self.contain(now, &channel, |channel| channel.end(now, &session, why));
             }
-            Command::RollOver { channel, from, to, seamless } => {
+            Command::RollOver { channel, from, to, seamless, publishers } => {
                 let wake = self.wake();
                 self.contain(now, &channel, |channel| {
-                    if !(seamless && channel.go_on_as(now, &from, &to)) {
+                    if !(seamless && channel.go_on_as(now, &from, &to, &publishers)) {
                         channel.roll_over(now, &from, &to, wake);
                     }
                 });

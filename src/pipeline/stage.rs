@@ -278,6 +278,11 @@ impl Stage {
         }
     }
 
+    /// Largest N that the source has shown, or that was filled.
+    pub fn seen(&self) -> i64 {
+        self.seen
+    }
+
     /// The source has a picture for frame `n`, or it was filled.
     pub fn saw(&mut self, n: i64) {
         self.seen = self.seen.max(n);
@@ -441,10 +446,12 @@ impl Stage {
         let mut starts: Vec<i64> = flowing.map(LadderTrack::restart_start).collect();
         starts.sort_unstable();
         starts.dedup();
-        let start = starts.first().copied().unwrap_or(0);
+        // Before its renditions stand it begins where they will.
+        let start = starts.first().copied().unwrap_or_else(|| self.resumed.as_ref().map_or(0, |resumed| resumed.from));
         self.ladder.iter_mut().for_each(LadderTrack::restart);
+        let first = self.first_sound(48_000);
         let audio = self.audio.iter().filter_map(|a| match a {
-            Audio::Encoded { out, .. } => Some(out.as_ref().map_or(0, AudioTrack::edge)),
+            Audio::Encoded { out, .. } => Some(out.as_ref().map_or(first, AudioTrack::edge)),
             _ => None,
         });
         RestartPlan { start, audio: audio.collect(), idrs: starts.split_off(1.min(starts.len())) }

@@ -159,7 +159,10 @@ pub struct Unit {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fill {
+    /// The last picture, and silence.
     Hold,
+    /// The last picture; the sound goes on by itself.
+    Still,
     Slate,
     /// No frame below `to` is made: N jumps there. Audio becomes silent all the same.
     Nothing,

@@ -27,6 +27,8 @@ pub(super) struct Filler {
     gone: bool,
     /// Of a ladder alone: when its last picture came. Sound that goes on without pictures does not stop the ladder.
     pictured: Option<Mono>,
+    /// There was sound when it was filled last.
+    sounding: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +46,16 @@ pub(super) struct Step {
 
 impl Filler {
     pub(super) fn new(rate: FrameRate) -> Filler {
-        Filler { rate, heard: Mono(0), next: None, away: None, filled: i64::MIN, gone: false, pictured: None }
+        Filler {
+            rate,
+            heard: Mono(0),
+            next: None,
+            away: None,
+            filled: i64::MIN,
+            gone: false,
+            pictured: None,
+            sounding: false,
+        }
     }
 
     /// The source is away since before frame `from`; nobody remembers its last picture.
@@ -52,6 +63,11 @@ impl Filler {
         self.next = Some(self.rate.ticks(from));
         self.away = Some(Away { slate_from: from });
         (self.filled, self.gone) = (from, true);
+    }
+
+    /// A source is about to deliver: it is waited for again.
+    pub(super) fn joined(&mut self) {
+        self.gone = false;
     }
 
     fn patience(&self) -> Duration {
@@ -121,8 +137,7 @@ impl Filler {
         let away = match (self.away, self.next) {
             (Some(away), _) => {
                 // As long as there is sound the last picture stands. A slate stays until there is another one.
-                let sounds = self.pictured.is_some() && now < self.heard + PATIENCE;
-                if sounds && self.filled < away.slate_from { self.hold() } else { away }
+                if self.sounds(now) && self.filled < away.slate_from { self.hold() } else { away }
             }
             (None, next) => {
                 self.filled = self.filled.max(self.rate.frames(next?));
@@ -130,8 +145,9 @@ impl Filler {
             }
         };
         self.away = Some(away);
+        self.sounding = self.sounds(now);
         let with = self.with(away);
-        let last = if with == Filling::Hold { away.slate_from } else { i64::MAX };
+        let last = if with == Filling::Slate { i64::MAX } else { away.slate_from };
         let to = (overdue + 1).min(self.filled + STEP_FRAMES).min(last);
         if to <= self.filled {
             return None;
@@ -140,12 +156,20 @@ impl Filler {
         Some(Step { to, with })
     }
 
+    fn sounds(&self, now: Mono) -> bool {
+        self.pictured.is_some() && now < self.heard + PATIENCE
+    }
+
     fn hold(&self) -> Away {
         Away { slate_from: self.filled + HOLD_SECONDS * self.rate.hz().round() as i64 }
     }
 
     fn with(&self, away: Away) -> Filling {
-        if self.filled < away.slate_from { Filling::Hold } else { Filling::Slate }
+        match self.filled < away.slate_from {
+            true if self.sounding => Filling::Still,
+            true => Filling::Hold,
+            false => Filling::Slate,
+        }
     }
 }
 
@@ -237,7 +261,7 @@ mod tests {
             steps.extend(run(&mut filler, at(ms)));
         }
         assert_eq!(steps.first().map(|(when, _)| *when), Some(at(5_000)));
-        assert!(steps.iter().all(|(_, step)| step.with == Filling::Hold), "{steps:?}");
+        assert!(steps.iter().all(|(_, step)| step.with == Filling::Still), "{steps:?}");
         let to = steps.last().unwrap().1.to;
         assert!((210..=213).contains(&to), "in time: {to}");
         // The sound goes as well: a second later there is the slate.

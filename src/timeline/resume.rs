@@ -9,20 +9,22 @@ use crate::media::plan::Kept;
 use crate::time::{Mono, Now, Wall};
 
 impl Timeline {
-    /// The timeline and its first frame. `last_media`: when media last flowed; no number that was used by then comes
-    /// again, whatever the wall clock says.
-    pub fn resume(facts: Facts, kept: &Kept, last_media: Option<Wall>, now: Now) -> (Timeline, i64) {
+    /// The timeline and its first frame. `edge`: the furthest frame as it was last written down; no number that was used
+    /// comes again, whatever the wall clock says.
+    pub fn resume(facts: Facts, kept: &Kept, edge: Option<i64>, now: Now) -> (Timeline, i64) {
         let (grid, line) = (kept.plan.grid, kept.line());
-        let frame = |wall: Wall| grid.frame_at_nanos(line.nanos_of(&grid, wall));
         let anchored = kept.anchors.last().map_or(0, |anchor| anchor.n0);
-        let used = last_media.map_or(anchored, |wall| frame(wall).max(anchored));
-        let soon = frame(Wall(now.wall.0.saturating_add(AHEAD))).max(used);
+        let unwritten = UNWRITTEN_SECONDS * grid.cadence.rate.hz().ceil() as i64;
+        let used = edge.map_or(anchored, |edge| (edge + unwritten).max(anchored));
+        let dated = grid.frame_at_nanos(line.nanos_of(&grid, Wall(now.wall.0.saturating_add(AHEAD))));
+        let soon = dated.max(used);
         // A source is cut at segments only, and without parts nothing less can be listed.
         let parts = facts.mode.params().parts && kept.plan.source.is_none();
         let from = if parts { grid.part_end(soon) } else { grid.segment_start(soon) + i64::from(grid.cadence.segment) };
         let mut running = Running::new(&kept.plan, facts, line, now.mono);
-        // Arrival minus session time, as far as the line tells: what it dates now arrives now.
-        let behind = line.nanos_of(&grid, now.wall);
+        // Arrival minus session time: what the line dates now arrives now. A clock that went back has nothing to say.
+        let behind =
+            if dated >= used { line.nanos_of(&grid, now.wall) } else { grid.nanos_at(from).saturating_sub(AHEAD) };
         let pace = now.mono.0.cast_signed().saturating_sub(behind);
         running.runs.resume(&kept.anchors, from, pace, now.mono);
         running.go_on(kept, from, now.mono);
@@ -55,5 +57,7 @@ impl Running {
     }
 }
 
+/// The edge is written each second; the last two may be missing.
+const UNWRITTEN_SECONDS: i64 = 2;
 /// Encoders need this long to stand, on a box that starts all of its channels at once.
 const AHEAD: i64 = 800_000_000;

@@ -255,10 +255,9 @@ impl Runs {
             self.runs.push_back(run);
             self.own(anchor.n0, anchor.run);
         }
+        (self.resumed, self.pace) = (Some(from), Some((pace, at)));
         let Some(last) = self.runs.back().map(|run| run.anchor.run) else { return };
         self.next_run = last + 1;
-        self.resumed = Some(from);
-        self.pace = Some((pace, at));
         let line = Line { run: last, n: from - 1, time: expected(pace, at), arrival: at, offset: pace };
         for leg in &mut self.legs {
             (leg.line, leg.placed, leg.fresh) = (Some(line), false, true);

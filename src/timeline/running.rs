@@ -14,7 +14,7 @@ use crate::media::channel::ChannelKind;
 use crate::media::fault::{At, Fault, FaultKind};
 use crate::media::grid::{Ends, Grid, PdtLine, Place, Record, SourceProfile};
 use crate::media::plan::{Plan, PlannedAudio};
-use crate::media::track::{AudioConfig, TrackConfig, VideoConfig};
+use crate::media::track::{AudioConfig, Pid, TrackConfig, VideoConfig};
 use crate::time::{Mono, Now, Wall};
 
 /// What becomes of an audio track.
@@ -37,6 +37,10 @@ pub(super) enum Frame {
 #[derive(Debug)]
 pub(super) struct Track {
     pub(super) number: u16,
+    /// Under which everything of it leaves, whatever a publisher that came later calls it.
+    pub(super) pid: Pid,
+    /// On air.
+    pub(super) config: Option<AudioConfig>,
     pub(super) fate: Fate,
     pub(super) grid: AudioGrid,
     /// Frames whose run is not known yet.
@@ -69,15 +73,20 @@ pub(super) struct Running {
     /// New headers for the source rendition, from the next random access point on.
     pub(super) reconfigure: Option<Out>,
     pub(super) video_config: Option<VideoConfig>,
+    /// As `Track::pid`.
+    pub(super) video_pid: Option<Pid>,
     pub(super) pieces: Vec<Piece>,
 }
 
 impl Track {
-    pub(super) fn new(track: usize, config: Option<&AudioConfig>) -> Track {
+    pub(super) fn new(track: usize, audio: &PlannedAudio) -> Track {
+        let config = audio.config.as_ref();
         let rate = config.map_or(48_000, |config| config.sample_rate.max(1));
         Track {
             grid: AudioGrid::new(u16::try_from(track).unwrap_or(u16::MAX), rate),
             number: u16::try_from(track).unwrap_or(u16::MAX),
+            pid: audio.pid,
+            config: audio.config.clone(),
             fate: match config {
                 None => Fate::Unknown,
                 Some(config) if config.passes_through() => Fate::Pass,
@@ -93,7 +102,7 @@ impl Track {
 impl Running {
     pub(super) fn new(plan: &Plan, facts: Facts, line: PdtLine, now: Mono) -> Running {
         let (grid, rate) = (plan.grid, plan.grid.cadence.rate);
-        let track = |(track, audio): (usize, &PlannedAudio)| Track::new(track, audio.config.as_ref());
+        let track = |(track, audio): (usize, &PlannedAudio)| Track::new(track, audio);
         Running {
             grid,
             runs: Runs::new(rate, plan.exact, facts.rules),
@@ -112,6 +121,7 @@ impl Running {
             resume: None,
             reconfigure: None,
             video_config: plan.video.as_ref().map(|(_, config)| config.clone()),
+            video_pid: plan.video.as_ref().map(|(pid, _)| *pid),
             pieces: Vec::new(),
         }
     }
@@ -134,13 +144,29 @@ impl Running {
             return;
         }
         self.video_config.clone_from(&state.video_config);
-        let (Some(pid), Some(config)) = (state.video, &state.video_config) else { return };
+        let (Some(pid), Some(config)) = (self.video_pid.or(state.video), &state.video_config) else { return };
         let config = Out::Config { pid, config: TrackConfig::Video(config.clone()) };
         if self.cutter.is_some() {
             self.reconfigure = Some(config);
         } else {
             out.push_back(config);
         }
+    }
+
+    /// The same for audio track `index`, from its next unit on.
+    pub(super) fn sound_headers(&mut self, index: usize, config: &AudioConfig, out: &mut VecDeque<Out>) {
+        let Some(track) = self.tracks.get_mut(index) else { return };
+        if track.config.as_ref() == Some(config) || track.config.is_none() {
+            return;
+        }
+        track.config = Some(config.clone());
+        if !track.reconfigured(config) {
+            let detail = "audio that is passed through changed to what cannot be: silence until it changes back or a \
+                          new session re-encodes it";
+            let at = At { byte: 0, pid: Some(track.pid), pts: None };
+            out.push_back(Out::Fault(Fault { kind: FaultKind::UnsupportedCodec, at, detail: detail.to_owned() }));
+        }
+        out.push_back(Out::Config { pid: track.pid, config: TrackConfig::Audio(config.clone()) });
     }
 
     /// False: the unit has no place.
@@ -335,7 +361,7 @@ impl Running {
         }
         for index in 0..self.tracks.len() {
             let track = &mut self.tracks[index];
-            if track.fate == Fate::Pass {
+            if track.fate == Fate::Pass && step.with != Filling::Still {
                 let end = self.grid.audio_at_frame(step.to, track.grid.rate());
                 let places = track.grid.silence_to(end);
                 self.silence(index, places, out);

@@ -10,7 +10,7 @@ use super::running::{Running, arrival_wall, fault};
 use super::source::{SourceSample, plan};
 use crate::media::access_unit::AccessUnit;
 use crate::media::channel::ChannelKind;
-use crate::media::fault::{At, Fault, FaultKind};
+use crate::media::fault::{Fault, FaultKind};
 use crate::media::grid::{Cadence, FrameRate, Grid, PdtLine, Place, Record, SourceGop, SourceProfile};
 use crate::media::limits;
 use crate::media::modes::LatencyMode;
@@ -44,8 +44,10 @@ pub struct AudioOut {
 /// What is shown while the source is away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filling {
-    /// The last picture.
+    /// The last picture, and silence.
     Hold,
+    /// The last picture alone: the sound goes on by itself.
+    Still,
     Slate,
     /// Nothing: N jumps, a segment that no rendition has begun starts there.
     Nothing,
@@ -217,6 +219,7 @@ impl Timeline {
         }
         if let Some(running) = &mut self.running {
             running.runs.joined(leg);
+            running.filler.joined();
         }
     }
 
@@ -244,22 +247,9 @@ impl Timeline {
         match (state.role(pid), config) {
             (Role::Video, TrackConfig::Video(video)) => state.video_config = Some(video.clone()),
             (Role::Audio(track), TrackConfig::Audio(audio)) => {
-                let changed = state.audio_config[track].as_ref().is_some_and(|old| old != audio);
                 state.audio_config[track] = Some(audio.clone());
-                if let Some(running) = &mut self.running
-                    && changed
-                    && running.on_air == Some(leg)
-                {
-                    if let Some(track) = running.tracks.get_mut(track)
-                        && !track.reconfigured(audio)
-                    {
-                        let detail = "audio that is passed through changed to what cannot be: silence until it changes \
-                                      back or a new session re-encodes it";
-                        let at = At { byte: 0, pid: Some(pid), pts: None };
-                        let kind = FaultKind::UnsupportedCodec;
-                        self.out.push_back(Out::Fault(Fault { kind, at, detail: detail.to_owned() }));
-                    }
-                    self.out.push_back(Out::Config { pid, config: config.clone() });
+                if let Some(running) = self.running.as_mut().filter(|running| running.on_air == Some(leg)) {
+                    running.sound_headers(track, audio, &mut self.out);
                 }
             }
             _ => {}
@@ -508,7 +498,7 @@ fn refusal(gop: SourceGop, rate: FrameRate) -> String {
 // ── on the grid ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 impl Timeline {
-    fn route(&mut self, now: Now, leg: u8, unit: AccessUnit) {
+    fn route(&mut self, now: Now, leg: u8, mut unit: AccessUnit) {
         let Some(running) = &mut self.running else { return };
         let state = &mut self.legs[usize::from(leg)];
         let audio_only = running.audio_only;
@@ -519,6 +509,7 @@ impl Timeline {
                     return;
                 }
                 state.wait = false;
+                unit.pid = running.video_pid.unwrap_or(unit.pid);
                 running.take_over(leg, now.mono, unit.random_access);
                 running.headers(leg, state, unit.random_access, &mut self.out);
                 let random_access = unit.random_access;
@@ -534,12 +525,19 @@ impl Timeline {
             Role::Audio(0) if audio_only => {
                 state.wait = false;
                 running.take_over(leg, now.mono, true);
+                if let Some(config) = state.audio_config.first().and_then(Option::as_ref)
+                    && running.on_air == Some(leg)
+                {
+                    running.sound_headers(0, config, &mut self.out);
+                }
+                unit.pid = running.tracks.first().map_or(unit.pid, |track| track.pid);
                 if !running.audio_reference(now, leg, unit, &mut self.out) {
                     self.skipped += 1;
                 }
             }
             Role::Audio(track) if running.on_air == Some(leg) || running.on_air.is_none() => {
                 let Some(track) = running.tracks.get_mut(track) else { return };
+                unit.pid = track.pid;
                 if track.waiting.len() >= WAITING_MAX {
                     track.waiting.pop_front();
                     self.skipped += 1;
@@ -558,6 +556,11 @@ impl Timeline {
         let state = &mut self.legs[usize::from(leg)];
         for index in 0..running.tracks.len() {
             let Some(clock) = state.clocks.get_mut(index) else { continue };
+            if let Some(config) = state.audio_config.get(index).and_then(Option::as_ref)
+                && !running.tracks[index].waiting.is_empty()
+            {
+                running.sound_headers(index, config, &mut self.out);
+            }
             while let Some(unit) = running.tracks[index].waiting.pop_front() {
                 let may_wait = now.mono.since(unit.received) < WAIT;
                 let frame = running.tracks[index].grid.frame();

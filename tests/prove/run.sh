@@ -4,7 +4,7 @@
 #   RUNG_FIGURES="ladder frames"   only these; the others keep their last section
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-names=(ladder transmux latency frames memory restart serve api)
+names=(ladder transmux latency frames memory restart serve api client schemathesis)
 target=${CARGO_TARGET_DIR:-target}
 scratch=$target/figures
 mkdir -p "$scratch" docs

@@ -2,7 +2,7 @@
 
 use rung::media::limits;
 use rung::media::track::{AudioConfig, Pid};
-use rung::pixels::protocol::{FromWorker, Open, OpenVideo, ToWorker, Unit, VideoInit};
+use rung::pixels::protocol::{Fill, FromWorker, Open, OpenVideo, ToWorker, Unit, VideoInit};
 use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -156,7 +156,7 @@ impl Channel {
             ToWorker::Unit { unit, .. } => self.unit(unit),
             ToWorker::Fill { to, with, .. } => {
                 self.decode(ToDecode::Fill { to, with });
-                if let Some(audio) = &self.audio {
+                if let Some(audio) = self.audio.as_ref().filter(|_| with != Fill::Still) {
                     audio.wait_push(ToAudio::Fill(to));
                 }
             }

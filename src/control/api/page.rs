@@ -87,7 +87,8 @@ pub(super) fn collect_rows<V, T>(
         if items.len() == asked.limit || looked == LOOK_AT_MAX {
             return Ok((items, last));
         }
-        let (id, value) = row?;
+        // A damaged row is named by the log and by `rung state check`; the others are shown.
+        let Ok((id, value)) = row else { continue };
         last = Some(id.0);
         items.extend(view_of(id, value)?);
     }

@@ -6,6 +6,7 @@
 //! When it fails: a request gets the store's sentence; facts wait, and the data plane goes on without waiting for them.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -14,7 +15,9 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 use super::lifecycle::{self, ChannelWrite, Effect, Fact, Input, Others, Outcome, Publish, Refusal, Step};
-use super::record::{ChannelConfig, ChannelId, ChannelRecord, Event, EventRecord, EventSeq, SessionRecord, StreamKey};
+use super::record::{
+    ChannelConfig, ChannelId, ChannelRecord, Event, EventRecord, EventSeq, SessionRecord, StreamKey, Utc,
+};
 use super::state::{Db, Error, Need, Newest, PROFILES, Read, State, Table, Ulid, Write, hand_over, load};
 use crate::media::channel::{ChannelName, PublisherId, SessionId};
 use crate::media::grid::SourceProfile;
@@ -44,6 +47,8 @@ const RETRY: Duration = Duration::from_millis(500);
 const SESSIONS_LOOKED_AT: usize = 16;
 /// Segments that a session may have made since its last media was written down.
 const MSN_MARGIN: u64 = 4;
+/// No event is of a later time than this from now on, nanoseconds: a day.
+const AHEAD_MAX: i64 = 86_400_000_000_000;
 /// Old events are looked for this often, and removed so many at a time.
 const SWEEP: Duration = Duration::from_secs(60);
 
@@ -112,6 +117,8 @@ struct Shared {
     /// When each channel wants its next tick.
     due: Mutex<BTreeMap<ChannelId, Wall>>,
     newest_event: watch::Sender<EventSeq>,
+    /// Nothing is waited for any more: the next process finds out by itself.
+    stopping: AtomicBool,
 }
 
 /// What the clerk is told.
@@ -128,8 +135,8 @@ impl Ledger {
     /// The store failed, or the system has no thread left.
     pub fn open(state: Arc<State>, plane: Arc<dyn Plane>) -> Result<Ledger, Error> {
         let newest = state.control.read(|view| Ok::<_, Error>(view.last(&EVENTS)?.map_or(0, |(seq, _)| seq)))?;
-        let due = Mutex::default();
-        let shared = Arc::new(Shared { state, plane, due, newest_event: watch::Sender::new(newest) });
+        let (due, stopping) = (Mutex::default(), AtomicBool::new(false));
+        let shared = Arc::new(Shared { state, plane, due, newest_event: watch::Sender::new(newest), stopping });
         let (inbox, arrivals) = sync_channel(INBOX);
         let clerk = Clerk { shared: Arc::clone(&shared), arrivals, heard: BTreeMap::new() };
         let thread = std::thread::Builder::new().name("ledger".into()).spawn(move || clerk.run());
@@ -207,6 +214,7 @@ impl Ledger {
 /// What was handed in is written before the ledger is gone.
 impl Drop for Ledger {
     fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::Release);
         // The clerk takes from the inbox as long as it lives: there is room in the end.
         drop(self.inbox.send(Inbound::Stop));
         if let Some(clerk) = self.clerk.take() {
@@ -269,11 +277,9 @@ fn legacy(view: &Read<'_>, channel: ChannelId) -> Result<Legacy, Error> {
     let sessions = newest.filter_map(|row| row.ok().map(|((_, Newest(session)), ())| SessionId::new(session)));
     for session in sessions {
         let Some(kept) = load(view, &session)?.0 else { continue };
-        let last_media = view.get(&SESSIONS, &session.ulid())?.and_then(|record| record.last_media_at);
-        let (grid, line) = (kept.plan.grid, kept.line());
-        let heard = last_media.map_or(0, |at| grid.frame_at_nanos(line.nanos_of(&grid, at.wall())));
-        let last = kept.anchors.last().map_or(0, |anchor| anchor.n0).max(heard);
-        return Ok(Legacy { profile, last_msn: Some(grid.msn_of(last) + MSN_MARGIN) });
+        let edge = view.get(&SESSIONS, &session.ulid())?.and_then(|record| record.edge).unwrap_or(0);
+        let last = kept.anchors.last().map_or(0, |anchor| anchor.n0).max(edge);
+        return Ok(Legacy { profile, last_msn: Some(kept.plan.grid.msn_of(last) + MSN_MARGIN) });
     }
     Ok(Legacy { profile, last_msn: None })
 }
@@ -407,7 +413,9 @@ impl Shared {
             match recovered.wait() {
                 Ok(None) => {}
                 Ok(Some((change, legacy))) => self.recovered(change, legacy),
-                Err(error @ Error::Corrupt { .. }) => log(Level::Error, "channel_damaged", &Place::default(), &error),
+                Err(error @ (Error::Corrupt { .. } | Error::Bug(_))) => {
+                    log(Level::Error, "channel_damaged", &Place::default(), &error)
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -440,8 +448,8 @@ impl Shared {
 struct Clerk {
     shared: Arc<Shared>,
     arrivals: Receiver<Inbound>,
-    /// When media last flowed, by session, not written yet.
-    heard: BTreeMap<SessionId, Wall>,
+    /// When media last flowed and the furthest frame, by session, not written yet.
+    heard: BTreeMap<SessionId, (Option<Wall>, Option<i64>)>,
 }
 
 impl Clerk {
@@ -458,7 +466,10 @@ impl Clerk {
                     }
                 }
                 Ok(Inbound::Fact(_, session, Fact::Media(at))) => {
-                    self.heard.insert(session, at);
+                    self.heard.entry(session).or_default().0 = Some(at);
+                }
+                Ok(Inbound::Fact(_, session, Fact::Edge(edge))) => {
+                    self.heard.entry(session).or_default().1 = Some(edge);
                 }
                 Ok(Inbound::Fact(channel, _, Fact::Learnt(profile))) => self.learn(&channel, profile),
                 Ok(Inbound::Fact(channel, session, fact)) => {
@@ -524,7 +535,7 @@ impl Clerk {
                     log(Level::Info, "fact_refused", &Place::default(), refusal);
                     return false;
                 }
-                Ok(Err(Failure::Store(error @ (Error::Corrupt { .. } | Error::Closed)))) => {
+                Ok(Err(Failure::Store(error))) if !error.may_pass() || self.shared.stopping.load(Ordering::Acquire) => {
                     log(Level::Error, "fact_not_written", &Place::default(), error);
                     return false;
                 }
@@ -559,11 +570,12 @@ impl Clerk {
         }
         let heard = std::mem::take(&mut self.heard);
         let ticket = self.shared.state.control.write(Need::Essential, move |txn| {
-            for (session, at) in &heard {
+            for (session, (at, edge)) in &heard {
                 let Some(mut record) = txn.get(&SESSIONS, &session.ulid())?.filter(SessionRecord::is_open) else {
                     continue;
                 };
-                record.last_media_at = record.last_media_at.max(Some((*at).into()));
+                record.last_media_at = record.last_media_at.max(at.map(Utc::from));
+                record.edge = record.edge.max(*edge);
                 txn.put(&SESSIONS, &session.ulid(), &record)?;
             }
             Ok::<_, Error>(())
@@ -579,7 +591,10 @@ impl Clerk {
             let first_kept = {
                 let view = txn.view();
                 let mut rows = view.scan(&EVENTS)?;
-                let young = |event: &Event| event.at + EVENTS_KEPT > now.into();
+                // What a clock that was ahead wrote does not keep everything behind it.
+                let young = |event: &Event| {
+                    event.at + EVENTS_KEPT > now.into() && event.at.wall() <= Wall(now.0.saturating_add(AHEAD_MAX))
+                };
                 rows.find_map(|row| row.ok().filter(|(_, event)| young(event)).map(|(seq, _)| seq))
             };
             match first_kept {

@@ -281,6 +281,7 @@ impl<'a> Work<'a> {
             deadline,
             probing_since: None,
             last_media_at: None,
+            edge: None,
             input_lost_at: None,
             window_deadline: None,
             publishers,
@@ -361,7 +362,8 @@ impl<'a> Work<'a> {
         let Some(session) = &mut self.open else { return };
         session.publishers.clear();
         session.probing_since = None;
-        let last_media = session.last_media_at.unwrap_or(session.created_at);
+        // A clock that went back meanwhile does not lengthen the wait.
+        let last_media = session.last_media_at.unwrap_or(session.created_at).min(self.now);
         if session.state == SessionState::Init {
             return;
         }

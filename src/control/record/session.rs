@@ -33,6 +33,9 @@ pub struct SessionRecord {
     pub probing_since: Option<Utc>,
     /// Written in batches: up to a second old after a crash.
     pub last_media_at: Option<Utc>,
+    /// The furthest frame that was given out, written with it: no number below comes again.
+    #[serde(default)]
+    pub edge: Option<i64>,
     /// While the input is lost.
     pub input_lost_at: Option<Utc>,
     /// While the input is lost: how long it is waited for.

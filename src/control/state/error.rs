@@ -28,6 +28,13 @@ pub enum Error {
     Bug(String),
 }
 
+impl Error {
+    /// The same write may succeed later: a disk gets room again, a queue drains.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Error::MapFull | Error::Io { .. } | Error::Unwritable(_) | Error::Busy)
+    }
+}
+
 impl From<heed::Error> for Error {
     fn from(error: heed::Error) -> Error {
         match error {
@@ -103,8 +110,8 @@ impl fmt::Display for OpenError {
             ),
             OpenError::Damaged { folder, found, tried } => write!(
                 f,
-                "state folder {}: {found}; {tried}. Put a good backup in place with `rung restore`, or start once with \
-                 permission to begin empty (the damaged files are kept beside the new ones)",
+                "state folder {}: {found}; {tried}. Put a good backup in place with `rung state restore`, or \
+                 move the folder away to begin empty",
                 folder.display()
             ),
             OpenError::NewerSchema { folder, found, known } => write!(

@@ -53,8 +53,9 @@ pub(super) fn open_control(options: &Options, notes: &mut Vec<String>) -> Result
     let folder = &options.folder;
     settle(folder, Home::State)?;
     let here = folder.join(Home::State.name());
-    let found = if let Some(why) = options.distrusted.as_ref().filter(|_| here.exists()) {
-        why.clone()
+    let deadly = || options.reader.and_then(|reader| reader(&here.join("data.mdb"))).filter(|_| here.exists());
+    let found = if let Some(why) = deadly() {
+        why
     } else if here.exists() {
         match open_whole(&here, Home::State, options.state_map_bytes) {
             Ok(lmdb) => return Ok(lmdb),

@@ -55,8 +55,9 @@ pub struct Options {
     pub folder: PathBuf,
     /// What happens if the data is damaged.
     pub recovery: Recovery,
-    /// Whoever reads the control state is killed, for this reason: it counts as damaged and is not opened.
-    pub distrusted: Option<String>,
+    /// Reads the file of the control state before it is opened, and says what kills its reader: then it counts as
+    /// damaged. Asked while the folder is held.
+    pub reader: Option<fn(&Path) -> Option<String>>,
     /// Reserve for a full disk, bytes.
     pub ballast_bytes: u64,
     /// First size of the maps, bytes; the files grow with their content only. A full map grows by itself.
@@ -71,7 +72,7 @@ impl Options {
         Options {
             folder: folder.into(),
             recovery: Recovery::Backup,
-            distrusted: None,
+            reader: None,
             ballast_bytes: 64 << 20,
             state_map_bytes: 4 << 30,
             index_map_bytes: 64 << 30,

@@ -402,21 +402,33 @@ const FAILING: &[Migration] =
 #[test]
 fn older_data_is_stepped_after_a_backup_and_newer_data_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    put(&open(dir.path()), 1, "quiet").unwrap();
     let with = |migrations| State::open(&Options { migrations, ..options(dir.path()) });
+    put(&with(&[]).unwrap(), 1, "quiet").unwrap();
     let error = with(FAILING).unwrap_err();
     assert!(matches!(error, OpenError::Migration { step: "breaks", .. }), "{error}");
-    assert_eq!(names(&open(dir.path())), ["quiet"], "a failed step changes nothing");
+    assert_eq!(names(&with(&[]).unwrap()), ["quiet"], "a failed step changes nothing");
     let state = with(STEPS).unwrap();
     assert_eq!(names(&state), ["LOUD", "more"]);
     assert!(state.notes()[0].contains("from schema 1 to 3"), "{:?}", state.notes());
     drop(state);
     assert!(with(STEPS).unwrap().notes().is_empty(), "once");
-    let error = State::open(&options(dir.path())).unwrap_err();
+    let error = with(&[]).unwrap_err();
     assert!(matches!(error, OpenError::NewerSchema { found: 3, known: 1, .. }), "{error}");
     let before = fs::read_dir(dir.path().join("backups/schema-1")).unwrap().flatten().map(|e| e.path()).max().unwrap();
     restore(dir.path(), &before).unwrap();
-    assert_eq!(names(&open(dir.path())), ["quiet"]);
+    assert_eq!(names(&with(&[]).unwrap()), ["quiet"]);
+}
+
+#[test]
+fn grids_of_before_there_were_plans_are_left_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = State::open(&Options { migrations: &[], ..options(dir.path()) }).unwrap();
+    const GRIDS: Table<Ulid, u32> = Table::json(Db::Grid, 1);
+    state.control.write(Need::Ordinary, |txn| txn.put(&GRIDS, &Ulid(1), &25)).wait().map_err(|e: Error| e).unwrap();
+    drop(state);
+    let state = open(dir.path());
+    assert!(state.notes()[0].contains("from schema 1 to 2"), "{:?}", state.notes());
+    assert_eq!(state.control.read(|view| view.count(Db::Grid)).unwrap(), 0);
 }
 
 #[test]
@@ -497,12 +509,13 @@ fn the_timeline_log_tells_later_and_keeps_every_record_of_its_session() {
     let load = |session: &SessionId| state.control.read(|view| load(view, session)).unwrap();
     let (kept, damaged) = load(&mine);
     let kept = kept.expect("a plan and a line");
-    assert!(damaged.is_empty() && kept.plan == plan && kept.inits == Some(inits) && kept.breaks == [11, 12]);
+    assert!(damaged.is_empty() && kept.plan == plan && kept.inits == Some(inits.clone()) && kept.breaks == [11, 12]);
     assert_eq!(kept.anchors.iter().map(|anchor| anchor.run).collect::<Vec<_>>(), [0, 1]);
     assert_eq!(kept.lines.iter().map(|line| line.from_n).collect::<Vec<_>>(), [-1, 10]);
     let (from, to) = (mine.clone(), SessionId::new(Ulid(7)));
     state.control.write(Need::Essential, move |txn| hand_over(txn, &from, &to)).wait().map_err(|e: Error| e).unwrap();
-    assert_eq!(load(&SessionId::new(Ulid(7))), load(&mine), "a session that follows without a break has the same");
+    let (follows, none) = (load(&SessionId::new(Ulid(7))).0.expect("what the one before had"), load(&mine).0);
+    assert!(none.is_none() && follows.plan == plan && follows.breaks == [11, 12] && follows.anchors.len() == 2);
     let gone = mine.clone();
     state.control.write(Need::Essential, move |txn| forget(txn, &gone)).wait().map_err(|e: Error| e).unwrap();
     assert_eq!(load(&mine).0, None);

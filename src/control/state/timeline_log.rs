@@ -22,6 +22,8 @@ const INITS: Table<Ulid, Inits> = Table::json(Db::Init, 1);
 /// What channels learnt about their sources.
 pub const PROFILES: Table<Ulid, SourceProfile> = Table::json(Db::Profile, 1);
 
+/// Runs and lines that a session goes on with.
+const KEPT: usize = 16;
 /// Commits that a session may have waiting; it makes a handful per run. When full, a commit is refused.
 const PENDING_MAX: usize = 64;
 
@@ -102,7 +104,7 @@ pub fn load(view: &Read<'_>, session: &SessionId) -> Result<(Option<Kept>, Vec<E
     Ok((Kept::of(good), bad))
 }
 
-/// Session `to` goes on with everything that `from` committed.
+/// Session `to` goes on with what `from` committed, which keeps nothing.
 ///
 /// # Errors
 /// The store failed, or a record is damaged.
@@ -110,10 +112,13 @@ pub fn hand_over(txn: &mut Write<'_, '_>, from: &SessionId, to: &SessionId) -> R
     let (Some(kept), _) = load(&txn.view(), from)? else { return Ok(()) };
     let Kept { plan, anchors, lines, breaks, inits } = kept;
     put(txn, to.ulid(), &Record::Plan(Box::new(plan)))?;
-    let anchors = anchors.into_iter().map(Record::Anchor);
-    let lines = lines.into_iter().map(Record::Pdt);
+    // Only what is still looked at: a chain of sessions may go on for years.
+    let (old_anchors, old_lines) = (anchors.len().saturating_sub(KEPT), lines.len().saturating_sub(KEPT));
+    let anchors = anchors.into_iter().skip(old_anchors).map(Record::Anchor);
+    let lines = lines.into_iter().skip(old_lines).map(Record::Pdt);
     let breaks = breaks.into_iter().map(|msn| Record::Break { msn });
-    anchors.chain(lines).chain(breaks).chain(inits.map(Record::Inits)).try_for_each(|r| put(txn, to.ulid(), &r))
+    anchors.chain(lines).chain(breaks).chain(inits.map(Record::Inits)).try_for_each(|r| put(txn, to.ulid(), &r))?;
+    forget(txn, from)
 }
 
 /// Removes all of it, once the session's recordings are gone too.

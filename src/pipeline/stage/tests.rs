@@ -139,3 +139,9 @@ fn other_encoders_go_on_with_the_next_segment_under_another_init() {
     assert!(!before.contains("/s1021.m4s") && before.contains("/s1020.m4s") && after.contains("/s1021.m4s"), "{text}");
     assert!(text.contains("init-1.mp4") && !text.contains("init-0.mp4"), "what the old name meant is gone: {text}");
 }
+
+#[test]
+fn a_worker_that_dies_before_it_opened_is_succeeded_where_the_session_resumes() {
+    let mut stage = Stage::resumed(&channel(), &session(), kept(30, &[]), 1_010, Mono(1_000_000_000));
+    assert_eq!(stage.restart().start, 1_010, "not at the session's first frame");
+}

@@ -27,8 +27,10 @@ impl Successor {
             _ => None,
         });
         let kept = Kept::of(records.collect()).expect("a plan and a line");
-        let (timeline, from) = Timeline::resume(facts, &kept, Some(now(died).wall), clock(at));
         let grid = kept.plan.grid;
+        // Written down a second before.
+        let edge = grid.cadence.rate.frames(died - SECOND);
+        let (timeline, from) = Timeline::resume(facts, &kept, Some(edge), clock(at));
         let (begin, step) = match kept.plan.source {
             None => (grid.part_start(from), grid.cadence.part),
             Some(_) => (grid.segment_start(from), grid.cadence.segment),
@@ -202,6 +204,51 @@ fn a_wall_clock_that_went_back_brings_no_number_twice() {
     });
     let kept = Kept::of(records.collect()).expect("a plan and a line");
     let hour_ago = Now { wall: Wall(now(20 * SECOND).wall.0 - 3_600_000_000_000), ..clock(20 * SECOND) };
-    let (_, from) = Timeline::resume(facts, &kept, Some(now(20 * SECOND).wall), hour_ago);
+    let (mut timeline, from) = Timeline::resume(facts, &kept, Some(used - 20), hour_ago);
     assert!(from > used, "{from} after {used}");
+    let due = timeline.deadline().expect("the slate is due");
+    assert!(due <= hour_ago.mono + std::time::Duration::from_secs(2), "not an hour later");
+    timeline.handle_timeout(Now { mono: due, ..hour_ago });
+    assert!(matches!(timeline.poll(), Some(Out::Fill { with: Filling::Slate, .. })));
+}
+
+#[test]
+fn a_publisher_that_calls_its_tracks_otherwise_feeds_the_same_ones() {
+    let rate = FrameRate::new(25_000, 1_000);
+    let mut mux = Mux::default();
+    mux.video(rate, 90, 0..500, |k| k % 50 == 0);
+    mux.audio(48_000, 90 + 3_600, 0, 0..930);
+    for kind in [ChannelKind::Transcode, ChannelKind::Transmux] {
+        let facts = facts(kind, None);
+        let died = 8 * SECOND;
+        let mut next = Successor::new(facts, &up_to(&mux, died).run(facts), died, died + SECOND);
+        next.pass(died + 3 * SECOND);
+        // The same source, from another box: other PIDs, and sound at another rate.
+        next.timeline.leg_joined(0);
+        let track = |pid, codec| Track { pid, codec, language: None };
+        let tracks = vec![track(700, Codec::H264), track(701, Codec::Aac)];
+        next.timeline.program(0, &Program { number: 1, pcr_pid: None, tracks });
+        next.timeline.config(0, 700, &video_config());
+        let asc = Bytes::new();
+        let audio = AudioConfig { codec: Codec::Aac, object_type: 2, sample_rate: 44_100, channels: 2, asc };
+        next.timeline.config(0, 701, &TrackConfig::Audio(audio.clone()));
+        let mut units: Vec<_> = mux.0.iter().filter(|(at, _)| *at >= died + 3 * SECOND).cloned().collect();
+        units.sort_by_key(|(at, unit)| (*at, unit.pid));
+        for (at, mut unit) in units {
+            next.pass(at);
+            (unit.received, unit.pid) = (clock(at).mono, if unit.pid == VIDEO { 700 } else { 701 });
+            next.timeline.push(clock(at), 0, unit);
+            next.out.extend(std::iter::from_fn(|| next.timeline.poll()));
+        }
+        let pids = next.out.iter().filter_map(|out| match out {
+            Out::Video { unit, .. } => Some(unit.pid),
+            Out::Source(sample) => Some(sample.unit.pid),
+            Out::Audio(frame) => Some(frame.unit.pid),
+            _ => None,
+        });
+        let pids: std::collections::BTreeSet<u16> = pids.collect();
+        assert_eq!(pids, [VIDEO, AUDIO].into(), "{kind:?}");
+        let changed = Out::Config { pid: AUDIO, config: TrackConfig::Audio(audio) };
+        assert_eq!(next.out.iter().filter(|out| **out == changed).count(), 1, "{kind:?}: told once");
+    }
 }
