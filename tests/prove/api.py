@@ -11,7 +11,7 @@ import time
 from figures import *
 
 CHANNELS = int(os.environ.get("RUNG_CHANNELS", 2_000 if SHORT else 10_000))
-STREAMS = 200 if SHORT else 1_000
+STREAMS = 1_000
 SECONDS = 3 if SHORT else 10
 MEDIA_SECONDS = 20 if SHORT else 120
 PUBLISHES = int(os.environ.get("RUNG_PUBLISHES", 20 if SHORT else 200))

@@ -6,6 +6,7 @@ use http::header::{self, HeaderName};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::convert::Infallible;
 use warp::Reply;
 use warp::reply::Response;
@@ -35,7 +36,8 @@ pub(super) struct Answer {
 pub(super) enum Body {
     Empty,
     Json(Value),
-    Text(&'static str),
+    /// JSON that is written already.
+    Text(Cow<'static, str>),
     Events(BoxStream<'static, Bytes>),
 }
 
@@ -66,7 +68,8 @@ impl Answer {
         let (kind, mut response) = match self.body {
             Body::Empty => (None, String::new().into_response()),
             Body::Json(value) => (Some("application/json"), value.to_string().into_response()),
-            Body::Text(text) => (Some("application/json"), text.into_response()),
+            Body::Text(Cow::Borrowed(text)) => (Some("application/json"), text.into_response()),
+            Body::Text(Cow::Owned(text)) => (Some("application/json"), text.into_response()),
             Body::Events(events) => {
                 use futures_util::StreamExt;
                 // Polled by one connection at a time: the wrapper only has to say so.

@@ -144,5 +144,5 @@ pub fn document() -> &'static str {
     responses((status = 200, description = "The OpenAPI document.", body = Object)))]
 pub(super) async fn get_openapi(call: &Call) -> Result<Answer, Problem> {
     call.query.expect_known(&[])?;
-    Ok(Answer::new(StatusCode::OK, Body::Text(document())))
+    Ok(Answer::new(StatusCode::OK, Body::Text(document().into())))
 }
