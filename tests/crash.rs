@@ -241,7 +241,7 @@ fn a_daemon_killed_at_any_moment_keeps_its_word() {
     let tally = crowd.tally();
     println!("{killed} kills, {starting} of them while it started; slowest start {slowest:?}; {}", book.tally());
     println!("{tally:?}; the reader connected {} times", crowd.reader.connections);
-    assert!(tally.answered > 20 * kills && tally.unanswered > kills / 4, "there was load: {tally:?}");
+    assert!(tally.answered > 5 * kills && tally.unanswered > kills / 4, "there was load: {tally:?}");
     assert!(
         tally.done > 0 && tally.replayed > 0,
         "kills hit requests between their commit and their answer: {tally:?}"
