@@ -93,6 +93,7 @@ impl Bridge {
             log(Level::Error, "timeline_damaged", &place, error);
         }
         let (last_media, edge) = record.map_or((None, None), |record| (record.last_media_at, record.edge));
+        let edge = edge.map(|edge| (edge.n, edge.at.wall()));
         Resume { id, config, kept, last_media: last_media.map(Utc::wall), edge }
     }
 

@@ -50,8 +50,8 @@ pub struct Resume {
     /// `None`: it had no grid yet.
     pub kept: Option<Kept>,
     pub last_media: Option<Wall>,
-    /// The furthest frame that was given out, as far as was written down.
-    pub edge: Option<i64>,
+    /// The furthest frame that was given out and when, as far as was written down.
+    pub edge: Option<(i64, Wall)>,
 }
 
 /// A channel that has a publisher, a session, or one that lingers.
@@ -609,7 +609,7 @@ mod tests {
             config: Channel::clone(&next.channel.config),
             kept: Kept::of(records),
             last_media: Some(first.now.wall),
-            edge: Some(500),
+            edge: Some((495, Wall(first.now.wall.0 - 500_000_000))),
         };
         next.session = first.session.clone();
         next.channel.resume(next.now, resume, Arc::new(|| {}));

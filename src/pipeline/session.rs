@@ -134,7 +134,7 @@ impl Session {
     }
 
     /// A session whose process is gone goes on by what is kept of it. Its publishers are waited for.
-    pub fn resume(mut self, now: Now, kept: Kept, last_media: Option<Wall>, edge: Option<i64>) -> Session {
+    pub fn resume(mut self, now: Now, kept: Kept, last_media: Option<Wall>, edge: Option<(i64, Wall)>) -> Session {
         let (timeline, from) = Timeline::resume(facts(&self.config, self.legacy), &kept, edge, now);
         self.timeline = timeline;
         self.line = Some(kept.line());
@@ -347,7 +347,7 @@ impl Session {
             self.facts.extend(self.last_media(now).map(Fact::Media));
         }
         if let Some(stage) = self.stage.as_ref().filter(|_| !self.is_ending()) {
-            self.facts.push_back(Fact::Edge(stage.seen()));
+            self.facts.push_back(Fact::Edge { n: stage.seen(), at: now.wall });
         }
         self.scene.progress(&self.told, &self.workers.progress());
         self.told = self.workers.progress();

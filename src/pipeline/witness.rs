@@ -35,8 +35,8 @@ pub enum Fact {
     FirstMedia,
     /// Media flowed until then; once a second. Changes no state.
     Media(Wall),
-    /// The furthest frame that has been given out; once a second. Changes no state.
-    Edge(i64),
+    /// The furthest frame that has been given out by then; once a second. Changes no state.
+    Edge { n: i64, at: Wall },
     /// The program is known, the anchor committed, the pipelines are up.
     Processing,
     /// Viewers can begin.

@@ -11,7 +11,7 @@ use crate::media::sample::Stamps;
 use crate::media::track::{AudioConfig, Codec, Colour, Pid, VideoConfig};
 
 /// Changed with every incompatible change: daemon and worker of two versions refuse each other in `hello`.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Where a spawned worker finds its end of the socketpair.
 pub const WORKER_FD: i32 = 3;
 

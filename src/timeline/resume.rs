@@ -9,13 +9,14 @@ use crate::media::plan::Kept;
 use crate::time::{Mono, Now, Wall};
 
 impl Timeline {
-    /// The timeline and its first frame. `edge`: the furthest frame as it was last written down; no number that was used
-    /// comes again, whatever the wall clock says.
-    pub fn resume(facts: Facts, kept: &Kept, edge: Option<i64>, now: Now) -> (Timeline, i64) {
+    /// The timeline and its first frame. `edge`: the furthest frame and when that was, as it was last written down. No number
+    /// that was used comes again, whatever the wall clock says.
+    pub fn resume(facts: Facts, kept: &Kept, edge: Option<(i64, Wall)>, now: Now) -> (Timeline, i64) {
         let (grid, line) = (kept.plan.grid, kept.line());
         let anchored = kept.anchors.last().map_or(0, |anchor| anchor.n0);
-        let unwritten = UNWRITTEN_SECONDS * grid.cadence.rate.hz().ceil() as i64;
-        let used = edge.map_or(anchored, |edge| (edge + unwritten).max(anchored));
+        // It may have gone on until now; behind a clock that went back nobody knows how long.
+        let since = |at: Wall| if now.wall < at { UNWRITTEN } else { now.wall.0 - at.0 };
+        let used = edge.map_or(anchored, |(n, at)| (n + 1 + grid.frame_at_nanos(since(at))).max(anchored));
         let dated = grid.frame_at_nanos(line.nanos_of(&grid, Wall(now.wall.0.saturating_add(AHEAD))));
         let soon = dated.max(used);
         // A source is cut at segments only, and without parts nothing less can be listed.
@@ -58,6 +59,6 @@ impl Running {
 }
 
 /// The edge is written each second; the last two may be missing.
-const UNWRITTEN_SECONDS: i64 = 2;
+const UNWRITTEN: i64 = 2_000_000_000;
 /// Encoders need this long to stand, on a box that starts all of its channels at once.
 const AHEAD: i64 = 800_000_000;

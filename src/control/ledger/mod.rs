@@ -16,7 +16,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::lifecycle::{self, ChannelWrite, Effect, Fact, Input, Others, Outcome, Publish, Refusal, Step};
 use super::record::{
-    ChannelConfig, ChannelId, ChannelRecord, Event, EventRecord, EventSeq, SessionRecord, StreamKey, Utc,
+    ChannelConfig, ChannelId, ChannelRecord, Edge, Event, EventRecord, EventSeq, SessionRecord, StreamKey, Utc,
 };
 use super::state::{Db, Error, Need, Newest, PROFILES, Read, State, Table, Ulid, Write, hand_over, load};
 use crate::media::channel::{ChannelName, PublisherId, SessionId};
@@ -277,7 +277,7 @@ fn legacy(view: &Read<'_>, channel: ChannelId) -> Result<Legacy, Error> {
     let sessions = newest.filter_map(|row| row.ok().map(|((_, Newest(session)), ())| SessionId::new(session)));
     for session in sessions {
         let Some(kept) = load(view, &session)?.0 else { continue };
-        let edge = view.get(&SESSIONS, &session.ulid())?.and_then(|record| record.edge).unwrap_or(0);
+        let edge = view.get(&SESSIONS, &session.ulid())?.and_then(|record| record.edge).map_or(0, |edge| edge.n);
         let last = kept.anchors.last().map_or(0, |anchor| anchor.n0).max(edge);
         return Ok(Legacy { profile, last_msn: Some(kept.plan.grid.msn_of(last) + MSN_MARGIN) });
     }
@@ -449,7 +449,7 @@ struct Clerk {
     shared: Arc<Shared>,
     arrivals: Receiver<Inbound>,
     /// When media last flowed and the furthest frame, by session, not written yet.
-    heard: BTreeMap<SessionId, (Option<Wall>, Option<i64>)>,
+    heard: BTreeMap<SessionId, (Option<Wall>, Option<Edge>)>,
 }
 
 impl Clerk {
@@ -468,8 +468,8 @@ impl Clerk {
                 Ok(Inbound::Fact(_, session, Fact::Media(at))) => {
                     self.heard.entry(session).or_default().0 = Some(at);
                 }
-                Ok(Inbound::Fact(_, session, Fact::Edge(edge))) => {
-                    self.heard.entry(session).or_default().1 = Some(edge);
+                Ok(Inbound::Fact(_, session, Fact::Edge { n, at })) => {
+                    self.heard.entry(session).or_default().1 = Some(Edge { n, at: at.into() });
                 }
                 Ok(Inbound::Fact(channel, _, Fact::Learnt(profile))) => self.learn(&channel, profile),
                 Ok(Inbound::Fact(channel, session, fact)) => {

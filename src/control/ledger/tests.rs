@@ -244,7 +244,7 @@ fn what_a_channel_learnt_and_its_numbers_outlive_the_process() {
     }
     // It was on air for 100 s.
     here.ledger.fact(name(), session.clone(), Fact::Media(wall));
-    here.ledger.fact(name(), session.clone(), Fact::Edge(2_500));
+    here.ledger.fact(name(), session.clone(), Fact::Edge { n: 2_500, at: wall });
     wait("the batch", || here.session(&session).edge);
     wait("the profile", || here.read(|view| view.get(&PROFILES, &made.id.0)));
     drop((log, here));

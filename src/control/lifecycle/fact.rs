@@ -55,7 +55,7 @@ impl Work<'_> {
                 }
             }
             Fact::Media(at) => heard(session, Utc::from(at)),
-            Fact::Learnt(_) | Fact::Edge(_) => {}
+            Fact::Learnt(_) | Fact::Edge { .. } => {}
             Fact::Health(reasons) => session.health = reasons,
             Fact::Processing => self.processing(),
             Fact::Playable => {

@@ -35,7 +35,7 @@ pub struct SessionRecord {
     pub last_media_at: Option<Utc>,
     /// The furthest frame that was given out, written with it: no number below comes again.
     #[serde(default)]
-    pub edge: Option<i64>,
+    pub edge: Option<Edge>,
     /// While the input is lost.
     pub input_lost_at: Option<Utc>,
     /// While the input is lost: how long it is waited for.
@@ -43,6 +43,14 @@ pub struct SessionRecord {
     /// Legs that are up and who feeds them.
     #[serde(default)]
     pub publishers: BTreeMap<Leg, PublisherId>,
+}
+
+/// How far a session had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Edge {
+    /// Frame index.
+    pub n: i64,
+    pub at: Utc,
 }
 
 impl SessionRecord {

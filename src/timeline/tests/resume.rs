@@ -29,7 +29,7 @@ impl Successor {
         let kept = Kept::of(records.collect()).expect("a plan and a line");
         let grid = kept.plan.grid;
         // Written down a second before.
-        let edge = grid.cadence.rate.frames(died - SECOND);
+        let edge = (grid.cadence.rate.frames(died - SECOND), now(died - SECOND).wall);
         let (timeline, from) = Timeline::resume(facts, &kept, Some(edge), clock(at));
         let (begin, step) = match kept.plan.source {
             None => (grid.part_start(from), grid.cadence.part),
@@ -204,7 +204,7 @@ fn a_wall_clock_that_went_back_brings_no_number_twice() {
     });
     let kept = Kept::of(records.collect()).expect("a plan and a line");
     let hour_ago = Now { wall: Wall(now(20 * SECOND).wall.0 - 3_600_000_000_000), ..clock(20 * SECOND) };
-    let (mut timeline, from) = Timeline::resume(facts, &kept, Some(used - 20), hour_ago);
+    let (mut timeline, from) = Timeline::resume(facts, &kept, Some((used - 20, now(19 * SECOND).wall)), hour_ago);
     assert!(from > used, "{from} after {used}");
     let due = timeline.deadline().expect("the slate is due");
     assert!(due <= hour_ago.mono + std::time::Duration::from_secs(2), "not an hour later");
