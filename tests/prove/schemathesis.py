@@ -33,7 +33,7 @@ cases = sum(int(found) for found in re.findall(r"(\d+) generated", text))
 if errors:
     raise SystemExit(f"answers by status: {counts}")
 print("## Made-up requests\n")
-print("Schemathesis asks `rung serve` what its OpenAPI document allows and what it does not; every check of it but two: a schema"
+print("Schemathesis asks `rung serve` what its OpenAPI document allows and what it does not; every check of it but three: a schema"
       " cannot say that a name is taken, and who asks too often without a token is asked to wait.\n")
 print("| | |\n|---|---|")
 print(f"| cases made up | {cases} |")
