@@ -10,21 +10,15 @@ mod follow;
 mod numbered;
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
-use daemon::{Daemon, Running, signal, wait};
+use daemon::{Daemon, push_loop, signal, wait};
 use numbered::{Drawn, clip};
 use serde_json::Value;
 
 const CLIP: &str =
     "-c:v libx264 -preset veryfast -bf 2 -g 50 -keyint_min 50 -sc_threshold 0 -b:v 500k -c:a aac -ac 2 -b:a 96k";
-
-fn push(file: &Path, url: &str) -> Running {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rung"));
-    command.args(["push", "--quiet", "--loop", "--reconnect"]).arg(file).arg(url);
-    Running(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("rung starts"))
-}
 
 /// Rows of one database of a folder whose daemon does not run, in key order.
 fn rows(folder: &Path, database: &str) -> Vec<Value> {
@@ -53,7 +47,7 @@ fn a_killed_daemon_finds_its_channels_and_sessions_again_and_numbers_go_on() {
     let mut first = Daemon::start(channel);
     let folder = first.folder().join("rung-data");
     {
-        let _publisher = push(&file, &first.publish_url("news"));
+        let _publisher = push_loop(&file, &first.publish_url("news"), &["--reconnect"]);
         first.wait_for("/live/news/index.m3u8", Duration::from_secs(20));
         wait(Duration::from_secs(20), "two segments", || {
             (first.get("/live/news/source.m3u8").text().matches("#EXTINF").count() >= 2).then_some(())
@@ -72,7 +66,7 @@ fn a_killed_daemon_finds_its_channels_and_sessions_again_and_numbers_go_on() {
         assert_eq!(rows(&folder, "grid").len(), 1, "what a restart needs is written before it is used");
 
         let mut second = first.again();
-        let _publisher = push(&file, &second.publish_url("news"));
+        let _publisher = push_loop(&file, &second.publish_url("news"), &["--reconnect"]);
         second.wait_for("/live/news/index.m3u8", Duration::from_secs(20));
         wait(Duration::from_secs(10), "numbers above the old ones", || (newest_msn(&second) > before).then_some(()));
         signal(second.pid(), "KILL");
@@ -104,7 +98,7 @@ fn a_session_that_rolls_over_is_followed_by_another_and_viewers_see_nothing() {
         .output()
         .expect("rung runs");
     assert!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
-    let _publisher = push(&file, &daemon.publish_url("news"));
+    let _publisher = push_loop(&file, &daemon.publish_url("news"), &["--reconnect"]);
     daemon.wait_for("/live/news/index.m3u8", Duration::from_secs(20));
     let viewer = follow::Follow::start(daemon.http, "news");
     wait(Duration::from_secs(90), "the second session", || daemon.log().contains("rolled_over").then_some(()));

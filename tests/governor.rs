@@ -13,7 +13,7 @@ mod numbered;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use daemon::{Daemon, Running, signal, wait};
+use daemon::{Daemon, Running, push_loop, signal, wait};
 use follow::Follow;
 use numbered::{Drawn, clip};
 
@@ -50,9 +50,7 @@ fn one_core_and_a_busy_loop_shed_the_top_and_keep_the_lowest_rendition_and_the_s
          ladder = [{ name = \"540p\", height = 540, bitrate = 3000000 }, \
          { name = \"360p\", height = 360, bitrate = 1200000 }, { name = \"90p\", height = 90, bitrate = 150000 }]\n",
     );
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rung"));
-    command.args(["push", "--quiet", "--loop"]).arg(&file).arg(daemon.publish_url("g"));
-    let _publisher = Running(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("rung starts"));
+    let _publisher = push_loop(&file, &daemon.publish_url("g"), &[]);
     daemon.wait_for("/live/g/index.m3u8", Duration::from_secs(30));
     let follow = Follow::start(daemon.http, "g");
     wait(Duration::from_secs(20), "the worker", || daemon.workers().first().copied());

@@ -10,10 +10,9 @@ mod follow;
 #[path = "support/numbered.rs"]
 mod numbered;
 
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use daemon::{Daemon, Running, signal, wait};
+use daemon::{Daemon, push_loop, signal, wait};
 use follow::{Follow, Followed};
 use numbered::{Drawn, clip};
 
@@ -22,12 +21,6 @@ const CLIP: &str =
     "-c:v libx264 -preset veryfast -bf 2 -g 50 -keyint_min 50 -sc_threshold 0 -b:v 1M -c:a aac -ac 2 -b:a 128k";
 /// Away for so long, one after the other; the last is longer than the window of ten seconds.
 const AWAY_S: [u64; 4] = [1, 5, 9, 15];
-
-fn push(file: &std::path::Path, url: &str) -> Running {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rung"));
-    command.args(["push", "--quiet", "--loop"]).arg(file).arg(url).stdin(Stdio::null()).stdout(Stdio::null());
-    Running(command.spawn().expect("rung starts"))
-}
 
 fn state(daemon: &Daemon) -> (String, String) {
     let status: serde_json::Value = serde_json::from_slice(&daemon.get("/status.json").body).expect("JSON");
@@ -49,7 +42,7 @@ fn live_through(kind: &str) -> (Daemon, Followed) {
     let daemon = Daemon::start(&format!(
         "[[bootstrap.channel]]\nname = \"t\"\nkind = \"{kind}\"\nend_on_eos = false\ntakeover = \"newest\"\n{ladder}"
     ));
-    let mut publisher = Some(push(&file, &daemon.publish_url("t")));
+    let mut publisher = Some(push_loop(&file, &daemon.publish_url("t"), &[]));
     daemon.wait_for("/live/t/index.m3u8", Duration::from_secs(30));
     let live = |what: &str| wait(Duration::from_secs(20), what, || (state(&daemon).0 == "live").then_some(()));
     live("the session to be live");
@@ -77,7 +70,7 @@ fn live_through(kind: &str) -> (Daemon, Followed) {
             std::thread::sleep(Duration::from_secs(away));
         }
         if away < 12 {
-            publisher = Some(push(&file, &daemon.publish_url("t")));
+            publisher = Some(push_loop(&file, &daemon.publish_url("t"), &[]));
             live("the source to be back");
         }
     }
@@ -88,7 +81,7 @@ fn live_through(kind: &str) -> (Daemon, Followed) {
     assert_eq!(log.matches("code=\"input_lost\"").count(), 3, "one second of silence is none: {log}");
     assert_eq!(log.matches("code=\"input_restored\"").count(), 2, "{log}");
     // Whoever comes now makes a session of its own.
-    let _next = push(&file, &daemon.publish_url("t"));
+    let _next = push_loop(&file, &daemon.publish_url("t"), &[]);
     wait(Duration::from_secs(20), "another session", || {
         let (state, id) = state(&daemon);
         (state == "live" && id != session).then_some(())

@@ -9,22 +9,15 @@ mod follow;
 #[path = "support/numbered.rs"]
 mod numbered;
 
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use daemon::{Daemon, Running, signal, wait};
+use daemon::{Daemon, push_loop, signal, wait};
 use follow::{Fetched, Follow};
 use numbered::{Drawn, clip};
 use rung::time::SystemClock;
 
 const CLIP: &str =
     "-c:v libx264 -preset veryfast -bf 2 -g 50 -keyint_min 50 -sc_threshold 0 -b:v 1M -c:a aac -ac 2 -b:a 128k";
-
-fn push(file: &std::path::Path, url: &str) -> Running {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rung"));
-    command.args(["push", "--quiet", "--loop"]).arg(file).arg(url).stdin(Stdio::null()).stdout(Stdio::null());
-    Running(command.spawn().expect("rung starts"))
-}
 
 /// Worker process of `channel`, by the log's order of opening: the one that holds the most memory maps of a ladder is
 /// not told apart from outside, so each channel is published alone first.
@@ -74,9 +67,9 @@ fn a_killed_or_stopped_worker_costs_time_and_no_media_once() {
         "[[bootstrap.channel]]\nname = \"hit\"\npreset = \"ultrafast\"\n{ladder}\n\
          [[bootstrap.channel]]\nname = \"other\"\npreset = \"ultrafast\"\n{ladder}\n"
     ));
-    let _other = push(&file, &daemon.publish_url("other"));
+    let _other = push_loop(&file, &daemon.publish_url("other"), &[]);
     let other_worker = new_worker(&daemon, &[]);
-    let _hit = push(&file, &daemon.publish_url("hit"));
+    let _hit = push_loop(&file, &daemon.publish_url("hit"), &[]);
     for name in ["hit", "other"] {
         daemon.wait_for(&format!("/live/{name}/index.m3u8"), Duration::from_secs(30));
     }
@@ -139,7 +132,7 @@ fn with_b_frames_a_successor_repeats_and_leaves_out_no_picture_once() {
         "[[bootstrap.channel]]\nname = \"hit\"\nmode = \"low\"\npreset = \"superfast\"\n\
          ladder = [{ name = \"180p\", height = 180, bitrate = 300000 }]\n",
     );
-    let _hit = push(&file, &daemon.publish_url("hit"));
+    let _hit = push_loop(&file, &daemon.publish_url("hit"), &[]);
     daemon.wait_for("/live/hit/index.m3u8", Duration::from_secs(30));
     let hit = Follow::start(daemon.http, "hit");
     let segments = || daemon.get("/live/hit/180p.m3u8").text().matches("#EXTINF").count();

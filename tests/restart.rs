@@ -9,22 +9,15 @@ mod follow;
 #[path = "support/numbered.rs"]
 mod numbered;
 
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use daemon::{Daemon, Running, signal, wait};
+use daemon::{Daemon, push_loop, signal, wait};
 use follow::Follow;
 use numbered::{Drawn, clip};
 
 const CLIP: &str =
     "-c:v libx264 -preset veryfast -bf 2 -g 50 -keyint_min 50 -sc_threshold 0 -b:v 600k -c:a aac -ac 2 -b:a 96k";
 const LADDER: &str = "preset = \"ultrafast\"\nladder = [{ name = \"180p\", height = 180, bitrate = 300000 }]\n";
-
-fn push(file: &std::path::Path, url: &str) -> Running {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rung"));
-    command.args(["push", "--quiet", "--loop", "--reconnect"]).arg(file).arg(url);
-    Running(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("rung starts"))
-}
 
 /// State and session of a channel.
 fn state(daemon: &Daemon, channel: &str) -> (String, String) {
@@ -49,7 +42,7 @@ fn survive(kind: &str) {
     let ladder = if kind == "transmux" { "" } else { LADDER };
     let mut daemon =
         Daemon::start(&format!("[[bootstrap.channel]]\nname = \"t\"\nkind = \"{kind}\"\nend_on_eos = false\n{ladder}"));
-    let _publisher = push(&file, &daemon.publish_url("t"));
+    let _publisher = push_loop(&file, &daemon.publish_url("t"), &["--reconnect"]);
     let session = wait_live(&daemon, "t", 30);
     let follow = Follow::through_restarts(daemon.http, "t");
     for how in ["KILL", "TERM"] {
@@ -95,7 +88,7 @@ fn a_publisher_that_is_interrupted_says_that_it_is_the_end() {
     let drawn = Drawn { width: 320, height: 180, rate: "25", pictures: 500 };
     let file = clip("restart-20.ts", drawn, &["sine=frequency=440:sample_rate=48000:duration=20"], CLIP);
     let daemon = Daemon::start("[[bootstrap.channel]]\nname = \"t\"\nkind = \"transmux\"\n");
-    let mut publisher = push(&file, &daemon.publish_url("t"));
+    let mut publisher = push_loop(&file, &daemon.publish_url("t"), &["--reconnect"]);
     wait_live(&daemon, "t", 30);
     signal(publisher.0.id(), "TERM");
     let status = wait(Duration::from_secs(5), "its exit", || publisher.0.try_wait().expect("own child"));

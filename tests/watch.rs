@@ -9,11 +9,10 @@ mod daemon;
 #[path = "support/numbered.rs"]
 mod numbered;
 
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use browser::{BrowserReport, Options, watch};
-use daemon::{Daemon, Running, wait};
+use daemon::{Daemon, Running, push_loop, wait};
 use numbered::{Drawn, clip};
 
 const CHANNELS: &str = "ladder = [{ name = \"360p\", height = 360, bitrate = 800000 }, \
@@ -26,9 +25,7 @@ fn push(daemon: &Daemon, channel: &str) -> Running {
         &["sine=frequency=440:sample_rate=48000:duration=20"],
         "-c:v libx264 -preset veryfast -bf 2 -g 50 -keyint_min 50 -sc_threshold 0 -b:v 1M -c:a aac -ac 2 -b:a 128k",
     );
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rung"));
-    command.args(["push", "--quiet", "--loop"]).arg(file).arg(daemon.publish_url(channel));
-    Running(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("rung starts"))
+    push_loop(&file, &daemon.publish_url(channel), &[])
 }
 
 fn start(mode: &str) -> Daemon {

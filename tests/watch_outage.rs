@@ -9,12 +9,11 @@ mod daemon;
 #[path = "support/numbered.rs"]
 mod numbered;
 
-use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use browser::{BrowserReport, Options, watch};
-use daemon::{Daemon, Running, signal, wait};
+use daemon::{Daemon, push_loop, signal, wait};
 use numbered::{Drawn, clip};
 use rung::time::SystemClock;
 
@@ -22,12 +21,6 @@ const CLIP: &str =
     "-c:v libx264 -preset veryfast -bf 2 -g 50 -keyint_min 50 -sc_threshold 0 -b:v 1M -c:a aac -ac 2 -b:a 128k";
 const LADDER: &str = "preset = \"ultrafast\"\nladder = [{ name = \"270p\", height = 270, bitrate = 500000 }, \
                       { name = \"180p\", height = 180, bitrate = 300000 }]\n";
-
-fn push(file: &std::path::Path, url: &str, more: &[&str]) -> Running {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rung"));
-    command.args(["push", "--quiet", "--loop"]).args(more).arg(file).arg(url);
-    Running(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("rung starts"))
-}
 
 fn file() -> std::path::PathBuf {
     let drawn = Drawn { width: 640, height: 360, rate: "25", pictures: 500 };
@@ -63,7 +56,7 @@ fn outages(kind: &str) -> BrowserReport {
     let seconds = 6 + away.iter().map(|away| away + 6).sum::<u64>();
     let (file, daemon) = (file(), daemon_of(kind));
     let url = daemon.publish_url("t");
-    let mut publisher = push(&file, &url, &[]);
+    let mut publisher = push_loop(&file, &url, &[]);
     daemon.wait_for("/live/t/index.m3u8", Duration::from_secs(30));
     pass(4);
     let viewer = viewer(&daemon, u32::try_from(seconds).expect("short"));
@@ -71,7 +64,7 @@ fn outages(kind: &str) -> BrowserReport {
     for away in away {
         signal(publisher.0.id(), "KILL");
         pass(*away);
-        publisher = push(&file, &url, &[]);
+        publisher = push_loop(&file, &url, &[]);
         pass(6);
     }
     let report = viewer.join().expect("the viewer reports");
@@ -105,7 +98,7 @@ fn viewers_outlive_the_daemon() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     daemon::with_room(|| {
         let (file, mut daemon) = (file(), daemon_of("transcode"));
-        let _publisher = push(&file, &daemon.publish_url("t"), &["--reconnect"]);
+        let _publisher = push_loop(&file, &daemon.publish_url("t"), &["--reconnect"]);
         daemon.wait_for("/live/t/index.m3u8", Duration::from_secs(30));
         pass(4);
         let viewer = viewer(&daemon, 34);

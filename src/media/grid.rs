@@ -324,24 +324,6 @@ pub trait TimelineLog: Send {
     fn poll(&mut self) -> Option<(Record, Result<(), String>)>;
 }
 
-/// The log of a box without a store: kept as long as the process.
-#[derive(Debug, Default)]
-pub struct MemoryLog {
-    pub records: Vec<(super::channel::SessionId, Record)>,
-}
-
-impl TimelineLog for MemoryLog {
-    fn commit(&mut self, session: &super::channel::SessionId, record: Record) -> Result<Commit, String> {
-        self.records.retain(|(s, _)| s == session);
-        self.records.push((session.clone(), record));
-        Ok(Commit::Done)
-    }
-
-    fn poll(&mut self) -> Option<(Record, Result<(), String>)> {
-        None
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::channel::SessionId;
-use super::grid::{Anchor, Grid, PdtLine, Record, SourceGop, SourceProfile};
+use super::grid::{Anchor, Grid, PdtLine, Record, SourceGop};
 use super::key::hex;
 use super::track::{AudioConfig, Pid, VideoConfig};
 
@@ -127,10 +127,5 @@ impl Kept {
     /// The line in force at its end.
     pub fn line(&self) -> PdtLine {
         self.lines.last().copied().unwrap_or(PdtLine { from_n: 0, wall: crate::time::Wall(0), ppm: 0 })
-    }
-
-    /// What a later session of the channel would be told about the source.
-    pub fn profile(&self) -> SourceProfile {
-        SourceProfile { rate: self.plan.grid.cadence.rate, gop: self.plan.gop }
     }
 }

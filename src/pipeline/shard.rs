@@ -262,23 +262,19 @@ impl Run {
         if commands.is_empty() {
             return;
         }
-        let mut waiting = Vec::new();
         for command in commands {
-            match command {
-                Command::Answer(sender) => waiting.push(sender),
-                command => self.carry_out(now, command),
-            }
+            self.carry_out(now, command);
         }
         self.tell_status(now);
-        // Whoever asked and went away does not want to know.
-        for sender in waiting {
-            let _gone = sender.try_send(());
-        }
     }
 
     fn carry_out(&mut self, now: Now, command: Command) {
         match command {
-            Command::Answer(_) => {}
+            Command::Answer(sender) => {
+                self.tell_status(now);
+                // Whoever asked and went away does not want to know.
+                let _gone = sender.try_send(());
+            }
             Command::Configure(channel) => self.configure(now, channel),
             Command::Remove(name) => {
                 self.known.remove(&name);

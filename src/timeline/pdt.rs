@@ -43,9 +43,9 @@ impl Pdt {
         }
     }
 
-    /// As `new`, for a line by which parts were published already.
-    pub(super) fn resume(grid: Grid, line: PdtLine, now: Mono) -> Pdt {
-        Pdt { first: false, ..Pdt::new(grid, line, now) }
+    /// Parts were published by the line already.
+    pub(super) fn resume(&mut self) {
+        self.first = false;
     }
 
     pub(super) fn ppm(&self) -> i32 {

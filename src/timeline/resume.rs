@@ -1,12 +1,11 @@
 //! A session whose process is gone goes on with the same numbers: from the first part, or segment, that begins when its
 //! encoders stand.
 
-use super::pdt::Pdt;
 use super::running::{Fate, Running};
 use super::session::{Facts, Timeline};
 use crate::media::grid::{Ends, Place};
 use crate::media::plan::Kept;
-use crate::time::{Mono, Now, Wall};
+use crate::time::{Now, Wall};
 
 impl Timeline {
     /// The timeline and its first frame. `edge`: the furthest frame and when that was, as it was last written down. No number
@@ -28,7 +27,7 @@ impl Timeline {
             if dated >= used { line.nanos_of(&grid, now.wall) } else { grid.nanos_at(from).saturating_sub(AHEAD) };
         let pace = now.mono.0.cast_signed().saturating_sub(behind);
         running.runs.resume(&kept.anchors, from, pace, now.mono);
-        running.go_on(kept, from, now.mono);
+        running.go_on(from);
         let mut timeline = Timeline::new(facts);
         timeline.running = Some(Box::new(running));
         (timeline, from)
@@ -36,8 +35,8 @@ impl Timeline {
 }
 
 impl Running {
-    fn go_on(&mut self, kept: &Kept, from: i64, now: Mono) {
-        self.pdt = Pdt::resume(self.grid, kept.line(), now);
+    fn go_on(&mut self, from: i64) {
+        self.pdt.resume();
         self.shown.fill(from);
         self.filler.resume(from);
         self.resume = Some(i64::MAX);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use rung::control::ledger::{CHANNELS, NAMES};
-use rung::control::record::{ChannelConfig, ChannelId, ChannelRecord, ChannelState, PlaybackId, Utc};
+use rung::control::record::{ChannelConfig, ChannelId, ChannelRecord, PlaybackId, Utc};
 use rung::control::state::{Error, Need, Ulid};
 use rung::media::channel::ChannelName;
 use serde_json::{Value, json};
@@ -162,18 +162,6 @@ fn ten_thousand_channels_are_listed() {
 }
 
 fn record(n: u128) -> ChannelRecord {
-    let at = Utc::default();
-    ChannelRecord {
-        id: ChannelId(Ulid(n << 80 | n)),
-        config: ChannelConfig::new(ChannelName::new(&format!("channel-{n}")).unwrap()),
-        playback_id: PlaybackId(Ulid(n)),
-        stream_keys: Vec::new(),
-        state: ChannelState::Idle,
-        armed: false,
-        revision: 1,
-        event_seq: 0,
-        created_at: at,
-        updated_at: at,
-        deleted_at: None,
-    }
+    let config = ChannelConfig::new(ChannelName::new(&format!("channel-{n}")).unwrap());
+    ChannelRecord::new(ChannelId(Ulid(n << 80 | n)), config, PlaybackId(Ulid(n)), Vec::new(), Utc::default())
 }

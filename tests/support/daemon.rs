@@ -246,6 +246,13 @@ impl Drop for Running {
     }
 }
 
+/// `rung push`, publishing a file over and over in real time.
+pub(crate) fn push_loop(file: &Path, url: &str, more: &[&str]) -> Running {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rung"));
+    command.args(["push", "--quiet", "--loop"]).args(more).arg(file).arg(url);
+    Running(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("rung starts"))
+}
+
 /// Real ffmpeg, publishing a file in real time.
 pub(crate) fn ffmpeg_publish(file: &Path, url: &str, more: &[&str]) -> Running {
     let mut command = Command::new("ffmpeg");

@@ -68,20 +68,9 @@ pub fn create(
         let what = format!("this box has its {CHANNELS_MAX} channels: delete one first");
         return Err(Refusal::new(Code::TooManyChannels, what));
     }
-    let at = Utc::from(now);
-    let channel = ChannelRecord {
-        id: ChannelId(Ulid::from_parts(now.unix_millis(), random())),
-        config,
-        playback_id: PlaybackId(Ulid::from_parts(now.unix_millis(), random())),
-        stream_keys: vec![key],
-        state: ChannelState::Idle,
-        armed: false,
-        revision: 1,
-        event_seq: 0,
-        created_at: at,
-        updated_at: at,
-        deleted_at: None,
-    };
+    let id = ChannelId(Ulid::from_parts(now.unix_millis(), random()));
+    let playback_id = PlaybackId(Ulid::from_parts(now.unix_millis(), random()));
+    let channel = ChannelRecord::new(id, config, playback_id, vec![key], Utc::from(now));
     let mut work = Work::new(&channel, None, now, random);
     work.tell(What::ChannelCreated {
         config: Box::new(channel.config.clone()),

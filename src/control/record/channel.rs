@@ -32,6 +32,31 @@ pub struct ChannelRecord {
     pub deleted_at: Option<Utc>,
 }
 
+impl ChannelRecord {
+    /// A channel as it is made `at` that time: idle, nothing has happened to it.
+    pub fn new(
+        id: ChannelId,
+        config: ChannelConfig,
+        playback_id: PlaybackId,
+        stream_keys: Vec<StreamKey>,
+        at: Utc,
+    ) -> ChannelRecord {
+        ChannelRecord {
+            id,
+            config,
+            playback_id,
+            stream_keys,
+            state: ChannelState::Idle,
+            armed: false,
+            revision: 1,
+            event_seq: 0,
+            created_at: at,
+            updated_at: at,
+            deleted_at: None,
+        }
+    }
+}
+
 /// All that an operator may write, in three kinds: fixed, in force now, in force from the next session on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ChannelConfig {
@@ -288,20 +313,9 @@ mod tests {
     use ulid::Ulid;
 
     fn record() -> ChannelRecord {
-        let at = Utc::default();
-        ChannelRecord {
-            id: ChannelId(Ulid::from_parts(1, 1)),
-            config: ChannelConfig::new(ChannelName::new("news").unwrap()),
-            playback_id: PlaybackId(Ulid::from_parts(1, 2)),
-            stream_keys: vec![StreamKey::of("abcdefghijklmnopqrstuvwx12", at)],
-            state: ChannelState::Idle,
-            armed: false,
-            revision: 1,
-            event_seq: 0,
-            created_at: at,
-            updated_at: at,
-            deleted_at: None,
-        }
+        let (at, config) = (Utc::default(), ChannelConfig::new(ChannelName::new("news").unwrap()));
+        let (id, playback_id) = (ChannelId(Ulid::from_parts(1, 1)), PlaybackId(Ulid::from_parts(1, 2)));
+        ChannelRecord::new(id, config, playback_id, vec![StreamKey::of("abcdefghijklmnopqrstuvwx12", at)], at)
     }
 
     fn keys(value: &impl Serialize) -> Vec<String> {
