@@ -1,0 +1,1 @@
+//! The kernels of `kernels/*.cu`, built for the CPU.

@@ -1,0 +1,1 @@
+//! Stands in for the NVIDIA driver's libnvidia-ml.so.1, in tests only.
