@@ -2,6 +2,7 @@
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -39,7 +40,7 @@ impl Worker {
     pub fn spawn(program: &Path, now: Mono) -> Result<Worker, String> {
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
             .map_err(|e| format!("no socketpair for a worker: {e}"))?;
-        let child = spawn_with(program, theirs).map_err(|e| {
+        let child = spawn_with(program, &[], theirs).map_err(|e| {
             format!("{} cannot be started: {e}; install it beside rung or set worker.program", program.display())
         })?;
         let socket = UnixStream::from(ours);
@@ -188,9 +189,9 @@ pub fn beside_this_program() -> PathBuf {
     beside
 }
 
-fn spawn_with(program: &Path, theirs: OwnedFd) -> io::Result<Child> {
+pub(super) fn spawn_with(program: &Path, arguments: &[OsString], theirs: OwnedFd) -> io::Result<Child> {
     let mut command = Command::new(program);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).env("MALLOC_ARENA_MAX", "2");
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).env("MALLOC_ARENA_MAX", "2");
     crate::sys::process::inherit_as(&mut command, theirs.as_raw_fd(), protocol::WORKER_FD);
     let child = command.spawn()?;
     drop(theirs);

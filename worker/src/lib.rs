@@ -24,6 +24,7 @@ pub mod thumbnail; // JPEG
 
 #[cfg(feature = "software")]
 pub mod made; // the test picture as a stream
+pub mod monitor; // watches the machine's GPUs, in a process of its own
 pub mod pattern; // the demo's test picture and tone
 pub mod sandbox; // what a software worker gives up before it reads a stranger's bytes
 pub mod scale; // one picture to the sizes of the ladder

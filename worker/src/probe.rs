@@ -46,7 +46,7 @@ pub fn gpu() -> String {
 }
 
 /// The loader's own order: LD_LIBRARY_PATH, its cache, the default folders.
-fn find_library(name: &str) -> Option<PathBuf> {
+pub(crate) fn find_library(name: &str) -> Option<PathBuf> {
     let asked = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
     let named = std::env::split_paths(&asked).map(|folder| folder.join(name));
     let cached = std::fs::read("/etc/ld.so.cache").ok().and_then(|cache| cached_path(&cache, name));

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, LandlockStatus, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, LandlockStatus, RestrictionStatus, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
     path_beneath_rules,
 };
 use nix::libc;
@@ -35,13 +35,80 @@ pub fn enter() -> Result<String, String> {
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(why("end with the parent"))?;
     prctl::set_no_new_privs().map_err(why("give up new privileges"))?;
     let files = landlock()?;
-    let calls = seccomp()?;
+    let calls = seccomp(allowed().map_err(|error| format!("seccomp rules: {error}"))?)?;
     let mib = ADDRESS_SPACE >> 20;
     Ok(format!(
         "sandbox: seccomp allows {calls} system calls; {files}; {mib} MiB of address space, no core dumps, no new \
          privileges, ends with its parent"
     ))
 }
+
+/// Ends this process when the *thread* that spawned it ends: spawn it from one that lives as long as the daemon.
+///
+/// # Errors
+/// The kernel's word.
+pub fn end_with_parent() -> Result<(), String> {
+    prctl::set_pdeathsig(Signal::SIGKILL).map_err(|errno| format!("end with the parent: {errno}"))
+}
+
+/// Confines a process that asks NVML and has started it; before other threads start. It keeps what NVML lives on: device
+/// nodes that may be opened for writing and spoken to by ioctl, and files of the driver and the kernel wherever they
+/// lie. What it reads is the kernel's and the driver's, no stranger's: this is for the case that these go wrong.
+///
+/// # Errors
+/// What could not be put in force.
+pub fn enter_monitor() -> Result<String, String> {
+    let why = |what: &'static str| move |errno: nix::Error| format!("{what}: {errno}");
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(why("forbid core dumps"))?;
+    prctl::set_no_new_privs().map_err(why("give up new privileges"))?;
+    let files = landlock_monitor()?;
+    let rules = allowed_monitor().map_err(|error| format!("seccomp rules: {error}"))?;
+    let calls = seccomp(rules)?;
+    Ok(format!(
+        "sandbox: seccomp allows {calls} system calls, none of them for sockets, programs, new code or new files; \
+         {files}; no core dumps, no new privileges, ends with its parent"
+    ))
+}
+
+/// Writing below /dev only; no programs, no TCP, no signals and no abstract sockets of others. Reading is not restricted.
+fn landlock_monitor() -> Result<String, String> {
+    let handled = AccessFs::from_write(ABI_NEWEST) | AccessFs::Execute;
+    let devices = AccessFs::WriteFile | AccessFs::IoctlDev;
+    let status = Ruleset::default()
+        .handle_access(handled)
+        .and_then(|rules| rules.handle_access(AccessNet::from_all(ABI_NEWEST)))
+        .and_then(|rules| rules.scope(Scope::from_all(ABI_NEWEST)))
+        .and_then(Ruleset::create)
+        .and_then(|rules| rules.add_rules(path_beneath_rules(["/dev"], devices)))
+        .and_then(|rules| rules.restrict_self())
+        .map_err(|error| format!("Landlock: {error}"))?;
+    Ok(in_force(&status, "writes below /dev only"))
+}
+
+fn allowed_monitor() -> Result<Rules, seccompiler::BackendError> {
+    let mut rules = allowed()?;
+    let making = u64::from((libc::O_CREAT | libc::O_TRUNC | libc::O_APPEND).cast_unsigned());
+    let clear =
+        |argument| SeccompCondition::new(argument, Len::Dword, Op::MaskedEq(making), 0).map(|one| vec![one]);
+    rules.insert(libc::SYS_openat, vec![SeccompRule::new(clear(2)?)?]);
+    #[cfg(target_arch = "x86_64")]
+    rules.insert(libc::SYS_open, vec![SeccompRule::new(clear(1)?)?]);
+    // Any request to any device that it may open.
+    rules.insert(libc::SYS_ioctl, Vec::new());
+    rules.extend(MONITOR.iter().map(|call| (*call, Vec::new())));
+    Ok(rules)
+}
+
+/// What NVML asks of the file system beside reading.
+const MONITOR: &[i64] = &[
+    libc::SYS_faccessat,
+    libc::SYS_faccessat2,
+    libc::SYS_fstatfs,
+    libc::SYS_statfs,
+    libc::SYS_sched_setaffinity,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_access,
+];
 
 /// No writing, no TCP, no signals and no abstract sockets of others; reading of `READABLE` only.
 fn landlock() -> Result<String, String> {
@@ -54,22 +121,23 @@ fn landlock() -> Result<String, String> {
         .and_then(|rules| rules.add_rules(path_beneath_rules(READABLE, AccessFs::ReadFile | AccessFs::ReadDir)))
         .and_then(|rules| rules.restrict_self())
         .map_err(|error| format!("Landlock: {error}"))?;
-    Ok(match (status.ruleset, status.landlock) {
+    Ok(in_force(&status, &format!("reads {} only", READABLE.join(" and "))))
+}
+
+fn in_force(status: &RestrictionStatus, what: &str) -> String {
+    match (&status.ruleset, &status.landlock) {
         (RulesetStatus::NotEnforced, LandlockStatus::NotEnabled) => {
             "no Landlock: this kernel has it switched off".into()
         }
         (RulesetStatus::NotEnforced, _) => "no Landlock: this kernel lacks it".into(),
-        (_, LandlockStatus::Available { effective_abi, .. }) => {
-            format!("Landlock {} reads {} only", effective_abi as i32, READABLE.join(" and "))
-        }
+        (_, LandlockStatus::Available { effective_abi, .. }) => format!("Landlock {} {what}", *effective_abi as i32),
         (_, _) => "Landlock in part".into(),
-    })
+    }
 }
 
 /// Two filters, because they answer differently: clone3, whose flags a filter cannot see, fails with ENOSYS, upon which
 /// the C library takes clone; all but the allowed calls fail with EPERM. That one comes last: it refuses further ones.
-fn seccomp() -> Result<usize, String> {
-    let allowed = allowed().map_err(|error| format!("seccomp rules: {error}"))?;
+fn seccomp(allowed: Rules) -> Result<usize, String> {
     let count = allowed.len();
     let absent = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     install(absent, SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32))?;
