@@ -90,6 +90,15 @@ metrics_table! {
     WorkerCpu = "rung_worker_cpu_seconds", Kind::Gauge, ["channel"], "Processor time of the channel's present worker";
     WorkerMemory = "rung_worker_memory_bytes", Kind::Gauge, ["channel"], "Resident memory of the channel's worker";
     WorkerSandboxed = "rung_worker_sandboxed", Kind::Gauge, ["channel"], "1 if the kernel grants the whole sandbox, 0 if a part is missing";
+    GpuUp = "rung_gpu_up", Kind::Gauge, ["gpu"], "1 while the GPU is well, 0 while it is ill or lost";
+    GpuUtilization = "rung_gpu_utilization_ratio", Kind::Gauge, ["gpu"], "Part of the time in which a kernel ran on the GPU";
+    GpuEncoder = "rung_gpu_encoder_ratio", Kind::Gauge, ["gpu"], "Part of the time in which the GPU's encoders were busy";
+    GpuDecoder = "rung_gpu_decoder_ratio", Kind::Gauge, ["gpu"], "Part of the time in which the GPU's decoders were busy";
+    GpuMemory = "rung_gpu_memory_bytes", Kind::Gauge, ["gpu", "kind"], "Memory of the GPU, used and total";
+    GpuTemperature = "rung_gpu_temperature_celsius", Kind::Gauge, ["gpu"], "Temperature of the GPU";
+    GpuPower = "rung_gpu_power_watts", Kind::Gauge, ["gpu"], "Power that the GPU draws";
+    GpuErrors = "rung_gpu_errors_total", Kind::Counter, ["gpu", "xid"], "Errors of the GPU that the driver told, by its number for them";
+    GpuMonitorRespawns = "rung_gpu_monitor_respawns_total", Kind::Counter, ["reason"], "Times that the process which watches the GPUs was replaced, by why";
     PictureCopies = "rung_picture_copies_total", Kind::Counter, ["channel"], "Copies of full pictures between host and device";
     ChannelFallbackStep = "rung_channel_fallback_step", Kind::Gauge, ["channel"], "0 = on its first choice of device; each step down adds 1";
     PipelineLatency = "rung_pipeline_latency_seconds", LATENESS, ["channel", "stage"], "Time a frame needs for a stage; stage=whole is from the socket to the published part";
@@ -125,6 +134,8 @@ pub enum Label<'a> {
     Route(&'static str),
     Code(&'static str),
     Env(&'static str),
+    Gpu(&'a str),
+    Xid(&'a str),
     Version(&'static str),
     ProfileFingerprint(&'a str),
 }
@@ -144,6 +155,8 @@ impl Label<'_> {
             Label::Route(_) => "route",
             Label::Code(_) => "code",
             Label::Env(_) => "env",
+            Label::Gpu(_) => "gpu",
+            Label::Xid(_) => "xid",
             Label::Version(_) => "version",
             Label::ProfileFingerprint(_) => "profile_fp",
         }
@@ -164,6 +177,8 @@ impl Label<'_> {
             | Label::Route(v)
             | Label::Code(v)
             | Label::Env(v)
+            | Label::Gpu(v)
+            | Label::Xid(v)
             | Label::Version(v) => v.to_owned(),
         }
     }
@@ -265,6 +280,14 @@ pub fn forget_channel(channel: &str) {
     let mine = |key: &GaugeKey| key.labels.iter().any(|(k, v)| *k == "channel" && v == channel);
     GAUGES.write().unwrap_or_else(PoisonError::into_inner).retain(|key, _| !mine(key));
     CHANNELS.lock().unwrap_or_else(PoisonError::into_inner).remove(channel);
+}
+
+/// What a lost GPU told last is no longer refreshed; that it is not up is.
+pub fn forget_gpu(gpu: &str) {
+    let reading = |key: &GaugeKey| {
+        key.metric != Metric::GpuUp && key.labels.iter().any(|(k, v)| *k == "gpu" && v == gpu)
+    };
+    GAUGES.write().unwrap_or_else(PoisonError::into_inner).retain(|key, _| !reading(key));
 }
 
 /// Hands every gauge to the exporter: called once per scrape.
