@@ -20,9 +20,11 @@ use crate::ingest::{Admission, Directory, Refusal};
 use crate::media::channel::{ChannelName, Leg};
 use crate::media::modes::LatencyMode;
 use crate::package::origin::Origin;
+use crate::pipeline::gpus::{GpuWatch, Tuning};
 use crate::pipeline::shard::{Setup, Shard, Watcher};
 use crate::pipeline::status::{self, ChannelStatus, InputState, State};
 use crate::pixels::client::beside_this_program;
+use crate::pixels::monitor::Launch;
 use crate::serve::{Check, Health, Options, Server, Site, bind, routes};
 use crate::telemetry::report::{Level, Place, log};
 use crate::telemetry::setup::{self, Telemetry};
@@ -44,6 +46,7 @@ pub(crate) struct Daemon {
     /// Behind the shard: what it says in the end is still written down.
     ledger: Arc<Ledger>,
     _backups: SyncSender<()>,
+    _gpus: Option<GpuWatch>,
     api: Arc<Api>,
     servers: Vec<Server>,
     runtime: tokio::runtime::Runtime,
@@ -72,7 +75,7 @@ impl Daemon {
         let port = srt_port(loaded, &bridge)?;
         let srt = port.local_addr().map_err(|e| Failure::failed(format!("SRT port: {e}")))?;
         let origin = Arc::new(Origin::default());
-        let setup = Setup { origin: Arc::clone(&origin), worker, witness: Arc::clone(&bridge) as _ };
+        let setup = Setup { origin: Arc::clone(&origin), worker: worker.clone(), witness: Arc::clone(&bridge) as _ };
         let shard = Shard::start(port, setup).map_err(|e| Failure::failed(format!("shard: {e}")))?;
         let backups = back_up_hourly(Arc::clone(ledger.state()))?;
         bridge.join(shard.watcher(), &ledger);
@@ -82,10 +85,12 @@ impl Daemon {
         runtime.block_on(bootstrap(&ledger, loaded))?;
         shard.watcher().settle();
         let health = health(shard.watcher());
+        let watch = watch_gpus(&worker, loaded)?;
         let pages = web::filter(Arc::new(status_source(shard.watcher())));
         let options = api::Options {
             srt_port: srt.port(),
             srt_passphrase: loaded.srt_passphrase.is_some(),
+            gpus: watch.as_ref().map(GpuWatch::gpus).unwrap_or_default(),
             ..Default::default()
         };
         let api = Api::open(Arc::clone(&ledger), options, settled(shard.watcher())).map_err(Failure::failed)?;
@@ -116,6 +121,7 @@ impl Daemon {
             shard,
             ledger,
             _backups: backups,
+            _gpus: watch,
             api,
             servers,
             runtime,
@@ -279,6 +285,17 @@ fn check_worker(program: &std::path::Path, loaded: &Loaded) -> Result<(), Failur
         return Err(Failure::usage(what));
     }
     Ok(())
+}
+
+/// A box that only passes media through may have no worker, and nothing to do on a GPU.
+fn watch_gpus(worker: &Path, loaded: &Loaded) -> Result<Option<GpuWatch>, Failure> {
+    if !worker.is_file() {
+        return Ok(None);
+    }
+    let driver_folder = loaded.config.worker.driver_folder.clone();
+    let launch = Launch { program: worker.to_path_buf(), driver_folder, kernel_log: None };
+    let watch = GpuWatch::start(launch, Tuning::default());
+    watch.map(Some).map_err(|e| Failure::failed(format!("watch over the GPUs: {e}")))
 }
 
 fn health(watcher: Watcher) -> Health {

@@ -65,6 +65,8 @@ pub struct Metrics {
 pub struct Worker {
     /// The `rung-worker` program; none: the one beside `rung`.
     pub program: Option<PathBuf>,
+    /// Where `libcuda.so.1` and its siblings lie; none: where the loader looks. Relative to the configuration file.
+    pub driver_folder: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -303,6 +305,7 @@ fn resolve(mut config: Config, path: &Path) -> Result<Loaded, ConfigError> {
         channels.push(configured);
     }
     config.state.folder = folder.join(&config.state.folder);
+    config.worker.driver_folder = config.worker.driver_folder.map(|lies| absolute(folder, &lies));
     Ok(Loaded { config, channels, srt_passphrase })
 }
 
@@ -337,7 +340,7 @@ fn resolve_channel(entry: &BootstrapChannel, path: &Path, folder: &Path) -> Resu
     }
     let mut config = config;
     if let Some(file) = &entry.slate {
-        let file = std::path::absolute(folder.join(file)).unwrap_or_else(|_| folder.join(file));
+        let file = absolute(folder, file);
         read_slate(&file).map_err(|what| wrong(format!("slate: {what}")))?;
         config.profile.slate = Slate::File(file.to_string_lossy().into_owned());
     }
@@ -374,6 +377,11 @@ pub fn read_slate(file: &Path) -> Result<bytes::Bytes, String> {
         return Err(format!("{name} is neither a PNG nor a JPEG file"));
     }
     Ok(bytes.into())
+}
+
+/// What a path of the file means, wherever a worker is started.
+fn absolute(folder: &Path, path: &Path) -> PathBuf {
+    std::path::absolute(folder.join(path)).unwrap_or_else(|_| folder.join(path))
 }
 
 fn first_line(config: &Path, file: &Path, what: &str) -> Result<String, ConfigError> {
@@ -475,6 +483,19 @@ mod tests {
         }
         let channel = channel("reconnect_window_s = 0\nend_on_eos = true\n");
         assert!(channel.policy.reconnect_window_s == Some(0) && channel.policy.end_on_eos);
+    }
+
+    #[test]
+    fn the_driver_s_folder_is_meant_from_the_file() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("rung.toml");
+        let driver_folder = |text: &str| {
+            std::fs::write(&file, text).expect("writable");
+            Loaded::read(&file).expect("valid").config.worker.driver_folder
+        };
+        assert_eq!(driver_folder(""), None);
+        assert_eq!(driver_folder("[worker]\ndriver_folder = \"nv\""), Some(folder.path().join("nv")));
+        assert_eq!(driver_folder("[worker]\ndriver_folder = \"/opt/nv\""), Some("/opt/nv".into()));
     }
 
     #[test]

@@ -206,18 +206,6 @@ impl Throttle {
     }
 }
 
-impl Remedy {
-    pub fn name(self) -> &'static str {
-        match self {
-            Remedy::FollowsKill => "none",
-            Remedy::Watch => "watch",
-            Remedy::RestartWorkers => "restart-workers",
-            Remedy::DrainAndReset => "drain-and-reset",
-            Remedy::Reboot => "reboot",
-        }
-    }
-}
-
 impl fmt::Display for Remedy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

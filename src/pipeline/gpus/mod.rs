@@ -12,6 +12,7 @@ mod watch;
 
 pub use self::core::{GpuEvent, GpuHealth, GpuView, MonitorState, Tuning};
 pub use self::watch::GpuWatch;
+pub use crate::pixels::health::{GpuValues, PciAddress, Remedy, Throttle};
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
