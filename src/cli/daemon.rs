@@ -10,7 +10,7 @@ use super::Failure;
 use super::state::trusted;
 use crate::control::api::{self, Api, Awaited};
 use crate::control::bridge::Bridge;
-use crate::control::config::{Configured, Loaded, LogFormat};
+use crate::control::config::{Configured, Loaded, Log, LogFormat};
 use crate::control::ledger::{self, Ledger};
 use crate::control::lifecycle::Code;
 use crate::control::record::StreamKey;
@@ -58,12 +58,7 @@ impl Daemon {
     /// Opens every socket, then starts everything.
     pub(crate) fn start(loaded: &Loaded) -> Result<Daemon, Failure> {
         let config = &loaded.config;
-        let format = match config.log.format {
-            LogFormat::Text => setup::LogFormat::Text,
-            LogFormat::Json => setup::LogFormat::Json,
-        };
-        let telemetry =
-            setup::start(&setup::Config { format, filter: config.log.level.clone() }).map_err(Failure::usage)?;
+        let telemetry = start_telemetry(&config.log)?;
         let worker = config.worker.program.clone().unwrap_or_else(beside_this_program);
         check_worker(&worker, loaded)?;
         let http = bind(config.http.listen).map_err(|e| Failure::failed(e.to_string()))?;
@@ -75,7 +70,8 @@ impl Daemon {
         let port = srt_port(loaded, &bridge)?;
         let srt = port.local_addr().map_err(|e| Failure::failed(format!("SRT port: {e}")))?;
         let origin = Arc::new(Origin::default());
-        let setup = Setup { origin: Arc::clone(&origin), worker: worker.clone(), witness: Arc::clone(&bridge) as _ };
+        let watch = watch_gpus(&worker, loaded)?;
+        let setup = Setup { origin: Arc::clone(&origin), worker, witness: Arc::clone(&bridge) as _ };
         let shard = Shard::start(port, setup).map_err(|e| Failure::failed(format!("shard: {e}")))?;
         let backups = back_up_hourly(Arc::clone(ledger.state()))?;
         bridge.join(shard.watcher(), &ledger);
@@ -85,7 +81,6 @@ impl Daemon {
         runtime.block_on(bootstrap(&ledger, loaded))?;
         shard.watcher().settle();
         let health = health(shard.watcher());
-        let watch = watch_gpus(&worker, loaded)?;
         let pages = web::filter(Arc::new(status_source(shard.watcher())));
         let options = api::Options {
             srt_port: srt.port(),
@@ -172,6 +167,14 @@ impl Daemon {
         }
         self.runtime.shutdown_timeout(GRACE);
     }
+}
+
+fn start_telemetry(log: &Log) -> Result<Telemetry, Failure> {
+    let format = match log.format {
+        LogFormat::Text => setup::LogFormat::Text,
+        LogFormat::Json => setup::LogFormat::Json,
+    };
+    setup::start(&setup::Config { format, filter: log.level.clone() }).map_err(Failure::usage)
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {

@@ -187,7 +187,7 @@ impl Core {
                 self.fail(now, "hung", format!("the monitor told nothing for {seconds:.1} s: a call into the driver hangs"));
                 Some(Act::Kill)
             }
-            Phase::Watching { since, .. } if self.any_lost() && now - since > self.look => {
+            Phase::Watching { since, .. } if self.any_away() && now - since > self.look => {
                 // A card that came back is seen by a fresh process only.
                 self.look = (self.look * 2).min(self.tuning.look_max);
                 self.phase = Phase::Waiting { until: now };
@@ -205,7 +205,7 @@ impl Core {
             Phase::Starting { since } => just_after(since, self.tuning.start_patience),
             Phase::Watching { since, heard } => {
                 let silent = just_after(heard, self.tuning.silence);
-                if self.any_lost() { silent.min(just_after(since, self.look)) } else { silent }
+                if self.any_away() { silent.min(just_after(since, self.look)) } else { silent }
             }
         }
     }
@@ -262,8 +262,9 @@ impl Core {
         self.log_position
     }
 
-    fn any_lost(&self) -> bool {
-        self.cards.iter().any(Card::is_lost)
+    /// A card is away; one that answers again and proves itself is not looked for.
+    fn any_away(&self) -> bool {
+        self.cards.iter().any(|card| card.is_lost() && card.well_since.is_none())
     }
 
     fn fail(&mut self, now: Mono, reason: &'static str, why: String) {

@@ -197,6 +197,22 @@ fn a_lost_card_is_believed_again_by_a_fresh_monitor_and_after_a_while_only() {
 }
 
 #[test]
+fn a_card_that_proves_itself_is_not_disturbed_by_a_look_for_it() {
+    let tuning = Tuning { look: Duration::from_secs(5), ..Tuning::default() };
+    let mut world = World { core: Core::new(tuning, Mono(0)), now: Mono(0) };
+    assert_eq!(world.acts(), [Act::Start]);
+    world.open(&[0]);
+    world.second(&[(0, Answer::Lost)]);
+    world.now = world.core.deadline();
+    assert_eq!(world.acts(), [Act::Kill, Act::Start]);
+    world.open(&[0]);
+    for _ in 0..31 {
+        world.second(&[(0, well())]);
+    }
+    assert_eq!(world.health(0), GpuHealth::Ok);
+}
+
+#[test]
 fn a_card_that_stays_away_is_looked_for_less_and_less_often() {
     let mut world = World::watching();
     world.fault(1, What::Xid(79), Remedy::Reboot);
