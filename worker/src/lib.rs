@@ -28,4 +28,6 @@ pub mod pattern; // the demo's test picture and tone
 pub mod sandbox; // what a software worker gives up before it reads a stranger's bytes
 pub mod scale; // one picture to the sizes of the ladder
 
+pub mod gpu; // ALL of NVIDIA's
+
 pub mod av; // ALL libav FFI, and what else of C the process needs

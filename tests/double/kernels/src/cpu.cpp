@@ -41,7 +41,7 @@ struct Entry {
 #define ENTRY(kernel) {#kernel, Of<decltype(kernel), kernel>::run, Of<decltype(kernel), kernel>::bytes(), Of<decltype(kernel), kernel>::count}
 
 extern "C" const Entry *rung_kernels(size_t *count) {
-    static const Entry entries[] = {ENTRY(rung_frame_hash)};
+    static const Entry entries[] = {ENTRY(rung_frame_hash), ENTRY(rung_ladder), ENTRY(rung_ladder_ten)};
     *count = sizeof entries / sizeof *entries;
     return entries;
 }
