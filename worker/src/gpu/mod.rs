@@ -8,6 +8,8 @@
 pub mod abi; // the decoder's structs
 pub mod cuda; // a GPU's context, streams, events, launches
 pub mod error; // the driver's codes
+pub mod frame_hash; // launch: a number for a picture
+pub mod ladder; // launch: one surface to all renditions; the PTX
 pub mod load; // libraries and their functions
 pub mod memory; // device memory and pinned host memory
 pub mod nvdec; // NVDEC
