@@ -25,7 +25,7 @@ pub(crate) type Answer = Result<(), Code>;
 pub(crate) fn always(call: &str, body: impl FnOnce() -> Answer) -> Code {
     called();
     if CALLBACK.get() {
-        DOUBLE.broken(&format!("{call}: called from a host function of cuLaunchHostFunc"));
+        broken(call, "called from a host function of cuLaunchHostFunc");
         return NOT_PERMITTED;
     }
     body().err().unwrap_or(SUCCESS)
@@ -55,8 +55,12 @@ pub(crate) fn in_context(call: &str, body: impl FnOnce(&Here) -> Answer) -> Code
 
 /// The caller broke a contract.
 pub(crate) fn refuse<T>(call: &str, why: impl Display, code: Code) -> Result<T, Code> {
-    DOUBLE.broken(&format!("{call}: {why}"));
+    broken(call, why);
     Err(code)
+}
+
+pub(crate) fn broken(call: &str, why: impl Display) {
+    DOUBLE.broken(&format!("{call}: {why}"));
 }
 
 /// Adds to a count, and writes down how many calls there were.

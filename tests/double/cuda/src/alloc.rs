@@ -1,10 +1,7 @@
 //! Device and pinned memory: given out, freed, asked about, and locked for whoever mapped it.
 #![expect(unsafe_code, reason = "exports the driver's C ABI")]
-#![expect(non_snake_case, reason = "the driver's names")]
 
-use std::ffi::c_void;
-
-use crate::abi::{Answer, Code, DOUBLE, Out, counted, fault, in_context, initialised, refuse};
+use crate::abi::{Answer, Code, Out, broken, counted, fault, in_context, initialised, refuse};
 use crate::codes::{INVALID_VALUE, OUT_OF_MEMORY};
 use crate::context::Here;
 use crate::device::{PITCH_MAX, memory_bytes};
@@ -243,14 +240,13 @@ extern "C" fn rung_double_lock_range(memory: u64, bytes: usize, change: i32) -> 
     let lock = &mut allocation.locks[at];
     lock.depth += change;
     if lock.depth < 0 {
-        DOUBLE.broken(&format!("rung_double_lock: {memory:#x} was not locked"));
+        broken("rung_double_lock", format_args!("{memory:#x} was not locked"));
     }
     if lock.depth <= 0 {
         let lock = allocation.locks.swap_remove(at);
         if lock.sum != mapping::sum(memory, bytes) {
-            DOUBLE.broken(&format!("memory at {memory:#x}: {bytes} bytes were written to while they were mapped"));
+            broken("memory", format_args!("at {memory:#x}: {bytes} bytes were written to while they were mapped"));
         }
     }
     0
 }
-

@@ -1,6 +1,5 @@
 //! Status codes of the driver, as its header numbers them.
 #![expect(unsafe_code, reason = "exports the driver's C ABI")]
-#![expect(non_snake_case, reason = "the driver's names")]
 
 use std::ffi::{CStr, c_char};
 use std::ptr;

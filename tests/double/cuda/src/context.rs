@@ -1,13 +1,12 @@
 //! Primary contexts, and which one is current on a thread. A context that met a sticky error answers it for ever: its
 //! objects can not be freed any more, and only the end of the process helps.
 #![expect(unsafe_code, reason = "exports the driver's C ABI")]
-#![expect(non_snake_case, reason = "the driver's names")]
 
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::abi::{Answer, Code, Out, counted, fault, in_context, initialised, refuse};
+use crate::abi::{Answer, Code, Out, broken, counted, fault, in_context, initialised, refuse};
 use crate::codes::{CONTEXT_IS_DESTROYED, INVALID_CONTEXT, INVALID_VALUE, SUCCESS};
 use crate::device::{known, memory_bytes};
 use crate::stream::{Queue, played_by_host, wait_all};
@@ -32,7 +31,10 @@ impl Failed {
 
     pub(crate) fn set(&self, code: Code) {
         // The first one stays.
-        drop(self.0.compare_exchange(SUCCESS, code, Ordering::SeqCst, Ordering::SeqCst));
+        let first = self.0.compare_exchange(SUCCESS, code, Ordering::SeqCst, Ordering::SeqCst);
+        if first.is_ok() {
+            counted("contexts failed", 1);
+        }
     }
 
     pub(crate) fn check(&self) -> Answer {
@@ -169,10 +171,9 @@ fn destroy(call: &str, handle: u64) -> Answer {
         queue.close();
     }
     counted("live contexts", -1);
-    if left.is_empty() {
-        return Ok(());
+    if !left.is_empty() {
+        broken(call, format_args!("the context was given up with {} left in it", left.join(", ")));
     }
-    drop(refuse::<()>(call, format_args!("the context was given up with {} left in it", left.join(", ")), SUCCESS));
     Ok(())
 }
 

@@ -4,11 +4,10 @@
 //! synchronous forms go through the default stream, and those from device to device, as fills, do not wait. (A
 //! synchronous copy from pageable memory may return before it has arrived on a card; here it has arrived.)
 #![expect(unsafe_code, reason = "exports the driver's C ABI and moves bytes by address")]
-#![expect(non_snake_case, reason = "the driver's names")]
 
 use std::ptr;
 
-use crate::abi::{Answer, Code, DOUBLE, In, aside, counted, fault, in_context, refuse};
+use crate::abi::{Answer, Code, In, aside, broken, counted, fault, in_context, refuse};
 use crate::codes::{ILLEGAL_ADDRESS, INVALID_VALUE, NOT_SUPPORTED};
 use crate::context::{Failed, Here};
 use crate::device::PITCH_MAX;
@@ -96,8 +95,7 @@ fn rows(call: &'static str, what: In<Memcpy2D>, stream: Option<u64>) -> Code {
         let what = what.get(call)?;
         let size = Size { width: what.width, height: what.height };
         let side = |kind, host, device, pitch, x, y| Rows::of(call, kind, [host, device], pitch, [x, y], size);
-        let from =
-            side(what.from_type, what.from_host, what.from_device, what.from_pitch, what.from_x, what.from_y)?;
+        let from = side(what.from_type, what.from_host, what.from_device, what.from_pitch, what.from_x, what.from_y)?;
         let to = side(what.to_type, what.to_host, what.to_device, what.to_pitch, what.to_x, what.to_y)?;
         copy(call, here, to, from, size, stream)
     })
@@ -137,7 +135,14 @@ impl Size {
 }
 
 impl Rows {
-    fn of(call: &str, kind: u32, [host, device]: [u64; 2], pitch: usize, at: [usize; 2], size: Size) -> Result<Rows, Code> {
+    fn of(
+        call: &str,
+        kind: u32,
+        [host, device]: [u64; 2],
+        pitch: usize,
+        at: [usize; 2],
+        size: Size,
+    ) -> Result<Rows, Code> {
         let [x, y] = at;
         if pitch > PITCH_MAX || (size.height > 1 && x.checked_add(size.width).is_none_or(|end| end > pitch)) {
             let why = format_args!("a pitch of {pitch} for rows of {} bytes from byte {x} on", size.width);
@@ -244,7 +249,7 @@ fn there(call: &str, failed: &Failed, to: Rows, from: Option<Rows>, size: Size) 
         if let Place::Device(address) = rows.place
             && world.memory.around(address).is_none()
         {
-            DOUBLE.broken(&format!("{call}: the memory at {address:#x} was freed before the stream came to it"));
+            broken(call, format_args!("the memory at {address:#x} was freed before the stream came to it"));
             failed.set(ILLEGAL_ADDRESS);
             return false;
         }
@@ -253,7 +258,7 @@ fn there(call: &str, failed: &Failed, to: Rows, from: Option<Rows>, size: Size) 
     let end = begin + size.span(to.pitch).unwrap_or(0) as u64;
     let locks = world.memory.around(begin).into_iter().flat_map(|(_, allocation)| &allocation.locks);
     if locks.into_iter().any(|lock| begin < lock.address + lock.bytes as u64 && lock.address < end) {
-        DOUBLE.broken(&format!("{call}: writes to memory at {begin:#x} while it is mapped for an encoder"));
+        broken(call, format_args!("writes to memory at {begin:#x} while it is mapped for an encoder"));
     }
     true
 }

@@ -1,6 +1,5 @@
 //! The library itself and the GPUs that it finds: what the settings say they are.
 #![expect(unsafe_code, reason = "exports the driver's C ABI")]
-#![expect(non_snake_case, reason = "the driver's names")]
 
 use std::ffi::{CStr, c_char, c_void};
 

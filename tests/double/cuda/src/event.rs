@@ -1,7 +1,6 @@
 //! Events: each record makes a mark that the stream sets when it comes by; whoever waits, waits for the mark that was the
 //! latest when it asked.
 #![expect(unsafe_code, reason = "exports the driver's C ABI")]
-#![expect(non_snake_case, reason = "the driver's names")]
 #![expect(clippy::disallowed_types, reason = "measures between events")]
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -161,9 +160,7 @@ fn timed(event: u64) -> Result<Arc<Mark>, Code> {
         Some(Event { timed: false, .. }) => {
             refuse("cuEventElapsedTime", "an event was made without timing", INVALID_HANDLE)
         }
-        Some(Event { mark: None, .. }) => {
-            refuse("cuEventElapsedTime", "an event was never recorded", INVALID_HANDLE)
-        }
+        Some(Event { mark: None, .. }) => refuse("cuEventElapsedTime", "an event was never recorded", INVALID_HANDLE),
         Some(Event { mark: Some(mark), .. }) => Ok(Arc::clone(mark)),
     }
 }

@@ -42,7 +42,7 @@ impl Mapping {
         self.address
     }
 
-    pub(crate) fn bytes(&self) -> usize {
+    pub(crate) fn reserved(&self) -> usize {
         self.total
     }
 

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::abi::{Answer, Code, DOUBLE, refuse};
+use crate::abi::{Answer, Code, broken, refuse};
 use crate::codes::INVALID_VALUE;
 use crate::mapping::Mapping;
 
@@ -31,10 +31,10 @@ pub(crate) struct Allocation {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    Linear = 1,
-    Pitched = 2,
+    Linear,
+    Pitched,
     /// Stream-ordered.
-    Pool = 3,
+    Pool,
     /// Host memory; whether devices may reach it at its address.
     Pinned {
         mapped: bool,
@@ -88,16 +88,16 @@ impl Memory {
     pub(crate) fn take(&mut self, address: u64) -> Option<usize> {
         let allocation = self.live.remove(&address)?;
         if allocation.locks.iter().any(|lock| lock.depth > 0) {
-            DOUBLE.broken(&format!("memory at {address:#x}: freed while it is mapped for an encoder"));
+            broken("memory", format_args!("at {address:#x}: freed while it is mapped for an encoder"));
         }
         if let Some(at) = allocation.mapping.spoilt() {
             let bytes = allocation.bytes;
-            DOUBLE.broken(&format!("memory at {address:#x}: something wrote at byte {at} of {bytes}"));
+            broken("memory", format_args!("at {address:#x}: something wrote at byte {at} of {bytes}"));
         }
         let Allocation { bytes, mapping, .. } = allocation;
         mapping.close();
         self.freed.push_back((address, bytes, mapping));
-        let held: usize = self.freed.iter().map(|(_, _, mapping)| mapping.bytes()).sum();
+        let held: usize = self.freed.iter().map(|(_, _, mapping)| mapping.reserved()).sum();
         if self.freed.len() > FREED_MAX || held > FREED_BYTES_MAX {
             self.freed.pop_front();
         }
@@ -171,8 +171,11 @@ impl Memory {
                 Kind::Pinned { .. } => "pinned memory",
                 _ => "device memory",
             };
-            return format!("{address:#x} is {kind}, {} bytes into its {}: no {wanted} begins or is usable there",
-                address - start, allocation.bytes);
+            return format!(
+                "{address:#x} is {kind}, {} bytes into its {}: no {wanted} begins or is usable there",
+                address - start,
+                allocation.bytes
+            );
         }
         match self.was(address) {
             Some(_) => format!("{address:#x} was freed"),

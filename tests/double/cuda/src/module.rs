@@ -2,14 +2,13 @@
 //! and parameters of the CPU build. It can not look into pointers that a launch hands over; what they point to is
 //! guarded by pages that nobody may touch.
 #![expect(unsafe_code, reason = "exports the driver's C ABI and calls kernels by address")]
-#![expect(non_snake_case, reason = "the driver's names")]
 
 use std::collections::BTreeMap;
 use std::ffi::{c_char, c_void};
 
 use rung_double_kernels::Kernel;
 
-use crate::abi::{Answer, Code, In, Out, counted, fault, in_context, refuse};
+use crate::abi::{Answer, Code, In, Out, broken, counted, fault, in_context, refuse};
 use crate::codes::{
     INVALID_HANDLE, INVALID_IMAGE, INVALID_PTX, INVALID_VALUE, NO_BINARY_FOR_GPU, NOT_FOUND, NOT_SUPPORTED,
     UNSUPPORTED_PTX_VERSION,
@@ -97,7 +96,7 @@ fn load(call: &str, here: &Here, module: Out<u64>, image: In<c_char>) -> Result<
         _ => image.text(call).map_err(silent)?.to_str().ok(),
     };
     let wrong = |why: String, code: Code| {
-        drop(refuse::<()>(call, &why, code));
+        broken(call, &why);
         (code, why)
     };
     let Some(text) = text.filter(|text| text.contains(".version")) else {
@@ -118,8 +117,10 @@ fn load(call: &str, here: &Here, module: Out<u64>, image: In<c_char>) -> Result<
 fn fits(ptx: &Ptx, here: &Here) -> Result<(), (Code, String)> {
     let (newest, (major, minor)) = (ptx::newest(cuda_version()), capability(here.device));
     if ptx.version > newest {
-        let why = format!("Unsupported .version {}.{}; current version is '{}.{}'", ptx.version.0, ptx.version.1,
-            newest.0, newest.1);
+        let why = format!(
+            "Unsupported .version {}.{}; current version is '{}.{}'",
+            ptx.version.0, ptx.version.1, newest.0, newest.1
+        );
         return Err((UNSUPPORTED_PTX_VERSION, why));
     }
     if ptx.target > major * 10 + minor {
@@ -182,18 +183,21 @@ extern "C" fn cuFuncGetAttribute(value: Out<i32>, attribute: u32, function: u64)
     in_context("cuFuncGetAttribute", |here| {
         let known = find("cuFuncGetAttribute", function)?;
         let (major, minor) = capability(here.device);
-        value.put("cuFuncGetAttribute", match attribute {
-            0 => THREADS_MAX as i32,
-            // Bytes of shared, constant and local memory.
-            1..=3 => 0,
-            4 => 44,
-            5 => (known.version.0 * 10 + known.version.1) as i32,
-            6 => (major * 10 + minor) as i32,
-            7 => 0,
-            8 => SHARED_BYTES_MAX as i32,
-            9 => -1,
-            _ => return refuse("cuFuncGetAttribute", format_args!("attribute {attribute}"), INVALID_VALUE),
-        })
+        value.put(
+            "cuFuncGetAttribute",
+            match attribute {
+                0 => THREADS_MAX as i32,
+                // Bytes of shared, constant and local memory.
+                1..=3 => 0,
+                4 => 44,
+                5 => (known.version.0 * 10 + known.version.1) as i32,
+                6 => (major * 10 + minor) as i32,
+                7 => 0,
+                8 => SHARED_BYTES_MAX as i32,
+                9 => -1,
+                _ => return refuse("cuFuncGetAttribute", format_args!("attribute {attribute}"), INVALID_VALUE),
+            },
+        )
     })
 }
 

@@ -3,17 +3,14 @@
 //! made with CU_STREAM_NON_BLOCKING wait for events only. Work waits only for work that was submitted earlier, so no
 //! two streams can wait for one another.
 #![expect(unsafe_code, reason = "exports the driver's C ABI")]
-#![expect(non_snake_case, reason = "the driver's names")]
 
 use std::collections::VecDeque;
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::abi::{Answer, Code, DOUBLE, Out, Played, callback, counted, fault, in_context, refuse, sleep};
-use crate::codes::{
-    INVALID_HANDLE, INVALID_VALUE, LAUNCH_FAILED, NOT_READY, NOT_SUPPORTED, OUT_OF_MEMORY, sticky,
-};
+use crate::abi::{Answer, Code, Out, Played, broken, callback, counted, fault, in_context, refuse, sleep};
+use crate::codes::{INVALID_HANDLE, INVALID_VALUE, LAUNCH_FAILED, NOT_READY, NOT_SUPPORTED, OUT_OF_MEMORY, sticky};
 use crate::context::{Failed, Here};
 use crate::world::{Kind, World, world};
 
@@ -58,7 +55,7 @@ impl Queue {
             let Some(job) = state.waiting.pop_front() else { return };
             drop(state);
             if catch_unwind(AssertUnwindSafe(job)).is_err() {
-                DOUBLE.broken("a stream: what it ran panicked");
+                broken("a stream", "what it ran panicked");
                 self.failed.set(LAUNCH_FAILED);
             }
             self.state().finished += 1;
@@ -114,7 +111,12 @@ impl Queue {
 ///
 /// # Errors
 /// Another context's stream, or none at all.
-pub(crate) fn submit(call: &str, here: &Here, stream: u64, work: impl FnOnce() + Send + 'static) -> Result<Ticket, Code> {
+pub(crate) fn submit(
+    call: &str,
+    here: &Here,
+    stream: u64,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<Ticket, Code> {
     let (queue, _) = find(&mut world(), call, here, stream)?;
     queue.wait_for_room();
     // From here to the push nobody else submits: what was submitted before stays known.
@@ -348,4 +350,3 @@ extern "C" fn cuLaunchHostFunc(stream: u64, function: Option<HostFunction>, data
         submit("cuLaunchHostFunc", here, stream, run).map(|_| ())
     })
 }
-
