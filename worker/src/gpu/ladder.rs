@@ -102,16 +102,33 @@ pub enum LadderError {
     /// More than `OUTPUTS_MAX` outputs, or none.
     Outputs(usize),
     /// A side of 0 or above `SIDE_MAX`.
-    Side { what: &'static str, width: usize, height: usize },
+    Side {
+        what: &'static str,
+        width: usize,
+        height: usize,
+    },
     Crop(CropError),
     /// A launch speaks of another number of outputs or overlays than the plan.
-    Count { planned: usize, given: usize },
+    Count {
+        planned: usize,
+        given: usize,
+    },
     /// An address that is 0 or not aligned.
-    Address { what: &'static str, address: u64 },
+    Address {
+        what: &'static str,
+        address: u64,
+    },
     /// A pitch that is no multiple of 4 or below a row.
-    Pitch { what: &'static str, pitch: u32, row: usize },
+    Pitch {
+        what: &'static str,
+        pitch: u32,
+        row: usize,
+    },
     /// An overlay that does not fit output `output`.
-    Overlay { output: usize, error: OverlayError },
+    Overlay {
+        output: usize,
+        error: OverlayError,
+    },
 }
 
 impl fmt::Display for LadderError {
@@ -332,9 +349,8 @@ impl OverlayAt {
         if w == 0 || h == 0 || !w.is_multiple_of(2) || !h.is_multiple_of(2) {
             return Err(OverlayError::Size { width: w, height: h });
         }
-        let fits = |from: usize, size: usize, whole: usize| {
-            from.is_multiple_of(2) && size <= whole && from <= whole - size
-        };
+        let fits =
+            |from: usize, size: usize, whole: usize| from.is_multiple_of(2) && size <= whole && from <= whole - size;
         let inside = fits(self.x, w, width) && fits(self.y, h, height);
         if inside { Ok(()) } else { Err(OverlayError::Place { x: self.x, y: self.y }) }
     }
@@ -397,8 +413,7 @@ impl Windows {
             let outputs = outputs.start.min(filter.outputs())..outputs.end.min(filter.outputs());
             span(filter, outputs).map(|(low, high)| ((left + low) / kind.unit(), (left + high).div_ceil(kind.unit())))
         };
-        let whole: Vec<_> =
-            (0..strips).map(|strip| spans(strip, 0..2).expect("a strip has a first sample")).collect();
+        let whole: Vec<_> = (0..strips).map(|strip| spans(strip, 0..2).expect("a strip has a first sample")).collect();
         let units = whole.iter().map(|(low, high)| high - low).max().unwrap_or(1);
         let starts: Vec<usize> = whole.iter().map(|(low, _)| *low.min(&(row - units))).collect();
         let even = units.next_multiple_of(2);

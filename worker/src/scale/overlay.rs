@@ -117,7 +117,8 @@ impl Overlay {
     /// # Errors
     /// An odd place, or one where it is not wholly inside.
     pub fn check(&self, (x, y): (usize, usize), (width, height): (usize, usize)) -> Result<(), OverlayError> {
-        let fits = |from: usize, size: usize, whole: usize| from.is_multiple_of(2) && size <= whole && from <= whole - size;
+        let fits =
+            |from: usize, size: usize, whole: usize| from.is_multiple_of(2) && size <= whole && from <= whole - size;
         let inside = fits(x, self.width, width) && fits(y, self.height, height);
         if inside { Ok(()) } else { Err(OverlayError::Place { x, y }) }
     }
@@ -249,8 +250,16 @@ mod tests {
             let mut overlay = Overlay::new(&[0; 16], 2, 2, Matrix::Bt709, Range::Full).unwrap();
             overlay.bytes = [vec![above; 4], vec![alpha; 4], vec![above, above, alpha]].concat();
             let (mut y, mut u, mut v) = (vec![below; 35], vec![below; 12], vec![below; 12]);
-            let mut picture =
-                PlanesMut { y: &mut y, u: &mut u, v: &mut v, stride_y: 7, stride_u: 4, stride_v: 4, width: 6, height: 5 };
+            let mut picture = PlanesMut {
+                y: &mut y,
+                u: &mut u,
+                v: &mut v,
+                stride_y: 7,
+                stride_u: 4,
+                stride_v: 4,
+                width: 6,
+                height: 5,
+            };
             overlay.blend(&mut picture, 2, 2).unwrap();
             let [d, l, a] = [below, above, alpha].map(f64::from);
             let mean = (d * (255.0 - a) + l * a) / 255.0;
