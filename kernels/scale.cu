@@ -15,8 +15,6 @@ typedef const GLOBAL unsigned Word;
 
 __device__ __forceinline__ Word *words(unsigned long long address) { return (Word *)address; }
 
-__device__ __forceinline__ uint4v load_four(unsigned long long address) { return *(const GLOBAL uint4v *)address; }
-
 // Vertical sums of the four columns of a unit of 8 bit samples.
 struct Eight {
     static constexpr unsigned UNIT = 4;

@@ -52,6 +52,8 @@ static inline int dot_high_signed(unsigned a, unsigned b, int sum) {
 
 static inline unsigned long long further(unsigned long long address, unsigned long long bytes) { return address + bytes; }
 
+static inline uint4v load_four(unsigned long long address) { return *(const uint4v *)address; }
+
 static inline void add_atomic(unsigned long long *to, unsigned long long value) {
     __atomic_fetch_add(to, value, __ATOMIC_RELAXED);
 }
