@@ -9,3 +9,4 @@ pub mod cuda; // a GPU's context, streams, events, launches
 pub mod error; // the driver's codes
 pub mod load; // libraries and their functions
 pub mod memory; // device memory and pinned host memory
+pub mod watch; // which call a thread is in, for who watches from outside
