@@ -9,4 +9,5 @@ pub mod cuda; // a GPU's context, streams, events, launches
 pub mod error; // the driver's codes
 pub mod load; // libraries and their functions
 pub mod memory; // device memory and pinned host memory
+pub mod nvenc; // NVENC sessions and their input surfaces
 pub mod watch; // which call a thread is in, for who watches from outside
