@@ -5,6 +5,7 @@ pub mod probe; // what this machine can do
 pub mod run; // the socket's two ends
 pub mod work; // the one channel, or the test picture
 
+pub mod error; // why a stage can not go on
 pub mod queue; // bounded, between threads
 pub mod shared; // the way out, counters, faults, threads
 

@@ -1,12 +1,12 @@
 //! The driver's libraries, found at run time, and the functions that Rung calls in them, by name.
 #![expect(unsafe_code, reason = "dlopen, and calls into what it found")]
 
-use nvidia_video_codec_sdk::sys::{cuviddec as dec, nvcuvid as vid};
-use std::ffi::{c_char, c_int, c_uint, c_ulonglong, c_void};
+use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::abi;
 use super::error::{Error, Library};
 
 /// A status as the driver returns it. Never read as one of the bindings' enums: a code that they do not know would be
@@ -82,18 +82,16 @@ functions! {
 functions! {
     /// libnvcuvid: the decoder and its parser.
     Cuvid {
-        cuvidGetDecoderCaps: fn(*mut dec::CUVIDDECODECAPS);
-        cuvidCreateDecoder: fn(*mut dec::CUvideodecoder, *mut dec::CUVIDDECODECREATEINFO);
-        cuvidDestroyDecoder: fn(dec::CUvideodecoder);
-        cuvidDecodePicture: fn(dec::CUvideodecoder, *mut dec::CUVIDPICPARAMS);
-        cuvidGetDecodeStatus: fn(dec::CUvideodecoder, c_int, *mut dec::CUVIDGETDECODESTATUS);
-        cuvidReconfigureDecoder: fn(dec::CUvideodecoder, *mut dec::CUVIDRECONFIGUREDECODERINFO);
-        cuvidMapVideoFrame64:
-            fn(dec::CUvideodecoder, c_int, *mut c_ulonglong, *mut c_uint, *mut dec::CUVIDPROCPARAMS);
-        cuvidUnmapVideoFrame64: fn(dec::CUvideodecoder, c_ulonglong);
-        cuvidCreateVideoParser: fn(*mut vid::CUvideoparser, *mut vid::CUVIDPARSERPARAMS);
-        cuvidParseVideoData: fn(vid::CUvideoparser, *mut vid::CUVIDSOURCEDATAPACKET);
-        cuvidDestroyVideoParser: fn(vid::CUvideoparser);
+        cuvidGetDecoderCaps: fn(*mut abi::DecoderCaps);
+        cuvidCreateDecoder: fn(*mut abi::Decoder, *mut abi::CreateInfo);
+        cuvidDestroyDecoder: fn(abi::Decoder);
+        cuvidDecodePicture: fn(abi::Decoder, *mut c_void);
+        cuvidGetDecodeStatus: fn(abi::Decoder, c_int, *mut abi::DecodeStatus);
+        cuvidMapVideoFrame64: fn(abi::Decoder, c_int, *mut u64, *mut c_uint, *mut abi::ProcParams);
+        cuvidUnmapVideoFrame64: fn(abi::Decoder, u64);
+        cuvidCreateVideoParser: fn(*mut abi::Parser, *mut abi::ParserParams);
+        cuvidParseVideoData: fn(abi::Parser, *mut abi::Packet);
+        cuvidDestroyVideoParser: fn(abi::Parser);
     }
 }
 

@@ -5,9 +5,13 @@
 //! When it fails: `Error` names the call and the driver's code. A sticky code ends the process: nothing in it can be
 //! trusted any more, and only its end gives the memory back.
 
+pub mod abi; // the decoder's structs
 pub mod cuda; // a GPU's context, streams, events, launches
 pub mod error; // the driver's codes
+pub mod frame_hash; // launch: a number for a picture
+pub mod ladder; // launch: one surface to all renditions; the PTX
 pub mod load; // libraries and their functions
 pub mod memory; // device memory and pinned host memory
+pub mod nvdec; // NVDEC
 pub mod nvenc; // NVENC sessions and their input surfaces
 pub mod watch; // which call a thread is in, for who watches from outside
