@@ -8,7 +8,7 @@ use rung::media::modes::LatencyMode;
 use rung::media::sample::Stamps;
 use rung::media::track::{AudioConfig, Codec, Colour, VideoConfig};
 use rung::pixels::protocol::{
-    self, Deinterlace, Encoded, FromWorker, Open, OpenAudio, OpenRendition, OpenVideo, Output, ToWorker, Unit,
+    self, Backend, Deinterlace, Encoded, FromWorker, Open, OpenAudio, OpenRendition, OpenVideo, Output, ToWorker, Unit,
     VideoInit,
 };
 use rung::time::{Mono, SystemClock};
@@ -277,6 +277,7 @@ pub(crate) fn ladder() -> Open {
             renditions: vec![rendition(320, 180), rendition(192, 108), rendition(128, 72)],
             deinterlace: Deinterlace::Frame,
             slate: Slate::Black,
+            backend: Backend::Software,
         }),
         audio: Vec::new(),
         unpaced: true,
