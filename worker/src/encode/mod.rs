@@ -6,7 +6,7 @@
 
 mod fit;
 mod gate;
-mod nal;
+pub mod nal;
 
 pub use gate::{Gate, Verdict};
 
@@ -164,7 +164,7 @@ impl Encode {
                 at: coded.pts,
                 sync: coded.sync,
                 stamps: Stamps { encoded: SystemClock::mono(), ..stamps },
-                data: nal::sample(coded.data),
+                data: nal::sample(nal::Syntax::H264, coded.data),
             };
             Counters::add(&self.shared.counters.encoded, 1);
             self.shared.send(FromWorker::Encoded { ch: self.plan.ch, frame });

@@ -13,3 +13,5 @@ pub mod ladder; // launch: one surface to all renditions; the PTX
 pub mod load; // libraries and their functions
 pub mod memory; // device memory and pinned host memory
 pub mod nvdec; // NVDEC
+pub mod nvenc; // NVENC sessions and their input surfaces
+pub mod watch; // which call a thread is in, for who watches from outside
