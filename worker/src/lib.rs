@@ -10,15 +10,10 @@ pub mod queue; // bounded, between threads
 pub mod shared; // the way out, counters, faults, threads
 
 // a channel, in the order that media flows
-#[cfg(feature = "software")]
 pub mod audio; // access units -> the sample grid -> AAC-LC
-#[cfg(feature = "software")]
 pub mod channel; // its threads and queues
-#[cfg(feature = "software")]
 pub mod decode; // access units -> pictures, each N once
-#[cfg(feature = "software")]
 pub mod encode; // scale and encode, one thread per rendition
-#[cfg(feature = "software")]
 pub mod picture; // decoded pictures and pools
 #[cfg(feature = "software")]
 pub mod thumbnail; // JPEG
@@ -26,9 +21,8 @@ pub mod thumbnail; // JPEG
 #[cfg(feature = "software")]
 pub mod made; // the test picture as a stream
 pub mod pattern; // the demo's test picture and tone
-pub mod sandbox; // what a software worker gives up before it reads a stranger's bytes
+pub mod sandbox; // what a worker gives up before it reads a stranger's bytes
 pub mod scale; // one picture to the sizes of the ladder
 
 pub mod gpu; // ALL NVIDIA FFI
-
 pub mod av; // ALL libav FFI, and what else of C the process needs

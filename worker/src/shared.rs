@@ -10,11 +10,12 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::gpu::watch::Watch;
 use crate::queue::Queue;
 
 /// Messages on their way out. Full: whoever made one waits; the daemon always reads, so this is backpressure of last
@@ -26,6 +27,8 @@ pub struct Shared {
     pub out: Queue<Outgoing>,
     pub counters: Counters,
     system: System,
+    /// Threads that call into a driver.
+    watches: Mutex<Vec<Watch>>,
 }
 
 #[derive(Debug)]
@@ -46,12 +49,15 @@ pub struct Counters {
     pub next: AtomicI64,
     pub encoded: AtomicU64,
     pub shed: AtomicU64,
+    /// Pictures copied between host and GPU.
+    pub copies: AtomicU64,
 }
 
 impl Counters {
     /// Starts over for a channel.
     pub fn open(&self, ch: u32, next: i64) {
-        for counter in [&self.decoded, &self.repeated, &self.collided, &self.encoded, &self.shed] {
+        let all = [&self.decoded, &self.repeated, &self.collided, &self.encoded, &self.shed, &self.copies];
+        for counter in all {
             counter.store(0, Ordering::Relaxed);
         }
         self.next.store(next, Ordering::Relaxed);
@@ -74,7 +80,12 @@ impl Counters {
 
 impl Shared {
     pub fn new() -> Arc<Shared> {
-        Arc::new(Shared { out: Queue::bounded(OUT_MESSAGES), counters: Counters::default(), system: System::open() })
+        Arc::new(Shared {
+            out: Queue::bounded(OUT_MESSAGES),
+            counters: Counters::default(),
+            system: System::open(),
+            watches: Mutex::default(),
+        })
     }
 
     /// As it stands.
@@ -88,10 +99,36 @@ impl Shared {
             next: c.next.load(Ordering::Relaxed),
             encoded: read(&c.encoded),
             shed: read(&c.shed),
-            copies: 0,
+            copies: read(&c.copies),
             cpu_us: System::cpu_us(),
             rss_bytes: self.system.rss_bytes(),
         }
+    }
+
+    /// A watch for the calling thread's driver calls.
+    pub fn watch(&self, name: String) -> Watch {
+        let watch = Watch::new(name);
+        self.watches().push(watch.clone());
+        watch
+    }
+
+    /// A driver call that has taken longer than `limit`, in words.
+    pub fn hung(&self, now: Mono, limit: Duration) -> Option<String> {
+        self.watches().iter().find_map(|watch| {
+            let (since, call) = watch.stuck_since()?;
+            let span = now.since(since);
+            (span > limit).then(|| format!("{call} of {} has not come back for {} ms", watch.name(), span.as_millis()))
+        })
+    }
+
+    /// What a closed channel's threads did is over.
+    pub fn forget_watches(&self) {
+        self.watches().clear();
+    }
+
+    fn watches(&self) -> MutexGuard<'_, Vec<Watch>> {
+        // Every change is one push or clear.
+        self.watches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for room on the way out.
