@@ -178,6 +178,14 @@ impl Channel {
         self.finish();
     }
 
+    /// Nobody wants what is inside any more: threads end as soon as they can.
+    pub fn abandon(mut self) {
+        self.video.iter().for_each(|(_, queue)| queue.abandon());
+        self.encoders.iter().for_each(|queue| queue.abandon());
+        self.audio.iter().for_each(|queue| queue.abandon());
+        self.finish();
+    }
+
     fn unit(&self, unit: Unit) {
         match &self.video {
             Some((pid, queue)) if *pid == unit.pid => {

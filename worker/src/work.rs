@@ -1,4 +1,5 @@
-//! What a software worker can be busy with: one channel's ladder, or the demo's test picture.
+//! What a channel's place in a worker can be busy with: its ladder, or the demo's test picture. The one place where a
+//! backend is chosen.
 
 use rung::pixels::protocol::{Open, Pattern, ToWorker};
 use std::sync::Arc;
@@ -40,6 +41,14 @@ impl Work {
             Work::Pattern(maker) => maker.close(),
         }
     }
+
+    /// Nobody wants what is inside any more.
+    pub fn abandon(self) {
+        match self {
+            Work::Ladder(channel) => channel.abandon(),
+            Work::Pattern(maker) => maker.close(),
+        }
+    }
 }
 
 /// Without the cargo feature `software` nothing can be opened here.
@@ -67,6 +76,10 @@ impl Work {
     }
 
     pub fn close(self) {
+        match self {}
+    }
+
+    pub fn abandon(self) {
         match self {}
     }
 }
