@@ -2,7 +2,9 @@
 
 use rung::media::limits;
 use rung::media::track::{AudioConfig, Pid};
-use rung::pixels::protocol::{Backend, Fill, FromWorker, Open, OpenRendition, OpenVideo, ToWorker, Unit, VideoInit};
+use rung::pixels::protocol::{
+    Backend, Fill, FromWorker, Lost, Open, OpenRendition, OpenVideo, ToWorker, Unit, VideoInit,
+};
 use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -17,7 +19,7 @@ use crate::gpu::cuda::Stream;
 use crate::picture::planar::Ring;
 use crate::queue::Queue;
 use crate::scale::device::Ladder;
-use crate::shared::{Outgoing, Shared};
+use crate::shared::Shared;
 
 /// Renditions of one channel.
 const RENDITIONS_MAX: usize = 15;
@@ -46,10 +48,6 @@ impl Channel {
     /// # Errors
     /// A sentence: what could not be opened.
     pub fn open(ch: u32, open: Open, shared: &Arc<Shared>, gpu: Option<&Arc<Gpu>>) -> Result<Channel, String> {
-        let backend = open.video.as_ref().map(|v| v.backend).unwrap_or_default();
-        if backend != Backend::Software && gpu.is_none() {
-            return Err(format!("this worker has no GPU, and the channel was placed on one ({})", backend.name()));
-        }
         let video_outputs = open.video.as_ref().map_or(0, |v| v.renditions.len());
         if video_outputs == 0 && open.audio.is_empty() {
             return Err("a channel needs a rendition or an audio track: nothing was asked for".to_owned());
@@ -168,9 +166,11 @@ impl Channel {
             let ended = body(ready);
             input.close();
             if let Err(error) = ended {
-                shared.fail(ch, format!("{what}: {error}"));
-                if error.harm() != Harm::Request {
-                    shared.out.push_command(Outgoing::Exit);
+                let words = format!("{what}: {error}");
+                match error.harm() {
+                    Harm::Request => shared.fail(ch, words),
+                    Harm::Process => shared.fail_process(ch, &words, Lost::Process),
+                    Harm::Gpu => shared.fail_process(ch, &words, Lost::Device),
                 }
             }
         };
@@ -204,6 +204,14 @@ impl Channel {
 
     /// End of media: everything inside comes out.
     pub fn close(mut self) {
+        self.finish();
+    }
+
+    /// Nobody wants what is inside any more: threads end as soon as they can.
+    pub fn abandon(mut self) {
+        self.video.iter().for_each(|(_, queue)| queue.abandon());
+        self.encoders.iter().for_each(|queue| queue.abandon());
+        self.audio.iter().for_each(|queue| queue.abandon());
         self.finish();
     }
 

@@ -2,8 +2,10 @@
 
 // the process: messages in, messages out
 pub mod probe; // what this machine can do
-pub mod run; // the socket's two ends
-pub mod work; // the one channel, or the test picture
+pub mod process; // what its channels share, and how it ends
+pub mod run; // one channel, or several that share it
+pub mod seat; // a channel's socket: its two ends
+pub mod work; // a channel, or the test picture
 
 pub mod error; // why a stage can not go on
 pub mod queue; // bounded, between threads

@@ -1,6 +1,7 @@
-//! What a software worker can be busy with: one channel's ladder, or the demo's test picture.
+//! What a channel's place in a worker can be busy with: its ladder, or the demo's test picture. The one place where a
+//! backend is chosen.
 
-use rung::pixels::protocol::{Open, Pattern, ToWorker};
+use rung::pixels::protocol::{Backend, Open, Pattern, ToWorker};
 use std::sync::Arc;
 
 use crate::shared::Shared;
@@ -15,7 +16,12 @@ impl Work {
     /// # Errors
     /// A sentence: what could not be opened.
     pub fn open(ch: u32, open: Open, shared: &Arc<Shared>) -> Result<Work, String> {
-        crate::channel::Channel::open(ch, open, shared, None).map(Work::Ladder)
+        let backend = open.video.as_ref().map(|video| video.backend).unwrap_or_default();
+        let gpu = match backend {
+            Backend::Software => None,
+            Backend::GpuDecode | Backend::Gpu => Some(shared.process().gpu()?),
+        };
+        crate::channel::Channel::open(ch, open, shared, gpu).map(Work::Ladder)
     }
 
     /// # Errors
@@ -45,6 +51,15 @@ impl Work {
     pub fn close(self) {
         match self {
             Work::Ladder(channel) => channel.close(),
+            #[cfg(feature = "software")]
+            Work::Pattern(maker) => maker.close(),
+        }
+    }
+
+    /// Nobody wants what is inside any more.
+    pub fn abandon(self) {
+        match self {
+            Work::Ladder(channel) => channel.abandon(),
             #[cfg(feature = "software")]
             Work::Pattern(maker) => maker.close(),
         }

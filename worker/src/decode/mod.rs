@@ -144,8 +144,14 @@ impl Decode {
     pub fn run(mut self, input: &Queue<ToDecode>) -> Result<(), Error> {
         while let Some(command) = input.pop() {
             match command {
-                ToDecode::Unit(unit) => self.unit(&unit)?,
-                ToDecode::Fill { to, with } => self.fill(to, with)?,
+                ToDecode::Unit(unit) => {
+                    self.unit(&unit)?;
+                    Counters::add(&self.shared.counters.taken, 1);
+                }
+                ToDecode::Fill { to, with } => {
+                    self.fill(to, with)?;
+                    Counters::add(&self.shared.counters.taken, 1);
+                }
                 ToDecode::Idr { at } if self.idr.len() < IDR_REQUESTS_MAX => {
                     self.idr.insert(at);
                 }

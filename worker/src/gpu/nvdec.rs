@@ -276,10 +276,16 @@ impl State {
                 "this GPU's decoder does not take {name} {chroma} {bits} bit {width}x{height}: {most}"
             )));
         }
+        // Making a decoder takes longer than parsing may.
+        let watch = self.watch.clone();
+        let away = watch.leave();
+        let busy = watch.enter("cuvidCreateDecoder");
         // Two decoders beside each other would leak the first one.
         self.close(cuvid);
         let surfaces = (format.surfaces + SPARE_SURFACES).min(SURFACES_MAX);
         let raw = create(cuvid, &format, surfaces)?;
+        drop(busy);
+        drop(away);
         self.open = Some(Open { raw, format, surfaces });
         Ok(surfaces)
     }
