@@ -248,7 +248,7 @@ fn callbacks() {
 fn an_access_beside_an_allocation_ends_the_process_there_and_then() {
     let driver = Driver::new();
     for (beside, segment) in [("behind", "behind the last byte"), ("before", "before"), ("after_free", "freed")] {
-        let out = driver.run(&format!("contracts::{beside}"));
+        let out = driver.command(&format!("contracts::{beside}")).output().unwrap();
         assert_eq!(out.status.signal(), Some(11), "{segment}: {out:?}");
         assert!(String::from_utf8_lossy(&out.stdout).contains("reaching"), "{out:?}");
     }

@@ -114,23 +114,20 @@ impl Driver {
         command.env("RUNG_DOUBLE", self.settings_file()).env("RUNG_DOUBLE_REPORT", self.report());
     }
 
-    /// Runs one ignored test of this binary in a process of its own, which finds the driver's folder by `folder()`.
-    /// Names are as the test binary prints them.
-    pub(crate) fn run(&self, test: &str) -> Output {
+    /// One ignored test of this binary in a process of its own, which finds the driver's folder by `folder()`. Names are
+    /// as the test binary prints them.
+    pub(crate) fn command(&self, test: &str) -> Command {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", test, "--ignored", "--nocapture", "--test-threads=1"]);
         self.env(&mut command);
-        command.env(FOLDER, self.folder()).output().unwrap()
+        command.env(FOLDER, self.folder());
+        command
     }
 
-    /// The same, and the test must have passed: what it printed.
+    /// Runs such a test, which must pass: what it printed.
     #[track_caller]
     pub(crate) fn pass(&self, test: &str) -> String {
-        let out = self.run(test);
-        let said = String::from_utf8_lossy(&out.stdout).into_owned();
-        let passed = out.status.success() && said.contains("1 passed");
-        assert!(passed, "{test}: {}\n{said}{}", out.status, String::from_utf8_lossy(&out.stderr));
-        said
+        passed(test, &self.command(test).output().unwrap())
     }
 
     /// Every count, summed over libraries and processes, those that have ended as well.
@@ -205,7 +202,16 @@ impl Driver {
     }
 }
 
-/// In a test that `Driver::run` started: the driver's folder.
+/// What a process of `Driver::command` printed, whose test must have passed.
+#[track_caller]
+pub(crate) fn passed(test: &str, out: &Output) -> String {
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    let passed = out.status.success() && said.contains("1 passed");
+    assert!(passed, "{test}: {}\n{said}{}", out.status, String::from_utf8_lossy(&out.stderr));
+    said
+}
+
+/// In a test that `Driver::command` started: the driver's folder.
 pub(crate) fn folder() -> PathBuf {
     std::env::var_os(FOLDER).expect("this test is run by another one, in a process of its own").into()
 }
