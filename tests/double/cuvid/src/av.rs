@@ -174,6 +174,7 @@ impl Codec {
         // SAFETY: a live context, owned here.
         let context = unsafe { self.context.as_mut() };
         context.thread_count = 1;
+        context.thread_type = 0;
         context.flags |= ff::AV_CODEC_FLAG_OUTPUT_CORRUPT as c_int;
         context.flags2 |= ff::AV_CODEC_FLAG2_SHOW_ALL;
         if self.codec != abi::AV1 {
