@@ -47,6 +47,10 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("heed", &["src/control/state"]),
     ("crc32c", &["src/control/state"]),
     ("ffmpeg_sys_next", &["worker/src/av"]),
+    ("cudarc", &["worker/src/gpu"]),
+    ("nvidia_video_codec_sdk", &["worker/src/gpu"]),
+    ("libloading", &["worker/src/gpu"]),
+    ("nvml_wrapper", &["worker/src/monitor"]),
     ("seccompiler", &["worker/src/sandbox"]),
     ("landlock", &["worker/src/sandbox"]),
 ];
@@ -57,8 +61,14 @@ const WORKER_MAY: &[&str] = &["time", "telemetry", "media", "bitstream", "mpegts
 /// Tags of `lib.rs`'s list; everything in brackets that starts like one must be one of these with a clause.
 const TAGS: &[&str] = &["HLS", "TS", "BMFF", "AVC", "SRT", "AAC", "EN"];
 
-const UNSAFE_MAY: &[&str] =
-    &["src/sys", "src/control/state/lmdb", "worker/src/av", "worker/src/scale/avx2", "worker/src/sandbox"];
+const UNSAFE_MAY: &[&str] = &[
+    "src/sys",
+    "src/control/state/lmdb",
+    "worker/src/av",
+    "worker/src/gpu",
+    "worker/src/scale/avx2",
+    "worker/src/sandbox",
+];
 
 /// (file, code lines): above the cap with a reason each.
 const LONG_FILES: &[(&str, &str)] = &[];

@@ -5,6 +5,7 @@ pub mod probe; // what this machine can do
 pub mod run; // the socket's two ends
 pub mod work; // the one channel, or the test picture
 
+pub mod error; // why a stage can not go on
 pub mod queue; // bounded, between threads
 pub mod shared; // the way out, counters, faults, threads
 
@@ -27,5 +28,7 @@ pub mod made; // the test picture as a stream
 pub mod pattern; // the demo's test picture and tone
 pub mod sandbox; // what a software worker gives up before it reads a stranger's bytes
 pub mod scale; // one picture to the sizes of the ladder
+
+pub mod gpu; // ALL NVIDIA FFI
 
 pub mod av; // ALL libav FFI, and what else of C the process needs

@@ -2,8 +2,10 @@
 //! Time: N; decoders see a running tag per unit instead, so that two units on one N stay apart.
 //! Invariants: each N from the start on is offered to each rendition exactly once, in order; the lowest rendition is
 //! never shed. Decode waits for it, and for the others as long as frames are young or a backlog melts (`lateness`).
-//! When it fails: damaged input is a fault; an error of libav itself ends the channel (`Failed`).
+//! When it fails: damaged input is a fault; an error of the decoder itself ends the channel (`Failed`).
 
+#[cfg(feature = "software")]
+mod host;
 mod lateness;
 mod show;
 mod slate;
@@ -19,14 +21,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::audio::ToAudio;
-use crate::av::Error;
 use crate::encode::{Gate, Job, ToEncode, Verdict};
+use crate::error::Error;
 use crate::picture::Picture;
 use crate::queue::Queue;
 use crate::shared::{Counters, Faults, Shared};
 use lateness::Lateness;
 use show::{Placed, Show};
-use source::{Decoded, Health, Source};
+use source::{Decoded, Health, Source, Taker};
 
 /// Units between the socket and the decoder. Full: the reader waits, and the daemon's own bound acts.
 pub const INPUT_UNITS: usize = 32;
@@ -63,7 +65,8 @@ pub struct Decode {
     open: OpenVideo,
     shared: Arc<Shared>,
     faults: Faults,
-    source: Source,
+    /// Away only while a unit is inside: what it gives is shown at once.
+    source: Option<Source>,
     show: Show<Shot>,
     lateness: Lateness,
     /// When the newest unit arrived: a picture that waited inside the decoder for the next unit is not late.
@@ -80,8 +83,7 @@ pub struct Decode {
     idr: BTreeSet<i64>,
     /// Made when it is first needed.
     slate: Option<Picture>,
-    /// Scratch: what one unit brought out, and what is shown because of it.
-    decoded: Vec<Decoded>,
+    /// Scratch: what is shown because of one picture.
     shots: Vec<(i64, Shot, bool)>,
 }
 
@@ -108,12 +110,13 @@ impl Decode {
         shared: Arc<Shared>,
     ) -> Result<Decode, Error> {
         let barren = (open.cadence.rate.hz() * BARREN_SECONDS) as u32;
-        let source = Source::open(open.source.clone(), open.deinterlace == Deinterlace::Field, barren)?;
+        let fields = open.deinterlace == Deinterlace::Field;
+        let source = Source::Host(Box::new(host::Source::open(open.source.clone(), fields, barren)?));
         let pixels = |i: &usize| open.renditions.get(*i).map(|r| u64::from(r.width) * u64::from(r.height));
         let lowest = (0..outlets.len()).rev().min_by_key(pixels).unwrap_or(0);
         Ok(Decode {
             ch,
-            source,
+            source: Some(source),
             show: Show::new(open.start),
             lateness: Lateness::default(),
             arrived: Mono(0),
@@ -128,7 +131,6 @@ impl Decode {
             tag: 0,
             idr: BTreeSet::new(),
             slate: None,
-            decoded: Vec::new(),
             shots: Vec::new(),
         })
     }
@@ -165,10 +167,7 @@ impl Decode {
                 }
             }
         }
-        let mut decoded = std::mem::take(&mut self.decoded);
-        self.source.drain(&mut decoded)?;
-        self.show_all(&mut decoded);
-        Ok(())
+        self.with_source(|source, taker| source.drain(taker))
     }
 
     /// The lowest rendition is never shed, whoever asks.
@@ -185,8 +184,8 @@ impl Decode {
         while self.inside.first_key_value().is_some_and(|(tag, _)| *tag < self.tag - INSIDE_MAX) {
             self.inside.pop_first();
         }
-        let mut decoded = std::mem::take(&mut self.decoded);
-        match self.source.push(&unit.data, self.tag, &mut decoded)? {
+        let tag = self.tag;
+        match self.with_source(|source, taker| source.push(&unit.data, tag, taker))? {
             Health::Good => {}
             Health::Damaged => {
                 self.faults.note(FaultKind::Decode, unit.at, || "the decoder could not use a picture".to_owned());
@@ -196,15 +195,15 @@ impl Decode {
                 self.faults.note(FaultKind::Decode, unit.at, detail);
             }
         }
-        self.show_all(&mut decoded);
-        self.decoded = decoded;
         Ok(())
     }
 
-    fn show_all(&mut self, decoded: &mut Vec<Decoded>) {
-        for picture in decoded.drain(..) {
-            self.show_one(picture);
-        }
+    /// Every picture is shown while the source still works: it may have room for a few only.
+    fn with_source<T>(&mut self, work: impl FnOnce(&mut Source, Taker<'_>) -> T) -> T {
+        let mut source = self.source.take().expect("away only while a unit is inside");
+        let done = work(&mut source, &mut |decoded| self.show_one(decoded));
+        self.source = Some(source);
+        done
     }
 
     fn show_one(&mut self, decoded: Decoded) {
@@ -221,7 +220,7 @@ impl Decode {
             self.faults.note(FaultKind::Decode, at, || "shown with damage".to_owned());
         }
         let stamps = Stamps { decoded: SystemClock::mono(), ..unit.stamps };
-        let shot = Shot { picture: Picture::Host(Arc::new(decoded.frame)), stamps };
+        let shot = Shot { picture: decoded.picture, stamps };
         let shots = &mut self.shots;
         let placed = self.show.picture(at, unit.quiet, shot, &mut |n, shot, repeated| {
             shots.push((n, shot.clone(), repeated));
@@ -267,7 +266,7 @@ impl Decode {
             self.faults.note(FaultKind::Decode, at, || why);
             slate::picture(&Slate::Black, source)
         });
-        let made = made.map_err(|_| Error::alloc("slate"))?;
+        let made = made.map_err(Error::from)?;
         Ok(self.slate.insert(made).clone())
     }
 

@@ -17,7 +17,8 @@ use rung::time::SystemClock;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::av::{Error, Headers, VideoEncoder};
+use crate::av::{Headers, VideoEncoder};
+use crate::error::Error;
 use crate::picture::Picture;
 use crate::queue::Queue;
 use crate::shared::{Counters, Shared};
@@ -70,7 +71,8 @@ impl Encode {
     /// Opens the encoder on this thread.
     pub fn open(plan: Plan, shared: Arc<Shared>) -> Result<Encode, Error> {
         let encoder = VideoEncoder::open(&plan.rendition, plan.cadence, Headers::Global)?;
-        let init = nal::init(encoder.headers()).ok_or(Error::alloc("encoder headers"))?;
+        let init = nal::init(encoder.headers())
+            .ok_or_else(|| Error::Other("the encoder gave no parameter sets".to_owned()))?;
         let fit = Fit::new(plan.rendition.width, plan.rendition.height);
         Ok(Encode {
             plan,
