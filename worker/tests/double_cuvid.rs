@@ -6,6 +6,8 @@
 mod clips;
 #[path = "support/double.rs"]
 mod double;
+#[path = "support/fields.rs"]
+mod fields;
 #[path = "support/nvdec.rs"]
 mod nvdec;
 
@@ -508,4 +510,42 @@ fn decoding_begins_where_it_can() {
 
 fn has_nal(data: &[u8], kind: u8) -> bool {
     data.windows(4).any(|four| four[..3] == [0, 0, 1] && four[3] >> 1 & 63 == kind)
+}
+
+#[test]
+fn field_pictures_are_paired_and_one_alone_is_said_to_be() {
+    let body = || {
+        let deinterlace = cudaVideoDeinterlaceMode_Weave;
+        let mut caller = Caller::start(Manner { deinterlace, ..Manner::of(cudaVideoCodec_H264) });
+        assert_eq!(caller.parse(&fields::sets(), 0, 0), 0);
+        // A field in a packet, both in one, one alone, both again.
+        let alone = [(0, false), (0, true)].map(|(n, bottom)| fields::field(n, bottom));
+        let both = |n| [fields::field(n, false), fields::field(n, true)].concat();
+        let packets = [&alone[0], &alone[1], &both(1), &fields::field(2, false), &both(3)];
+        for (packet, time) in packets.into_iter().zip([100, 200, 300, 400, 500]) {
+            assert_eq!(caller.parse(packet, END_OF_PICTURE | TIMESTAMP, time), 0);
+        }
+        assert_eq!(caller.parse(&[], END_OF_STREAM, 0), 0);
+        let coded: Vec<_> = caller.coded.iter().map(|coded| coded.field).collect();
+        let (first, second) = ((1, 0, 0), (1, 1, 1));
+        assert_eq!(coded, [first, second, first, second, first, first, second]);
+        let index: Vec<_> = caller.coded.iter().map(|coded| coded.index).collect();
+        assert!(index[0] == index[1] && index[2] == index[3] && index[5] == index[6], "{index:?}");
+        let shown: Vec<_> = caller.shown.iter().map(|shown| (shown.time, shown.repeat, shown.packet)).collect();
+        // Packet 0 held the parameter sets; the one alone is known as such when the next frame begins.
+        assert_eq!(shown, [(100, 0, 2), (300, 0, 3), (400, -1, 5), (500, 0, 5)]);
+        assert!(caller.shown.iter().all(|shown| !shown.progressive && shown.top_first));
+        for (at, n) in [(0, 0), (1, 1), (3, 3)] {
+            same_pictures(&caller.pictures[at..=at], &[fields::picture(n)]);
+        }
+        let (alone, woven) = (&caller.pictures[2], fields::picture(2));
+        for row in (0..fields::SIDE).step_by(2) {
+            let row = fields::SIDE * row..fields::SIDE * (row + 1);
+            assert_eq!(alone[row.clone()], woven[row]);
+        }
+        caller.end();
+    };
+    let name = "field_pictures_are_paired_and_one_alone_is_said_to_be";
+    let Some(driver) = alone(name, |d| d, body) else { return };
+    driver.assert_clean();
 }

@@ -418,7 +418,10 @@ impl Caller {
             let mut decoder = 0usize;
             match self.api.call2("cuvidCreateDecoder", &raw mut decoder, &raw mut info) {
                 0 => self.decoder = decoder,
-                status => self.fail("create", status),
+                status => {
+                    self.fail("create", status);
+                    return 0;
+                }
             }
         }
         self.manner.answers.0.unwrap_or(info.ulNumDecodeSurfaces as i32)
