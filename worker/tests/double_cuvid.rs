@@ -6,13 +6,14 @@
 mod clips;
 #[path = "support/double.rs"]
 mod double;
+#[path = "support/fields.rs"]
+mod fields;
 #[path = "support/nvdec.rs"]
 mod nvdec;
 
-use nvdec::{Api, Caller, Clip, END_OF_PICTURE, END_OF_STREAM, Manner, TIMESTAMP, Told, alone, bytes_of, zeroed};
+use nvdec::{Caller, Clip, END_OF_PICTURE, END_OF_STREAM, Manner, TIMESTAMP, Told, alone, bytes_of};
 use nvidia_video_codec_sdk::sys::cuviddec::cudaVideoCodec::{self, *};
 use nvidia_video_codec_sdk::sys::cuviddec::cudaVideoDeinterlaceMode::*;
-use nvidia_video_codec_sdk::sys::cuviddec::{CUVIDPROCPARAMS, CUVIDRECONFIGUREDECODERINFO, cudaVideoChromaFormat};
 
 const SOURCE: &str = "-f lavfi -i testsrc2=s=320x184:r=25,format=yuv420p -frames:v 30";
 const WHOLE: (usize, usize) = (320, 184);
@@ -25,7 +26,13 @@ fn equals_ffmpeg(clip: &Clip, (width, height): (usize, usize), wide: bool, manne
     let mut caller = Caller::start(manner);
     caller.play(&clip.packets, END_OF_PICTURE);
     let full = caller.told.iter().any(|told| told.full_range);
-    let format = if wide { "yuv420p10le" } else if full { "yuvj420p" } else { "yuv420p" };
+    let format = if wide {
+        "yuv420p10le"
+    } else if full {
+        "yuvj420p"
+    } else {
+        "yuv420p"
+    };
     let reference = clip.reference(bytes_of(width, height, wide), format);
     same_pictures(&caller.pictures, &reference);
     assert!(reference.windows(2).all(|two| two[0] != two[1]), "the clip moves");
@@ -158,7 +165,10 @@ fn mpeg2_is_what_ffmpeg_decodes() {
 fn av1_is_decoded_where_the_card_can() {
     let body = || {
         let options = "-c:v libaom-av1 -cpu-used 8 -g 10 -lag-in-frames 8 -b:v 300k -strict -2";
-        let clip = Clip::temporal_units("av1", &format!("-f lavfi -i testsrc2=s=192x128:r=25,format=yuv420p -frames:v 20 {options}"));
+        let clip = Clip::temporal_units(
+            "av1",
+            &format!("-f lavfi -i testsrc2=s=192x128:r=25,format=yuv420p -frames:v 20 {options}"),
+        );
         let mut caller = equals_ffmpeg(&clip, (192, 128), false, Manner::of(cudaVideoCodec_AV1));
         assert_eq!((caller.told[0].codec, caller.told[0].coded), (11, (192, 128)));
         caller.end();
@@ -312,19 +322,26 @@ fn pictures_are_shown_as_early_as_promised() {
 #[test]
 fn a_stream_that_does_not_say_how_it_reorders_waits_for_its_level() {
     let body = || {
-        // Level 1.2 keeps 2376 macroblocks: 9 pictures of 20x12, and 4 of 22x18.
+        // Level 1.2 keeps 2376 macroblocks: 6 pictures of 22x18.
         let source = "-f lavfi -i testsrc2=s=352x288:r=25,format=yuv420p -frames:v 20";
-        let options = "-c:v libx264 -bf 0 -g 20 -level 1.2 -preset fast";
-        let clip = Clip::make("h264-level", &format!("{source} {options} -bsf:v h264_metadata=level=1.2"));
-        let mut told = Caller::start(Manner { map: false, ..Manner::of(cudaVideoCodec_H264) });
-        told.play(&clip.packets, END_OF_PICTURE);
-        assert!(delays(&told, &clip).iter().all(|delay| *delay == 0));
-        told.end();
-        let silent: Vec<_> = clip.packets.iter().map(|(data, time)| (without_restriction(data), *time)).collect();
-        let mut caller = Caller::start(Manner { map: false, ..Manner::of(cudaVideoCodec_H264) });
-        caller.play(&silent, END_OF_PICTURE);
-        assert_eq!(delays(&caller, &clip)[..16], [4; 16], "{:?}", caller.told);
-        caller.end();
+        let show = |clip: &Clip, packets: &[(Vec<u8>, i64)]| {
+            let mut caller = Caller::start(Manner { map: false, ..Manner::of(cudaVideoCodec_H264) });
+            caller.play(packets, END_OF_PICTURE);
+            let delays = delays(&caller, clip);
+            caller.end();
+            delays
+        };
+        let silent = |clip: &Clip| -> Vec<_> {
+            clip.packets.iter().map(|(data, time)| (without_restriction(data), *time)).collect()
+        };
+        // A B picture is allowed, and none is coded: one picture waits, or all that the level keeps.
+        let options = "-c:v libx264 -g 20 -level 1.2 -preset fast -x264-params bframes=1:b-adapt=1:b-bias=-100";
+        let clip = Clip::make("h264-level", &format!("{source} {options}"));
+        assert_eq!(show(&clip, &clip.packets)[..19], [1; 19]);
+        assert_eq!(show(&clip, &silent(&clip))[..14], [6; 14]);
+        // Picture order type 2 can not reorder.
+        let clip = Clip::make("h264-order-2", &format!("{source} -c:v libx264 -bf 0 -g 20 -level 1.2 -preset fast"));
+        assert_eq!(show(&clip, &silent(&clip)), [0; 20]);
     };
     let name = "a_stream_that_does_not_say_how_it_reorders_waits_for_its_level";
     let Some(driver) = alone(name, |d| d, body) else { return };
@@ -337,18 +354,198 @@ fn without_restriction(data: &[u8]) -> Vec<u8> {
     let end = at + 4 + data[at + 4..].windows(3).position(|three| three[..2] == [0, 0] && three[2] <= 1).unwrap();
     let mut bits: Vec<bool> =
         data[at + 4..end].iter().flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1 == 1)).collect();
-    // motion_vectors_over_pic_boundaries 1; 0, 0, 11, 11, 0, 4: from behind, what x264 writes for one reference kept.
+    // motion_vectors_over_pic_boundaries 1, no denominators, lengths of vectors, so many reordered, so many kept.
     let ue = |value: u32| {
         let value = value + 1;
         let length = 32 - value.leading_zeros();
         (0..2 * length - 1).rev().map(|bit| value >> bit & 1 == 1).collect::<Vec<bool>>()
     };
-    let tails = (1..=16).map(|buffered| [vec![true, true], ue(0), ue(0), ue(11), ue(11), ue(0), ue(buffered)].concat());
+    let tail =
+        |length, moved, kept| [vec![true, true], ue(0), ue(0), ue(length), ue(length), ue(moved), ue(kept)].concat();
+    let numbers =
+        (8..=16).flat_map(|length| (0..=1).flat_map(move |moved| (1..=16).map(move |kept| (length, moved, kept))));
+    let mut tails = numbers.map(|(length, moved, kept)| tail(length, moved, kept));
     while bits.pop() == Some(false) {}
-    let tail = tails.into_iter().find(|tail| bits.ends_with(tail)).expect("x264 writes the restriction last");
+    let tail = tails.find(|tail| bits.ends_with(tail)).expect("x264 writes the restriction last");
     bits.truncate(bits.len() - tail.len());
     bits.extend([false, true]);
     bits.resize(bits.len().next_multiple_of(8), false);
     let bytes = bits.chunks(8).map(|eight| eight.iter().fold(0, |byte, bit| byte << 1 | u8::from(*bit)));
     [&data[..at + 4], &bytes.collect::<Vec<u8>>(), &data[end..]].concat()
+}
+
+#[test]
+fn times_that_were_not_given_are_made_from_those_before() {
+    let body = || {
+        let clip = h264("h264-plain", "-bf 0 -preset fast");
+        let first = clip.packets[0].1;
+        let play = |codec_clip: &Clip, manner: Manner, given: &dyn Fn(usize) -> bool| {
+            let mut caller = Caller::start(Manner { map: false, ..manner });
+            for (at, (data, time)) in codec_clip.packets.iter().enumerate() {
+                let flags = if given(at) { TIMESTAMP } else { 0 };
+                assert_eq!(caller.parse(data, END_OF_PICTURE | flags, *time), 0);
+            }
+            assert_eq!(caller.parse(&[], END_OF_STREAM, 0), 0);
+            let times = times(&caller);
+            caller.end();
+            times
+        };
+        let manner = Manner::of(cudaVideoCodec_H264);
+        let every = |from: i64, step| (0..30).map(|n| from + n * step).collect::<Vec<i64>>();
+        assert_eq!(play(&clip, manner, &|at| at % 5 == 0), every(first, FRAME));
+        assert_eq!(play(&clip, manner, &|_| false), every(0, FRAME), "from 0 where none was ever given");
+        assert_eq!(play(&clip, Manner { clock: 0, ..manner }, &|_| false), every(0, 400_000), "10 MHz by default");
+        // The first two have none, and were held back for reordering: counted back from the first that has.
+        let reordered = h264("h264-b", "-bf 3 -preset medium");
+        let late = play(&reordered, manner, &|at| at > 0);
+        assert_eq!(late, reordered.times());
+        // Decoding times for presentation times: found out, and put in order.
+        let mut caller = Caller::start(Manner { map: false, ..manner });
+        let sorted = reordered.times();
+        for ((data, _), time) in reordered.packets.iter().zip(&sorted) {
+            assert_eq!(caller.parse(data, END_OF_PICTURE | TIMESTAMP, *time), 0);
+        }
+        assert_eq!(caller.parse(&[], END_OF_STREAM, 0), 0);
+        assert_eq!(times(&caller), sorted);
+        caller.end();
+    };
+    let name = "times_that_were_not_given_are_made_from_those_before";
+    let Some(driver) = alone(name, |d| d, body) else { return };
+    driver.assert_clean();
+}
+
+/// One clip, and behind it another of another size, as one stream.
+fn two_sizes(codec: cudaVideoCodec, encode: &str) -> (Vec<(Vec<u8>, i64)>, Vec<Vec<u8>>) {
+    let (mut packets, mut reference) = (Vec::new(), Vec::new());
+    for (name, width, height) in [("large", 320, 240), ("small", 256, 144), ("large", 320, 240)] {
+        let source = format!("-f lavfi -i testsrc2=s={width}x{height}:r=25,format=yuv420p -frames:v 10");
+        let clip = Clip::make(&format!("{name}-{}", codec as u32), &format!("{source} {encode}"));
+        let begin = packets.len() as i64 * FRAME - clip.packets[0].1;
+        packets.extend(clip.packets.iter().map(|(data, time)| (data.clone(), begin + time)));
+        reference.extend(clip.reference(bytes_of(width, height, false), "yuv420p"));
+    }
+    (packets, reference)
+}
+
+#[test]
+fn another_size_is_told_and_decoded_either_way() {
+    let body = || {
+        let clips = [
+            (cudaVideoCodec_H264, "-c:v libx264 -g 10 -bf 2 -preset fast"),
+            (cudaVideoCodec_HEVC, "-c:v libx265 -preset fast -x265-params log-level=none:keyint=10:bframes=2"),
+            (cudaVideoCodec_MPEG2, "-c:v mpeg2video -g 10 -bf 2 -b:v 2M"),
+        ];
+        for (codec, encode) in clips {
+            let (packets, reference) = two_sizes(codec, encode);
+            for (reconfigure, flags) in [(true, END_OF_PICTURE), (false, 0)] {
+                let mut caller = Caller::start(Manner { reconfigure, delay: 1, ..Manner::of(codec) });
+                caller.play(&packets, flags);
+                let sizes: Vec<_> = caller.told.iter().map(|told| [told.area[2], told.area[3]]).collect();
+                assert_eq!(sizes, [[320, 240], [256, 144], [320, 240]]);
+                same_pictures(&caller.pictures, &reference);
+                caller.end();
+            }
+        }
+    };
+    let Some(driver) = alone("another_size_is_told_and_decoded_either_way", |d| d, body) else { return };
+    driver.assert_clean();
+    assert_eq!((driver.count("decoders created"), driver.count("decoders reconfigured")), (3 + 9, 6));
+}
+
+#[test]
+fn bytes_may_come_in_any_pieces_and_the_end_of_a_stream_begins_another() {
+    let body = || {
+        let clip = h264("h264-b", "-bf 3 -preset medium");
+        let reference = clip.reference(bytes_of(320, 184, false), "yuv420p");
+        let stream: Vec<u8> = clip.packets.iter().flat_map(|(data, _)| data.clone()).collect();
+        let mut caller = Caller::start(Manner::of(cudaVideoCodec_H264));
+        for piece in [1, 187, 4096] {
+            for bytes in stream.chunks(piece) {
+                assert_eq!(caller.parse(bytes, 0, 0), 0);
+            }
+            let notify = if piece == 187 { 16 } else { 0 };
+            assert_eq!(caller.parse(&[], END_OF_STREAM | notify, 0), 0);
+        }
+        assert_eq!((caller.told.len(), caller.ends), (3, 1), "each stream is told anew");
+        same_pictures(&caller.pictures, &[reference.clone(), reference.clone(), reference].concat());
+        assert_eq!(times(&caller)[30..32], [0, FRAME], "and its time begins anew");
+        caller.end();
+    };
+    let name = "bytes_may_come_in_any_pieces_and_the_end_of_a_stream_begins_another";
+    let Some(driver) = alone(name, |d| d, body) else { return };
+    driver.assert_clean();
+}
+
+#[test]
+fn decoding_begins_where_it_can() {
+    let body = || {
+        // Open groups: pictures before the second intra one in display refer to what was not received.
+        let options = "keyint=10:min-keyint=10:open-gop=1:bframes=3:b-adapt=0:scenecut=0";
+        let clip = hevc("hevc-open", SOURCE, options);
+        let reference = clip.reference(bytes_of(320, 184, false), "yuv420p");
+        let intra = clip.packets.iter().enumerate().skip(1).find(|(_, (data, _))| has_nal(data, 21)).unwrap().0;
+        let mut caller = Caller::start(Manner::of(cudaVideoCodec_HEVC));
+        // The parameter sets come with the first picture.
+        let sets = clip.packets[0].0.windows(3).position(|three| three == [0, 0, 1]).unwrap();
+        let end =
+            clip.packets[0].0.windows(6).position(|six| six[..3] == [0, 0, 1] && matches!(six[3] >> 1 & 63, 16..=21));
+        assert_eq!(caller.parse(&clip.packets[0].0[sets..end.unwrap()], 0, 0), 0);
+        caller.play(&clip.packets[intra..], END_OF_PICTURE);
+        let from = clip.packets[intra].1;
+        let expected: Vec<i64> = clip.times().into_iter().filter(|time| *time >= from).collect();
+        assert_eq!(times(&caller), expected, "leading pictures are lost");
+        assert!(clip.packets[intra..].len() > expected.len());
+        same_pictures(&caller.pictures, &reference[30 - expected.len()..]);
+        caller.end();
+        // H.264: nothing is decoded before an intra picture.
+        let clip = h264("h264-plain", "-bf 0 -preset fast");
+        let mut caller = Caller::start(Manner::of(cudaVideoCodec_H264));
+        caller.play(&clip.packets[5..], END_OF_PICTURE);
+        assert_eq!(times(&caller), clip.times()[12..]);
+        caller.end();
+    };
+    let Some(driver) = alone("decoding_begins_where_it_can", |d| d, body) else { return };
+    driver.assert_clean();
+}
+
+fn has_nal(data: &[u8], kind: u8) -> bool {
+    data.windows(4).any(|four| four[..3] == [0, 0, 1] && four[3] >> 1 & 63 == kind)
+}
+
+#[test]
+fn field_pictures_are_paired_and_one_alone_is_said_to_be() {
+    let body = || {
+        let deinterlace = cudaVideoDeinterlaceMode_Weave;
+        let mut caller = Caller::start(Manner { deinterlace, ..Manner::of(cudaVideoCodec_H264) });
+        assert_eq!(caller.parse(&fields::sets(), 0, 0), 0);
+        // A field in a packet, both in one, one alone, both again.
+        let alone = [(0, false), (0, true)].map(|(n, bottom)| fields::field(n, bottom));
+        let both = |n| [fields::field(n, false), fields::field(n, true)].concat();
+        let packets = [&alone[0], &alone[1], &both(1), &fields::field(2, false), &both(3)];
+        for (packet, time) in packets.into_iter().zip([100, 200, 300, 400, 500]) {
+            assert_eq!(caller.parse(packet, END_OF_PICTURE | TIMESTAMP, time), 0);
+        }
+        assert_eq!(caller.parse(&[], END_OF_STREAM, 0), 0);
+        let coded: Vec<_> = caller.coded.iter().map(|coded| coded.field).collect();
+        let (first, second) = ((1, 0, 0), (1, 1, 1));
+        assert_eq!(coded, [first, second, first, second, first, first, second]);
+        let index: Vec<_> = caller.coded.iter().map(|coded| coded.index).collect();
+        assert!(index[0] == index[1] && index[2] == index[3] && index[5] == index[6], "{index:?}");
+        let shown: Vec<_> = caller.shown.iter().map(|shown| (shown.time, shown.repeat, shown.packet)).collect();
+        // Packet 0 held the parameter sets; the one alone is known as such when the next frame begins.
+        assert_eq!(shown, [(100, 0, 2), (300, 0, 3), (400, -1, 5), (500, 0, 5)]);
+        assert!(caller.shown.iter().all(|shown| !shown.progressive && shown.top_first));
+        for (at, n) in [(0, 0), (1, 1), (3, 3)] {
+            same_pictures(&caller.pictures[at..=at], &[fields::picture(n)]);
+        }
+        let (alone, woven) = (&caller.pictures[2], fields::picture(2));
+        for row in (0..fields::SIDE).step_by(2) {
+            let row = fields::SIDE * row..fields::SIDE * (row + 1);
+            assert_eq!(alone[row.clone()], woven[row]);
+        }
+        caller.end();
+    };
+    let name = "field_pictures_are_paired_and_one_alone_is_said_to_be";
+    let Some(driver) = alone(name, |d| d, body) else { return };
+    driver.assert_clean();
 }

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::ffi::{c_int, c_ulonglong, c_void};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::OnceLock;
 
 use super::double::Driver;
 
@@ -41,8 +42,8 @@ pub(crate) fn alone(test: &str, with: impl FnOnce(Driver) -> Driver, body: impl 
 
 /// The functions of libnvcuvid and of libcuda that a caller needs.
 pub(crate) struct Api {
-    cuda: Library,
-    cuvid: Library,
+    cuda: &'static Library,
+    cuvid: &'static Library,
     context: usize,
 }
 
@@ -50,7 +51,10 @@ impl Api {
     /// With the primary context of device 0 current on this thread.
     pub(crate) fn load() -> Api {
         // SAFETY: the doubles, whose constructors do nothing.
-        let [cuda, cuvid] = ["libcuda.so.1", "libnvcuvid.so.1"].map(|name| unsafe { Library::new(name) }.unwrap());
+        let open = |name| unsafe { Library::new(name) }.unwrap();
+        // They stay loaded: a library that is unloaded forgets what it counted.
+        static LOADED: OnceLock<(Library, Library)> = OnceLock::new();
+        let (cuda, cuvid) = LOADED.get_or_init(|| (open("libcuda.so.1"), open("libnvcuvid.so.1")));
         let mut api = Api { cuda, cuvid, context: 0 };
         let mut device = -1;
         assert_eq!(api.cu::<u32>("cuInit", 0), 0);
@@ -414,7 +418,10 @@ impl Caller {
             let mut decoder = 0usize;
             match self.api.call2("cuvidCreateDecoder", &raw mut decoder, &raw mut info) {
                 0 => self.decoder = decoder,
-                status => self.fail("create", status),
+                status => {
+                    self.fail("create", status);
+                    return 0;
+                }
             }
         }
         self.manner.answers.0.unwrap_or(info.ulNumDecodeSurfaces as i32)

@@ -33,7 +33,8 @@
 //! A call of the decoder with no current context, or another than at creation (201); a null pointer (1); handles that do
 //! not live (400): also decoding, mapping and unmapping after cuvidDestroyDecoder. Parser: a call from within a callback
 //! or from two threads at once (1), no sequence or decode callback (1), an error threshold over 100 (1), packet flags
-//! that do not exist (1), an empty packet that does not end the stream (1), CUVID_PKT_ENDOFPICTURE on two frames, a
+//! that do not exist (1), an empty packet that does not end the stream (1), CUVID_PKT_ENDOFPICTURE on two frames
+//! (told by their access unit delimiters), a
 //! sequence callback that leaves fewer decode surfaces than the stream needs. Decoder: 0 or more than 32 decode surfaces
 //! (1), no output surface (1), an output format or deinterlace mode that is not there (801, 1), a target that is not the
 //! display area (1), created in a sequence callback while the one of an earlier call lives; reconfigured outside the
@@ -155,6 +156,9 @@ unsafe extern "C" fn cuvidCreateDecoder(decoder: *mut usize, info: *mut CreateIn
     run(|| {
         let call = "cuvidCreateDecoder";
         let info = read(call, info)?;
+        if decoder.is_null() {
+            return refuse(call, "a null pointer", abi::INVALID_VALUE);
+        }
         let cuda = Cuda::get()?;
         let _context = Current::enter(call, cuda, info.lock)?;
         let context = cuda.current(call)?;

@@ -153,7 +153,7 @@ impl Sps {
             matrix_coefficients: colour[2] as u8,
             seqhdr_data_length: 0,
         };
-        Sequence { format, reorder: self.reorder() as usize, references: self.references as usize }
+        Sequence { format, reorder: self.reorder().min(held) as usize, references: self.references as usize }
     }
 
     /// How many pictures may precede one in decoding that follow it in display. Where the stream does not say, all that

@@ -121,7 +121,7 @@ impl Sps {
             matrix_coefficients: colour[2] as u8,
             seqhdr_data_length: 0,
         };
-        Sequence { format, reorder: self.reorder as usize, references: self.buffering as usize - 1 }
+        Sequence { format, reorder: self.reorder.min(self.buffering) as usize, references: self.buffering as usize - 1 }
     }
 }
 

@@ -60,8 +60,9 @@ pub(crate) struct Parser {
     refused: bool,
     sides: VecDeque<u64>,
     sets: side::Sets,
-    /// Frames begun in the current packet.
+    /// Frames begun, and access unit delimiters met, in the current packet.
     frames: u32,
+    delimiters: u32,
     outcome: Status,
 }
 
@@ -122,6 +123,7 @@ impl Parser {
             sides: VecDeque::new(),
             sets: side::Sets::default(),
             frames: 0,
+            delimiters: 0,
             outcome: abi::SUCCESS,
         };
         parser.bytes(before);
@@ -144,7 +146,7 @@ impl Parser {
             return abi::INVALID_VALUE;
         }
         self.outcome = abi::SUCCESS;
-        self.frames = 0;
+        (self.frames, self.delimiters) = (0, 0);
         if flags & abi::PKT_TIMESTAMP != 0 {
             self.order.stamp(self.units.end(), packet.timestamp, flags & abi::PKT_DISCONTINUITY != 0);
         }
@@ -153,7 +155,8 @@ impl Parser {
             self.end_unit();
             self.end_picture();
         }
-        if flags & abi::PKT_ENDOFPICTURE != 0 && self.frames > 1 {
+        // Damage can make two frames of one, but no delimiters.
+        if flags & abi::PKT_ENDOFPICTURE != 0 && self.frames > 1 && self.delimiters > 1 {
             DOUBLE.broken("cuvidParseVideoData: CUVID_PKT_ENDOFPICTURE on a packet with more than one frame");
         }
         if ends_stream {
@@ -191,6 +194,12 @@ impl Parser {
         if self.syntax.begins_next(unit) {
             self.end_picture();
         }
+        let delimiter = match self.codec {
+            abi::H264 => unit.first().is_some_and(|head| head & 31 == 9),
+            abi::HEVC => unit.first().is_some_and(|head| head >> 1 & 63 == 35),
+            _ => false,
+        };
+        self.delimiters += u32::from(delimiter);
         if self.syntax.take(unit) {
             if self.slices.data.is_empty() {
                 self.slices.at = at;
