@@ -366,9 +366,9 @@ mod tests {
     use crate::mpegts::mux::Muxer;
     use crate::package::origin::Origin;
     use crate::package::window::{Answer, Directives};
-    use crate::pixels::hall::Hall;
     use crate::pipeline::status::InputState;
     use crate::pipeline::witness::Witness;
+    use crate::pixels::hall::Hall;
     use crate::telemetry::redact::Redacted;
     use crate::time::Wall;
 

@@ -48,15 +48,37 @@ pub enum Home {
 /// What the log must know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    Started { gpu: u32, pid: u32 },
+    Started {
+        gpu: u32,
+        pid: u32,
+    },
     /// It serves channels. The sentence says what confines it.
-    Stands { gpu: u32, pid: u32, after: Duration, sandbox: String },
+    Stands {
+        gpu: u32,
+        pid: u32,
+        after: Duration,
+        sandbox: String,
+    },
     /// A channel left and its threads did not end: no newcomer gets a seat there.
-    Closed { gpu: u32, pid: u32 },
+    Closed {
+        gpu: u32,
+        pid: u32,
+    },
     /// It can not be trusted and was killed; so many channels are lost with it.
-    Condemned { gpu: u32, pid: u32, channels: usize, why: String },
+    Condemned {
+        gpu: u32,
+        pid: u32,
+        channels: usize,
+        why: String,
+    },
     /// It is gone; `expected`: because it was told to.
-    Ended { gpu: u32, pid: u32, expected: bool, channels: usize, how: String },
+    Ended {
+        gpu: u32,
+        pid: u32,
+        expected: bool,
+        channels: usize,
+        how: String,
+    },
 }
 
 /// What there is on one GPU.
@@ -232,7 +254,9 @@ impl Inner {
             };
             match protocol::from_packet(&bytes[..length])? {
                 FromShared::Hello { version, .. } if version != VERSION => {
-                    return Err(format!("speaks protocol {version}, this daemon {VERSION}: install both from one build"));
+                    return Err(format!(
+                        "speaks protocol {version}, this daemon {VERSION}: install both from one build"
+                    ));
                 }
                 FromShared::Hello { sandbox, .. } => {
                     process.stood = Some(now);
@@ -299,9 +323,8 @@ impl Inner {
         let seat = self.numbers;
         // Each turn ends with a seat, an error, or one process less among those that have room.
         loop {
-            let room = |process: &&Process| {
-                process.gpu == gpu && !process.closed && process.seats.len() < WORKER_SEATS_MAX
-            };
+            let room =
+                |process: &&Process| process.gpu == gpu && !process.closed && process.seats.len() < WORKER_SEATS_MAX;
             let fullest = self.processes.iter().filter(room).max_by_key(|process| process.seats.len());
             let Some(number) = fullest.map(|process| process.number) else {
                 self.spawn(gpu, now)?;
@@ -322,7 +345,9 @@ impl Inner {
         let starts = self.starts.entry(gpu).or_default();
         if now < starts.next {
             let left = (starts.next - now).as_secs_f64();
-            return Err(format!("the last worker for GPU {gpu} ended before it was ready; the next try is in {left:.1} s"));
+            return Err(format!(
+                "the last worker for GPU {gpu} ended before it was ready; the next try is in {left:.1} s"
+            ));
         }
         let (control, theirs) = client::pair(SockType::SeqPacket)?;
         let index = gpu.to_string();
