@@ -150,7 +150,7 @@ mod tests {
 
     const CACHE: &str = "CUDA_CACHE_PATH";
 
-    /// Ways out of a process, and into others. With arguments that are all zero none of them does anything.
+    /// Ways out of a process, and into others. With arguments that are all -1 none of them does anything.
     const REFUSED: &[(&str, i64)] = &[
         ("socketpair", libc::SYS_socketpair),
         ("bind", libc::SYS_bind),
@@ -215,8 +215,8 @@ mod tests {
         refused("execve", Command::new("/bin/true").spawn().map(drop));
         refused("kill", nix::sys::signal::kill(nix::unistd::getppid(), None).map_err(Into::into));
         for (what, call) in REFUSED {
-            // SAFETY: every argument is zero: a call that passed the filter after all would do nothing.
-            let answer = unsafe { libc::syscall(*call, 0, 0, 0, 0, 0, 0) };
+            // SAFETY: every argument is -1: a call that passed the filter after all would find nothing there.
+            let answer = unsafe { libc::syscall(*call, -1, -1, -1, -1, -1, -1) };
             refused(what, if answer < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) });
         }
         if !sentence.contains("no Landlock") {
