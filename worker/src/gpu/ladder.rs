@@ -300,16 +300,16 @@ impl LadderPlan {
             plane.flags |= rows.flags;
             plane.pairs = word(rows.pairs);
             plane.rows = self.add_table(rows.firsts.iter().map(|first| word(first + top)));
-            plane.row_coefficients = self.add_table(rows.coefficients.into_iter());
+            plane.row_coefficients = self.add_table(rows.coefficients);
         }
         self.planes.push(PlannedPlane { output, plane });
     }
 
     /// Its place; each table starts at a multiple of 16.
-    fn add_table(&mut self, words: impl Iterator<Item = u32>) -> u32 {
+    fn add_table(&mut self, words: impl IntoIterator<Item = u32>) -> u32 {
         self.tables.resize(self.tables.len().next_multiple_of(16), 0);
         let at = word(self.tables.len());
-        self.tables.extend(words.flat_map(u32::to_le_bytes));
+        self.tables.extend(words.into_iter().flat_map(u32::to_le_bytes));
         at
     }
 }
