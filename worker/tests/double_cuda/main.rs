@@ -219,7 +219,8 @@ fn a_thousand_contexts() {
         assert_eq!(cuda.cuDevicePrimaryCtxRelease_v2(0), 0);
         assert_eq!(cuda.cuCtxSetCurrent(0), 0);
     };
-    for _ in 0..10 {
+    // So many that the addresses of what was freed are given back, the oldest first.
+    for _ in 0..300 {
         round();
     }
     let before = process();
@@ -234,11 +235,15 @@ fn a_thousand_contexts() {
     let after = process();
     assert!(ended, "{before:?} {after:?}");
     assert!(after["VmRSS"] < before["VmRSS"] + 8 * 1024, "{before:?} {after:?}");
+    assert!(after["maps"] < before["maps"] + 100, "{before:?} {after:?}");
 }
 
-/// Numbers of this process: `Threads`, `VmRSS` in KiB.
+/// Numbers of this process: `Threads`, `VmRSS` in KiB, `maps`.
 fn process() -> BTreeMap<String, u64> {
     let text = std::fs::read_to_string("/proc/self/status").unwrap();
     let lines = text.lines().filter_map(|line| line.split_once(':'));
-    lines.filter_map(|(key, value)| Some((key.to_owned(), value.split_whitespace().next()?.parse().ok()?))).collect()
+    let numbers =
+        lines.filter_map(|(key, value)| Some((key.to_owned(), value.split_whitespace().next()?.parse().ok()?)));
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap().lines().count() as u64;
+    numbers.chain([("maps".to_owned(), maps)]).collect()
 }
