@@ -63,9 +63,8 @@ fn every_gpu_is_told_in_the_api_the_metrics_and_the_log() {
         .setting("gpu0.temperature", 61)
         .setting("gpu0.power", 71_500);
     let daemon = serve(&driver, "");
-    let system_now = wait(PATIENCE, "readings", || {
-        Some(system(&daemon)).filter(|system| system["gpus"][1]["reading"].is_object())
-    });
+    let system_now =
+        wait(PATIENCE, "readings", || Some(system(&daemon)).filter(|system| system["gpus"][1]["reading"].is_object()));
     assert_eq!(system_now["gpu_monitor"]["state"], "watching");
     let gpu = &system_now["gpus"][0];
     assert_eq!((&gpu["number"], &gpu["name"], &gpu["uuid"]), (&0.into(), &"NVIDIA L4".into(), &"GPU-first".into()));
@@ -93,14 +92,12 @@ fn every_gpu_is_told_in_the_api_the_metrics_and_the_log() {
     wait(PATIENCE, "the fault", || (daemon.metric(faults) == 1.0).then_some(()));
     assert_eq!(system(&daemon)["gpus"][1]["health"], "ok", "a process's own fault");
     driver.set("event", "1:xid:95");
-    let ill = wait(PATIENCE, "the illness", || {
-        Some(system(&daemon)["gpus"][1].clone()).filter(|gpu| gpu["health"] == "ill")
-    });
+    let ill =
+        wait(PATIENCE, "the illness", || Some(system(&daemon)["gpus"][1].clone()).filter(|gpu| gpu["health"] == "ill"));
     assert_eq!((&ill["why"], &ill["remedy"]), (&"Xid 95".into(), &"drain-and-reset".into()));
     driver.play("ml.gpu0 code=15");
-    let lost = wait(PATIENCE, "the loss", || {
-        Some(system(&daemon)["gpus"][0].clone()).filter(|gpu| gpu["health"] == "lost")
-    });
+    let lost =
+        wait(PATIENCE, "the loss", || Some(system(&daemon)["gpus"][0].clone()).filter(|gpu| gpu["health"] == "lost"));
     assert_eq!((&lost["remedy"], &lost["reading"]), (&"reboot".into(), &Value::Null));
     for up in ["rung_gpu_up{gpu=\"0\"}", "rung_gpu_up{gpu=\"1\"}"] {
         wait(PATIENCE, up, || (daemon.metric(up) == 0.0).then_some(()));

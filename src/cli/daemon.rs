@@ -24,6 +24,7 @@ use crate::pipeline::gpus::{GpuWatch, Tuning};
 use crate::pipeline::shard::{Setup, Shard, Watcher};
 use crate::pipeline::status::{self, ChannelStatus, InputState, State};
 use crate::pixels::client::beside_this_program;
+use crate::pixels::hall::Hall;
 use crate::pixels::monitor::Launch;
 use crate::serve::{Check, Health, Options, Server, Site, bind, routes};
 use crate::telemetry::report::{Level, Place, log};
@@ -71,7 +72,7 @@ impl Daemon {
         let srt = port.local_addr().map_err(|e| Failure::failed(format!("SRT port: {e}")))?;
         let origin = Arc::new(Origin::default());
         let watch = watch_gpus(&worker, loaded)?;
-        let setup = Setup { origin: Arc::clone(&origin), worker, witness: Arc::clone(&bridge) as _ };
+        let setup = Setup { origin: Arc::clone(&origin), hall: Hall::new(worker), witness: Arc::clone(&bridge) as _ };
         let shard = Shard::start(port, setup).map_err(|e| Failure::failed(format!("shard: {e}")))?;
         let backups = back_up_hourly(Arc::clone(ledger.state()))?;
         bridge.join(shard.watcher(), &ledger);

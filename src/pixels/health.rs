@@ -11,11 +11,7 @@ pub const VERSION: u32 = 1;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromMonitor {
     /// At once, before anything is asked of the driver.
-    Hello {
-        version: u32,
-        pid: u32,
-        kernel_log: KernelLog,
-    },
+    Hello { version: u32, pid: u32, kernel_log: KernelLog },
     /// NVML answers.
     Opened(Box<Opened>),
     /// Once a second: every GPU of `Opened`, in that order.
@@ -27,14 +23,9 @@ pub enum FromMonitor {
     /// At once, from NVML's events and the kernel's log.
     Fault(GpuFault),
     /// The driver's libraries were replaced under the running kernel module; a sentence for the operator.
-    Upgraded {
-        what: String,
-    },
+    Upgraded { what: String },
     /// No GPU can be watched. The monitor ends; for all but `Failed` another one would find the same.
-    Unavailable {
-        why: Unavailable,
-        what: String,
-    },
+    Unavailable { why: Unavailable, what: String },
 }
 
 /// Whether the kernel's log is read.
@@ -212,7 +203,9 @@ impl fmt::Display for Remedy {
             Remedy::FollowsKill => "it follows the end of a process: nothing to do",
             Remedy::Watch => "nothing to do yet",
             Remedy::RestartWorkers => "its workers start anew",
-            Remedy::DrainAndReset => "its channels go elsewhere; then stop Rung and reset the card (nvidia-smi -r), or reboot",
+            Remedy::DrainAndReset => {
+                "its channels go elsewhere; then stop Rung and reset the card (nvidia-smi -r), or reboot"
+            }
             Remedy::Reboot => "only a reboot brings it back",
         })
     }

@@ -1,15 +1,15 @@
 //! Spawns and hears one `rung-worker --monitor`. Non-blocking: the owner polls `fd()` and calls `run`.
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::socket::SockType;
 use std::collections::VecDeque;
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Child;
 
-use super::client::spawn_with;
+use super::client::{pair, start};
 use super::health::{FromMonitor, VERSION};
 use super::protocol::Decoder;
 
@@ -41,18 +41,14 @@ impl Monitor {
     /// # Errors
     /// A sentence that names the program.
     pub fn spawn(launch: &Launch, log_after: Option<u64>) -> Result<Monitor, String> {
-        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
-            .map_err(|e| format!("no socketpair for a monitor: {e}"))?;
-        let mut arguments: Vec<OsString> = vec!["--monitor".into()];
-        let paths = [("--driver-folder", &launch.driver_folder), ("--kernel-log", &launch.kernel_log)];
-        for (name, path) in paths {
-            arguments.extend(path.iter().flat_map(|path| [name.into(), path.clone().into()]));
+        let (ours, theirs) = pair(SockType::Stream)?;
+        let mut arguments: Vec<&OsStr> = vec!["--monitor".as_ref()];
+        for (name, path) in [("--driver-folder", &launch.driver_folder), ("--kernel-log", &launch.kernel_log)] {
+            arguments.extend(path.iter().flat_map(|path| [name.as_ref(), path.as_os_str()]));
         }
-        let after = log_after.map(|position| [OsString::from("--kernel-log-after"), position.to_string().into()]);
-        arguments.extend(after.into_iter().flatten());
-        let program = launch.program.display();
-        let child = spawn_with(&launch.program, &arguments, theirs)
-            .map_err(|e| format!("{program} cannot be started to watch the GPUs: {e}"))?;
+        let after = log_after.map(|position| position.to_string());
+        arguments.extend(after.iter().flat_map(|after| ["--kernel-log-after".as_ref(), OsStr::new(after)]));
+        let child = start(&launch.program, &arguments, theirs)?;
         let socket = UnixStream::from(ours);
         socket.set_nonblocking(true).map_err(|e| format!("monitor socket: {e}"))?;
         Ok(Monitor { child, socket, incoming: Decoder::default(), arrived: VecDeque::new(), end: None })

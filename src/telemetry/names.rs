@@ -90,6 +90,8 @@ metrics_table! {
     WorkerCpu = "rung_worker_cpu_seconds", Kind::Gauge, ["channel"], "Processor time of the channel's present worker";
     WorkerMemory = "rung_worker_memory_bytes", Kind::Gauge, ["channel"], "Resident memory of the channel's worker";
     WorkerSandboxed = "rung_worker_sandboxed", Kind::Gauge, ["channel"], "1 if the kernel grants the whole sandbox, 0 if a part is missing";
+    WorkerProcesses = "rung_worker_processes", Kind::Gauge, ["gpu"], "Worker processes that channels of this GPU share";
+    WorkerSeats = "rung_worker_seats", Kind::Gauge, ["gpu"], "Channels in them";
     GpuUp = "rung_gpu_up", Kind::Gauge, ["gpu"], "1 while the GPU is well, 0 while it is ill or lost";
     GpuUtilization = "rung_gpu_utilization_ratio", Kind::Gauge, ["gpu"], "Part of the time in which a kernel ran on the GPU";
     GpuEncoder = "rung_gpu_encoder_ratio", Kind::Gauge, ["gpu"], "Part of the time in which the GPU's encoders were busy";
@@ -134,6 +136,7 @@ pub enum Label<'a> {
     Route(&'static str),
     Code(&'static str),
     Env(&'static str),
+    /// Index: as the driver counts, or the daemon's number for it.
     Gpu(&'a str),
     Xid(&'a str),
     Version(&'static str),
@@ -284,9 +287,8 @@ pub fn forget_channel(channel: &str) {
 
 /// What a lost GPU told last is no longer refreshed; that it is not up is.
 pub fn forget_gpu(gpu: &str) {
-    let reading = |key: &GaugeKey| {
-        key.metric != Metric::GpuUp && key.labels.iter().any(|(k, v)| *k == "gpu" && v == gpu)
-    };
+    let reading =
+        |key: &GaugeKey| key.metric != Metric::GpuUp && key.labels.iter().any(|(k, v)| *k == "gpu" && v == gpu);
     GAUGES.write().unwrap_or_else(PoisonError::into_inner).retain(|key, _| !reading(key));
 }
 

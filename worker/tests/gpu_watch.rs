@@ -53,11 +53,8 @@ impl Stage {
         // Written by another process: a program that any process has open for writing can not be started.
         let copy = format!("cat {at}/text > {at}/monitor && chmod +x {at}/monitor");
         assert!(Command::new("sh").args(["-c", &copy]).status().unwrap().success());
-        let launch = Launch {
-            program: folder.path().join("monitor"),
-            driver_folder: Some(driver.folder()),
-            kernel_log: None,
-        };
+        let launch =
+            Launch { program: folder.path().join("monitor"), driver_folder: Some(driver.folder()), kernel_log: None };
         Stage { folder, launch }
     }
 
@@ -154,7 +151,10 @@ fn what_the_kernel_says_while_the_monitor_is_replaced_is_not_lost() {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), nix::sys::signal::Signal::SIGKILL).unwrap();
     stage.kernel_says("NVRM: Xid (PCI:0000:01:00): 94, pid=77, name=rung-worker, Contained");
     let event = wait("the event", || gpus.poll());
-    assert!(matches!(&event, GpuEvent::RestartWorkers { pid: Some(77), why, .. } if why.contains("Xid 94")), "{event:?}");
+    assert!(
+        matches!(&event, GpuEvent::RestartWorkers { pid: Some(77), why, .. } if why.contains("Xid 94")),
+        "{event:?}"
+    );
     wait("a second monitor", || (stage.pids().len() == 2).then_some(()));
     assert_eq!(gpus.snapshot().gpus[0].health, GpuHealth::Ok);
 }

@@ -33,9 +33,14 @@ pub struct GpuView {
 pub enum GpuHealth {
     Ok,
     /// It works, or seems to, and must not be relied upon.
-    Ill { why: String, remedy: Remedy },
+    Ill {
+        why: String,
+        remedy: Remedy,
+    },
     /// It does not answer.
-    Lost { why: String },
+    Lost {
+        why: String,
+    },
 }
 
 /// What the supervisor of workers must know.
@@ -61,9 +66,13 @@ pub enum MonitorState {
     Starting,
     Watching,
     /// It died or hung: a successor comes.
-    Restarting { why: String },
+    Restarting {
+        why: String,
+    },
     /// There is nothing that could be watched; looked for again now and then.
-    Unavailable { what: String },
+    Unavailable {
+        what: String,
+    },
 }
 
 /// Bounds and waits; the defaults are the product's.
@@ -179,12 +188,20 @@ impl Core {
             }
             Phase::Starting { since } if now - since > self.tuning.start_patience => {
                 let seconds = (now - since).as_secs_f64();
-                self.fail(now, "hung", format!("the monitor told nothing of the GPUs for {seconds:.1} s after its start"));
+                self.fail(
+                    now,
+                    "hung",
+                    format!("the monitor told nothing of the GPUs for {seconds:.1} s after its start"),
+                );
                 Some(Act::Kill)
             }
             Phase::Watching { heard, .. } if now - heard > self.tuning.silence => {
                 let seconds = (now - heard).as_secs_f64();
-                self.fail(now, "hung", format!("the monitor told nothing for {seconds:.1} s: a call into the driver hangs"));
+                self.fail(
+                    now,
+                    "hung",
+                    format!("the monitor told nothing for {seconds:.1} s: a call into the driver hangs"),
+                );
                 Some(Act::Kill)
             }
             Phase::Watching { since, .. } if self.any_away() && now - since > self.look => {

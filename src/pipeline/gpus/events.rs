@@ -9,20 +9,56 @@ use crate::telemetry::report::{Level, Place, log};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Note {
-    Watching { gpus: usize, driver: String, sandbox: String },
+    Watching {
+        gpus: usize,
+        driver: String,
+        sandbox: String,
+    },
     /// There is a GPU that NVML can not open.
-    Closed { what: String },
-    KernelLogClosed { what: String },
-    Unavailable { why: Unavailable, what: String },
-    MonitorLost { reason: &'static str, what: String },
-    Upgraded { what: String },
-    Found { gpu: GpuView },
-    Fault { number: Option<u32>, fault: GpuFault },
-    Ill { gpu: GpuView, why: String, remedy: Remedy },
-    Lost { gpu: GpuView, why: String },
-    Recovered { gpu: GpuView, after: Duration },
-    Slowed { gpu: GpuView, why: String },
-    FullSpeed { gpu: GpuView },
+    Closed {
+        what: String,
+    },
+    KernelLogClosed {
+        what: String,
+    },
+    Unavailable {
+        why: Unavailable,
+        what: String,
+    },
+    MonitorLost {
+        reason: &'static str,
+        what: String,
+    },
+    Upgraded {
+        what: String,
+    },
+    Found {
+        gpu: GpuView,
+    },
+    Fault {
+        number: Option<u32>,
+        fault: GpuFault,
+    },
+    Ill {
+        gpu: GpuView,
+        why: String,
+        remedy: Remedy,
+    },
+    Lost {
+        gpu: GpuView,
+        why: String,
+    },
+    Recovered {
+        gpu: GpuView,
+        after: Duration,
+    },
+    Slowed {
+        gpu: GpuView,
+        why: String,
+    },
+    FullSpeed {
+        gpu: GpuView,
+    },
 }
 
 /// Several cards go together when a riser or a switch does: what happened at once and alike is one line, for lines of one

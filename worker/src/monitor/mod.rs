@@ -98,9 +98,10 @@ pub fn watch(socket: OwnedFd, settings: &Settings) -> Result<(), String> {
         }
     };
     // What NVML does at its start needs more than what it does from now on: it may load, run and make things.
-    let sandbox = sandbox::enter_monitor()?;
+    let sandbox = sandbox::enter_monitor(folder)?;
     let (ended, end) = sync_channel(1);
-    let session = nvml::Session { desk: Arc::clone(&desk), settings: settings.clone(), versions, sandbox };
+    let session =
+        nvml::Session { desk: Arc::clone(&desk), driver_folder: settings.driver_folder.clone(), versions, sandbox };
     let run = move || nvml_thread(session, nvml, &ended);
     std::thread::Builder::new().name("nvml".into()).spawn(run).map_err(|e| format!("thread nvml: {e}"))?;
     follow(&socket, log.ok(), &desk, &end)
@@ -123,12 +124,7 @@ impl Drop for Farewell {
 }
 
 /// The main thread: the daemon's end, and the kernel's log.
-fn follow(
-    socket: &UnixStream,
-    mut log: Option<KernelLog>,
-    desk: &Desk,
-    ended: &Receiver<()>,
-) -> Result<(), String> {
+fn follow(socket: &UnixStream, mut log: Option<KernelLog>, desk: &Desk, ended: &Receiver<()>) -> Result<(), String> {
     let mut lines = Lines::default();
     loop {
         wait(socket, log.as_ref());
@@ -157,10 +153,8 @@ fn wait(socket: &UnixStream, log: Option<&KernelLog>) {
     let mut fds = vec![PollFd::new(socket, PollFlags::IN)];
     let readable = log.and_then(KernelLog::readable);
     fds.extend(readable.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
-    let look_again = (log.is_some() && readable.is_none()).then_some(rustix::time::Timespec {
-        tv_sec: 0,
-        tv_nsec: TEXT_LOG_EVERY.subsec_nanos().into(),
-    });
+    let look_again = (log.is_some() && readable.is_none())
+        .then_some(rustix::time::Timespec { tv_sec: 0, tv_nsec: TEXT_LOG_EVERY.subsec_nanos().into() });
     // An interrupted wait is a wake-up like any other.
     let _woken = poll(&mut fds, look_again.as_ref());
 }
@@ -245,7 +239,8 @@ mod tests {
     fn arguments_are_read_or_named() {
         let plain = read(&[]).unwrap();
         assert_eq!((plain.driver_folder, plain.kernel_log.to_str()), (None, Some("/dev/kmsg")));
-        let all = ["--driver-folder", "/opt/x", "--kernel-log", "log", "--kernel-log-after", "7", "--kernel-module", "v"];
+        let all =
+            ["--driver-folder", "/opt/x", "--kernel-log", "log", "--kernel-log-after", "7", "--kernel-module", "v"];
         let all = read(&all).unwrap();
         assert_eq!((all.driver_folder, all.kernel_log_after), (Some("/opt/x".into()), Some(7)));
         for (arguments, part) in [

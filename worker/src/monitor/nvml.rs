@@ -11,13 +11,13 @@ use rung::pixels::health::{
     Answer, FromMonitor, GpuCard, GpuFault, GpuReading, GpuValues, Opened, PciAddress, Throttle, Unavailable, What,
 };
 use rung::time::{Mono, SystemClock};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Desk;
 use super::versions::{LIBRARY, Versions};
 use super::xid::{Source, remedy};
-use super::{Desk, Settings};
 use crate::gpu::load::keep_loaded;
 
 /// Starts NVML and sets every GPU up as far as it lets itself.
@@ -55,7 +55,8 @@ fn unavailable(error: &NvmlError, versions: &Versions) -> (Unavailable, String) 
             (Unavailable::NoDriver, format!("{LIBRARY} is too old to be asked ({why}); no GPU is watched"))
         }
         NvmlError::DriverNotLoaded | NvmlError::LibraryNotFound | NvmlError::FunctionNotFound => {
-            let what = "the NVIDIA driver's libraries are installed, but its kernel module is not loaded; no GPU is watched";
+            let what =
+                "the NVIDIA driver's libraries are installed, but its kernel module is not loaded; no GPU is watched";
             (Unavailable::NoDriver, what.to_owned())
         }
         NvmlError::LibRmVersionMismatch => (Unavailable::Mismatch, versions.sentence(None)),
@@ -70,7 +71,7 @@ fn unavailable(error: &NvmlError, versions: &Versions) -> (Unavailable, String) 
 /// NVML's thread.
 pub(super) struct Session {
     pub(super) desk: Arc<Desk>,
-    pub(super) settings: Settings,
+    pub(super) driver_folder: Option<PathBuf>,
     pub(super) versions: Versions,
     pub(super) sandbox: String,
 }
@@ -165,7 +166,7 @@ impl Session {
 
     /// True: it was told.
     fn tell_upgrade(&self) -> bool {
-        let versions = Versions::look(&self.settings.kernel_module, self.settings.driver_folder.as_deref());
+        let versions = self.versions.look_again(self.driver_folder.as_deref());
         // What differed from the start did not stop NVML.
         let differ = versions.differ() && versions != self.versions;
         if differ {
@@ -195,8 +196,7 @@ fn card(index: u32, device: &Device<'_>) -> Result<GpuCard, NvmlError> {
 
 /// The events that matter, of those that the card can send.
 fn event_set<'n>(nvml: &'n Nvml, device: &Device<'n>) -> Option<EventSet<'n>> {
-    let wanted =
-        EventTypes::CRITICAL_XID_ERROR | EventTypes::SINGLE_BIT_ECC_ERROR | EventTypes::DOUBLE_BIT_ECC_ERROR;
+    let wanted = EventTypes::CRITICAL_XID_ERROR | EventTypes::SINGLE_BIT_ECC_ERROR | EventTypes::DOUBLE_BIT_ECC_ERROR;
     let able = device.supported_event_types().ok()? & wanted;
     if able.is_empty() {
         return None;

@@ -24,6 +24,12 @@ impl Versions {
         Versions { kernel: kernel_in(&said), library: library_file(folder).and_then(|file| library_in(&file)) }
     }
 
+    /// The module stays as it is while it runs; the file may have been replaced.
+    pub(super) fn look_again(&self, folder: Option<&Path>) -> Versions {
+        let library = library_file(folder).and_then(|file| library_in(&file));
+        Versions { kernel: self.kernel.clone(), library }
+    }
+
     /// Both are known and differ.
     pub(super) fn differ(&self) -> bool {
         matches!((&self.kernel, &self.library), (Some(kernel), Some(library)) if kernel != library)
