@@ -1,7 +1,7 @@
 //! The daemon put together: telemetry, SRT port, shard, HTTP listeners. `rung serve` and `rung demo` both run it.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender};
 use std::time::Duration;
@@ -72,7 +72,8 @@ impl Daemon {
         let srt = port.local_addr().map_err(|e| Failure::failed(format!("SRT port: {e}")))?;
         let origin = Arc::new(Origin::default());
         let watch = watch_gpus(&worker, loaded)?;
-        let setup = Setup { origin: Arc::clone(&origin), hall: Hall::new(worker), witness: Arc::clone(&bridge) as _ };
+        let setup =
+            Setup { origin: Arc::clone(&origin), hall: hall(worker, loaded), witness: Arc::clone(&bridge) as _ };
         let shard = Shard::start(port, setup).map_err(|e| Failure::failed(format!("shard: {e}")))?;
         let backups = back_up_hourly(Arc::clone(ledger.state()))?;
         bridge.join(shard.watcher(), &ledger);
@@ -289,6 +290,14 @@ fn check_worker(program: &std::path::Path, loaded: &Loaded) -> Result<(), Failur
         return Err(Failure::usage(what));
     }
     Ok(())
+}
+
+fn hall(worker: PathBuf, loaded: &Loaded) -> Hall {
+    let hall = Hall::new(worker);
+    if let Some(folder) = &loaded.config.worker.driver_folder {
+        hall.set_driver_folder(folder.clone());
+    }
+    hall
 }
 
 /// A box that only passes media through may have no worker, and nothing to do on a GPU.

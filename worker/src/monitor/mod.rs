@@ -100,8 +100,7 @@ pub fn watch(socket: OwnedFd, settings: &Settings) -> Result<(), String> {
     // What NVML does at its start needs more than what it does from now on: it may load, run and make things.
     let sandbox = sandbox::enter_monitor(folder)?;
     let (ended, end) = sync_channel(1);
-    let session =
-        nvml::Session { desk: Arc::clone(&desk), driver_folder: settings.driver_folder.clone(), versions, sandbox };
+    let session = nvml::Session { desk: Arc::clone(&desk), versions, sandbox };
     let run = move || nvml_thread(session, nvml, &ended);
     std::thread::Builder::new().name("nvml".into()).spawn(run).map_err(|e| format!("thread nvml: {e}"))?;
     follow(&socket, log.ok(), &desk, &end)

@@ -11,7 +11,7 @@ use rung::pixels::health::{
     Answer, FromMonitor, GpuCard, GpuFault, GpuReading, GpuValues, Opened, PciAddress, Throttle, Unavailable, What,
 };
 use rung::time::{Mono, SystemClock};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,7 +71,6 @@ fn unavailable(error: &NvmlError, versions: &Versions) -> (Unavailable, String) 
 /// NVML's thread.
 pub(super) struct Session {
     pub(super) desk: Arc<Desk>,
-    pub(super) driver_folder: Option<PathBuf>,
     pub(super) versions: Versions,
     pub(super) sandbox: String,
 }
@@ -166,7 +165,7 @@ impl Session {
 
     /// True: it was told.
     fn tell_upgrade(&self) -> bool {
-        let versions = self.versions.look_again(self.driver_folder.as_deref());
+        let versions = self.versions.look_again();
         // What differed from the start did not stop NVML.
         let differ = versions.differ() && versions != self.versions;
         if differ {

@@ -3,8 +3,6 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::probe::find_library;
-
 /// Where the kernel module tells its version.
 pub(super) const KERNEL_MODULE: &str = "/proc/driver/nvidia/version";
 pub(super) const LIBRARY: &str = "libnvidia-ml.so.1";
@@ -16,18 +14,21 @@ pub(super) struct Versions {
     pub(super) kernel: Option<String>,
     /// Of the library's file: an installed driver's name ends with it.
     pub(super) library: Option<String>,
+    /// The name by which the library is found: a link.
+    link: Option<PathBuf>,
 }
 
 impl Versions {
     pub(super) fn look(kernel_module: &Path, folder: Option<&Path>) -> Versions {
         let said = std::fs::read_to_string(kernel_module).unwrap_or_default();
-        Versions { kernel: kernel_in(&said), library: library_file(folder).and_then(|file| library_in(&file)) }
+        let link = folder.map_or_else(|| find_library(LIBRARY), |folder| Some(folder.join(LIBRARY)));
+        Versions { kernel: kernel_in(&said), library: None, link }.look_again()
     }
 
-    /// The module stays as it is while it runs; the file may have been replaced.
-    pub(super) fn look_again(&self, folder: Option<&Path>) -> Versions {
-        let library = library_file(folder).and_then(|file| library_in(&file));
-        Versions { kernel: self.kernel.clone(), library }
+    /// The module stays as it is while it runs; the library's file may have been replaced.
+    pub(super) fn look_again(&self) -> Versions {
+        let file = self.link.as_ref().and_then(|link| link.canonicalize().ok());
+        Versions { library: file.and_then(|file| library_in(&file)), ..self.clone() }
     }
 
     /// Both are known and differ.
@@ -54,10 +55,23 @@ impl Versions {
     }
 }
 
-/// The library's file, behind all its links.
-fn library_file(folder: Option<&Path>) -> Option<PathBuf> {
-    let path = folder.map_or_else(|| find_library(LIBRARY), |folder| Some(folder.join(LIBRARY)))?;
-    path.canonicalize().ok()
+/// Where the loader finds a library, in its order: LD_LIBRARY_PATH, its cache, the default folders.
+fn find_library(name: &str) -> Option<PathBuf> {
+    let asked = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    let named = std::env::split_paths(&asked).map(|folder| folder.join(name));
+    let cached = std::fs::read("/etc/ld.so.cache").ok().and_then(|cache| cached_path(&cache, name));
+    let defaults = ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64", "/lib", "/usr/lib"];
+    let usual = defaults.iter().map(|folder| Path::new(folder).join(name));
+    named.chain(cached).chain(usual).find(|path| path.exists())
+}
+
+/// The cache keeps zero-terminated strings: paths among them end in "/" and the library's name.
+fn cached_path(cache: &[u8], name: &str) -> Option<PathBuf> {
+    cache
+        .split(|b| *b == 0)
+        .filter_map(|text| std::str::from_utf8(text).ok())
+        .find(|text| text.starts_with('/') && text.ends_with(&format!("/{name}")))
+        .map(PathBuf::from)
 }
 
 /// `NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03  Thu Oct 19 …`
@@ -95,6 +109,7 @@ mod tests {
         let versions = |kernel: Option<&str>, library: Option<&str>| Versions {
             kernel: kernel.map(str::to_owned),
             library: library.map(str::to_owned),
+            link: None,
         };
         assert!(versions(Some("535.129.03"), Some("535.161.07")).differ());
         assert!(!versions(Some("535.129.03"), Some("535.129.03")).differ());
@@ -106,5 +121,12 @@ mod tests {
         assert!(said.contains("535.129.03") && said.contains("535.161.07") && said.contains("reboot"), "{said}");
         assert_eq!(library_in(Path::new("/usr/lib/libnvidia-ml.so.550.54.14")).as_deref(), Some("550.54.14"));
         assert_eq!(library_in(Path::new("/x/librung_double_ml.so")), None);
+    }
+
+    #[test]
+    fn a_path_is_found_among_the_cache_s_strings() {
+        let cache = b"glibc-ld.so.cache1.1\0libx.so.1\0/usr/lib/x/libx.so.1\0/usr/lib/x/libxy.so\0";
+        assert_eq!(cached_path(cache, "libx.so.1"), Some(PathBuf::from("/usr/lib/x/libx.so.1")));
+        assert_eq!(cached_path(cache, "libx.so.2"), None);
     }
 }
