@@ -415,7 +415,7 @@ fn times_that_were_not_given_are_made_from_those_before() {
 }
 
 /// One clip, and behind it another of another size, as one stream.
-fn two_sizes(codec: cudaVideoCodec, encode: &str) -> (Vec<(Vec<u8>, i64)>, Vec<Vec<u8>>) {
+fn two_sizes(codec: cudaVideoCodec, encode: &str) -> (nvdec::Packets, Vec<Vec<u8>>) {
     let (mut packets, mut reference) = (Vec::new(), Vec::new());
     for (name, width, height) in [("large", 320, 240), ("small", 256, 144), ("large", 320, 240)] {
         let source = format!("-f lavfi -i testsrc2=s={width}x{height}:r=25,format=yuv420p -frames:v 10");

@@ -173,7 +173,7 @@ fn mapping_keeps_to_what_was_decoded_and_to_the_output_surfaces() {
         assert_eq!(api.unmap(decoder, one), INVALID_VALUE);
         assert_eq!(api.unmap(decoder, two + 512), INVALID_VALUE);
         assert_eq!(api.map(decoder, 31, &mut how), Err(INVALID_VALUE));
-        let unused = (0..5).find(|index| !shown.contains(index)).or(Some(shown.len() as i32)).unwrap();
+        let unused = (0..5).find(|index| !shown.contains(index)).unwrap_or(shown.len() as i32);
         assert_eq!(api.map(decoder, unused, &mut how), Err(INVALID_VALUE));
         api.make_current(0);
         assert_eq!(api.map(decoder, shown[4], &mut how), Err(INVALID_CONTEXT));
@@ -301,7 +301,7 @@ fn reconfiguring_keeps_within_the_callback_and_the_maximum() {
             let mut again = zeroed::<CUVIDRECONFIGUREDECODERINFO>();
             (again.ulWidth, again.ulHeight, again.ulTargetWidth, again.ulTargetHeight) = (656, 144, 656, 144);
             again.ulNumDecodeSurfaces = info.ulNumDecodeSurfaces as u32;
-            let mut ask = |again: &CUVIDRECONFIGUREDECODERINFO| {
+            let ask = |again: &CUVIDRECONFIGUREDECODERINFO| {
                 let mut again = *again;
                 caller.api.call2("cuvidReconfigureDecoder", caller.decoder, &raw mut again)
             };
@@ -454,7 +454,7 @@ fn damage_is_concealed_and_said_and_crashes_nothing() {
         let mut chance = Chance(5);
         for (codec, clip) in damaged_clips() {
             let (mut errors, mut shown) = (0, 0);
-            for round in 0..12 {
+            for round in 0..8 {
                 let mut caller = Caller::start(Manner { stream: round % 2 == 0, ..Manner::of(codec) });
                 for (data, time) in &clip.packets {
                     let mut data = data.clone();
@@ -481,7 +481,7 @@ fn damage_is_concealed_and_said_and_crashes_nothing() {
                 );
                 caller.end();
             }
-            assert!(shown > 100, "{codec:?}: {shown} pictures shown");
+            assert!(shown > 80, "{codec:?}: {shown} pictures shown");
             assert!(codec == cudaVideoCodec_MPEG2 || errors > 10, "{codec:?}: {errors} errors of {shown}");
             assert!(codec != cudaVideoCodec_MPEG2 || errors == 0);
         }
@@ -555,8 +555,8 @@ fn faults_are_played_where_they_are_planned() {
         assert_eq!(caller.parse(&packets[0].0, END_OF_PICTURE, 0), UNKNOWN);
         assert_eq!(caller.failed.remove("create"), Some(vec![2]));
         assert_eq!(caller.parse(&[], END_OF_STREAM, 0), 0);
-        // Then: the second picture is not decoded, the third fails in the chip, the fourth is concealed, the fifth is
-        // not mapped; of the seventh packet the parser wants nothing.
+        // Then: the second picture is not decoded, the fifth fails in the chip, the sixth is concealed, the fourth is not
+        // mapped; of the seventh packet the parser wants nothing.
         for (at, (data, time)) in packets.iter().enumerate() {
             let answer = caller.parse(data, END_OF_PICTURE | TIMESTAMP, *time);
             assert_eq!(answer, if at == 6 { 700 } else { 0 }, "packet {at}");
@@ -564,8 +564,8 @@ fn faults_are_played_where_they_are_planned() {
         assert_eq!(caller.failed.remove("decode"), Some(vec![719]));
         assert_eq!(caller.failed.remove("map"), Some(vec![205, 205]), "what was not decoded, and the planned one");
         let status: Vec<_> = caller.shown.iter().map(|shown| shown.status.unwrap()).collect();
-        assert_eq!(status[..6], [2, 0, 8, 9, 2, 2]);
-        assert_eq!(caller.shown.len(), 9);
+        // The third and the eighth picture miss a reference.
+        assert_eq!(status, [2, 0, 9, 2, 8, 9, 9, 2, 2]);
         caller.end();
     };
     let with = |driver: Driver| {
@@ -574,9 +574,9 @@ fn faults_are_played_where_they_are_planned() {
             .fault("cuvid.create code=2 times=1")
             .fault("cuvid.decode code=719 after=1 times=1")
             .fault("cuvid.decode error after=2 times=1")
-            .fault("cuvid.decode concealed after=3 times=1")
+            .fault("cuvid.decode concealed times=1")
             .fault("cuvid.map code=205 after=1 times=1")
-            .fault("cuvid.map code=205 after=3 times=1")
+            .fault("cuvid.map code=205 after=1 times=1 ")
             .fault("cuvid.parse code=700 after=8 times=1")
     };
     let Some(driver) = alone("faults_are_played_where_they_are_planned", with, body) else { return };

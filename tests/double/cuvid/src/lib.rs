@@ -347,10 +347,10 @@ impl Current {
 
 impl Drop for Current {
     fn drop(&mut self) {
-        if let Some((cuda, handle)) = self.held {
-            if let Err(status) = lock::give_back("a context lock", cuda, handle) {
-                DOUBLE.broken(&format!("cuvidCtxUnlock: the context can not be taken off again: {status}"));
-            }
+        if let Some((cuda, handle)) = self.held
+            && let Err(status) = lock::give_back("a context lock", cuda, handle)
+        {
+            DOUBLE.broken(&format!("cuvidCtxUnlock: the context can not be taken off again: {status}"));
         }
     }
 }
