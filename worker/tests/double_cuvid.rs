@@ -517,7 +517,7 @@ fn field_pictures_are_paired_and_one_alone_is_said_to_be() {
     let body = || {
         let deinterlace = cudaVideoDeinterlaceMode_Weave;
         let mut caller = Caller::start(Manner { deinterlace, ..Manner::of(cudaVideoCodec_H264) });
-        assert_eq!(caller.parse(&fields::sets(), 0, 0), 0);
+        assert_eq!(caller.parse(&fields::sets(0), 0, 0), 0);
         // A field in a packet, both in one, one alone, both again.
         let alone = [(0, false), (0, true)].map(|(n, bottom)| fields::field(n, bottom));
         let both = |n| [fields::field(n, false), fields::field(n, true)].concat();
@@ -546,6 +546,65 @@ fn field_pictures_are_paired_and_one_alone_is_said_to_be() {
         caller.end();
     };
     let name = "field_pictures_are_paired_and_one_alone_is_said_to_be";
+    let Some(driver) = alone(name, |d| d, body) else { return };
+    driver.assert_clean();
+}
+
+#[test]
+fn picture_order_goes_on_where_its_counts_wrap() {
+    let body = || {
+        // Fields by hand: 8 bits of order count wrap after 64 frames, frame_num after 16.
+        let mut caller = Caller::start(Manner { map: false, ..Manner::of(cudaVideoCodec_H264) });
+        assert_eq!(caller.parse(&fields::sets(2), 0, 0), 0);
+        let frames: Vec<_> = (0..90)
+            .map(|n| ([fields::field(n, false), fields::field(n, true)].concat(), i64::from(n) * FRAME))
+            .collect();
+        caller.play(&frames, END_OF_PICTURE);
+        let order: Vec<usize> = caller.shown.iter().map(|shown| shown.packet).collect();
+        assert_eq!(times(&caller), (0..90).map(|n| n * FRAME).collect::<Vec<_>>());
+        assert_eq!(order[..88], (3..91).collect::<Vec<_>>(), "two frames wait");
+        caller.end();
+        let source = "-f lavfi -i testsrc2=s=320x184:r=25,format=yuv420p -frames:v 50";
+        let clip = hevc("hevc-wrap", source, "keyint=60:bframes=3:log2-max-poc-lsb=4");
+        let mut caller = equals_ffmpeg(&clip, WHOLE, false, Manner::of(cudaVideoCodec_HEVC));
+        caller.end();
+    };
+    let Some(driver) = alone("picture_order_goes_on_where_its_counts_wrap", |d| d, body) else { return };
+    driver.assert_clean();
+}
+
+#[test]
+fn a_picture_that_was_lost_leaves_the_others_in_their_places() {
+    let body = || {
+        let encoders = [
+            (cudaVideoCodec_H264, "-c:v libx264 -g 20 -bf 0 -preset fast -x264-params ref=1:scenecut=0"),
+            (cudaVideoCodec_HEVC, "-c:v libx265 -x265-params log-level=none:keyint=20:bframes=0:ref=1:scenecut=0"),
+            (cudaVideoCodec_MPEG2, "-c:v mpeg2video -g 20 -bf 0 -b:v 2M"),
+        ];
+        for (codec, encoder) in encoders {
+            let clip = Clip::make(&format!("lost-{}", codec as u32), &format!("{SOURCE} {encoder}"));
+            let reference = clip.reference(bytes_of(320, 184, false), "yuv420p");
+            let mut caller = Caller::start(Manner::of(codec));
+            caller.feed(&clip.packets[..3], END_OF_PICTURE);
+            caller.play(&clip.packets[4..], END_OF_PICTURE);
+            let expected = [&clip.times()[..3], &clip.times()[4..]].concat();
+            assert_eq!(times(&caller), expected, "{codec:?}");
+            same_pictures(&caller.pictures[..3], &reference[..3]);
+            same_pictures(&caller.pictures[19..], &reference[20..]);
+            // What refers to the lost one is a picture, not the grey or the copy that stands in for the lost one.
+            let after = &caller.pictures[3];
+            assert!(after.iter().any(|sample| *sample != after[0]) && *after != caller.pictures[2], "{codec:?}");
+            let off = after.iter().zip(&reference[4]).map(|(a, b)| u64::from(a.abs_diff(*b))).sum::<u64>();
+            let off = off / after.len() as u64;
+            // libavcodec's HEVC decoder predicts from grey.
+            assert!(off < 20 || codec == cudaVideoCodec_HEVC, "{codec:?}: off by {off}");
+            if codec != cudaVideoCodec_MPEG2 {
+                assert_eq!(caller.shown[3].status, Ok(9), "{codec:?}: a reference is missing");
+            }
+            caller.end();
+        }
+    };
+    let name = "a_picture_that_was_lost_leaves_the_others_in_their_places";
     let Some(driver) = alone(name, |d| d, body) else { return };
     driver.assert_clean();
 }

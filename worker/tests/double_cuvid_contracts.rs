@@ -482,7 +482,8 @@ fn damage_is_concealed_and_said_and_crashes_nothing() {
                 caller.end();
             }
             assert!(shown > 80, "{codec:?}: {shown} pictures shown");
-            assert!(codec == cudaVideoCodec_MPEG2 || errors > 10, "{codec:?}: {errors} errors of {shown}");
+            let least = if codec == cudaVideoCodec_H264 { 30 } else { 3 };
+            assert!(codec == cudaVideoCodec_MPEG2 || errors > least, "{codec:?}: {errors} errors of {shown}");
             assert!(codec != cudaVideoCodec_MPEG2 || errors == 0);
         }
     };
