@@ -222,10 +222,12 @@ fn a_deinterlacer_shows_each_field_in_its_turn() {
                 let mut caller = Caller::start(manner);
                 caller.play(&clip.packets, END_OF_PICTURE);
                 assert_eq!(caller.pictures.len(), 2 * woven.len());
+                let mut made = 0;
                 for (at, picture) in caller.pictures.iter().enumerate() {
                     let bottom = (at % 2 == 0) != top_first;
-                    check_field(picture, &woven[at / 2], usize::from(bottom), deinterlace);
+                    made += check_field(picture, &woven[at / 2], usize::from(bottom), deinterlace);
                 }
+                assert!(made > 10_000, "{deinterlace:?}: {made} samples of what moves are made of other rows");
                 caller.end();
             }
         }
@@ -235,15 +237,15 @@ fn a_deinterlacer_shows_each_field_in_its_turn() {
 }
 
 /// Luma rows of `parity` are the woven picture's; each other row lies between its neighbours (bob), or is the woven
-/// picture's in places (adaptive).
+/// picture's in places (adaptive). How many samples are not the woven picture's.
 fn check_field(
     picture: &[u8],
     woven: &[u8],
     parity: usize,
     mode: nvidia_video_codec_sdk::sys::cuviddec::cudaVideoDeinterlaceMode,
-) {
+) -> usize {
     let row = |of: &'_ [u8], at: usize| of[320 * at..320 * (at + 1)].to_vec();
-    let mut kept = 0;
+    let (mut kept, mut made) = (0, 0);
     for at in 0..192 {
         if at % 2 == parity {
             assert_eq!(row(picture, at), row(woven, at), "row {at}");
@@ -257,11 +259,13 @@ fn check_field(
             let adaptive = mode == cudaVideoDeinterlaceMode_Adaptive && ours[x] == old[x];
             assert!(ours[x] == mean || adaptive, "row {at} column {x}: {} of {} and {}", ours[x], up[x], down[x]);
             kept += usize::from(ours[x] != mean);
+            made += usize::from(ours[x] != old[x]);
         }
     }
     if mode == cudaVideoDeinterlaceMode_Bob {
         assert_eq!(kept, 0);
     }
+    made
 }
 
 #[test]
@@ -606,5 +610,22 @@ fn a_picture_that_was_lost_leaves_the_others_in_their_places() {
     };
     let name = "a_picture_that_was_lost_leaves_the_others_in_their_places";
     let Some(driver) = alone(name, |d| d, body) else { return };
+    driver.assert_clean();
+}
+
+#[test]
+fn no_more_surfaces_are_needed_than_was_said() {
+    let body = || {
+        let hevc = hevc("hevc-8", SOURCE, "keyint=12:bframes=3:slices=1");
+        let clips = [(cudaVideoCodec_H264, h264("h264-b", "-bf 3 -preset medium")), (cudaVideoCodec_HEVC, hevc)];
+        for (codec, clip) in clips {
+            // As many more as the display queue holds.
+            for delay in [0, 3] {
+                let manner = Manner { surfaces_more: delay as i32, delay, ..Manner::of(codec) };
+                equals_ffmpeg(&clip, WHOLE, false, manner).end();
+            }
+        }
+    };
+    let Some(driver) = alone("no_more_surfaces_are_needed_than_was_said", |d| d, body) else { return };
     driver.assert_clean();
 }
