@@ -241,6 +241,34 @@ fn a_mapped_surface_is_not_decoded_into() {
 }
 
 #[test]
+fn too_few_surfaces_lose_pictures_and_show_no_wrong_ones() {
+    let body = || {
+        let source = "-f lavfi -i testsrc2=s=320x240:r=25,format=yuv420p -frames:v 20";
+        let clip = Clip::make("contracts-b", &format!("{source} -c:v libx264 -g 20 -bf 3 -preset medium"));
+        let reference = clip.reference(320 * 240 * 3 / 2, "yuv420p");
+        let times = clip.times();
+        // More wait to be shown than there are surfaces; fewer surfaces than the stream needs.
+        let manner = Manner::of(cudaVideoCodec_H264);
+        for manner in [Manner { delay: 9, surfaces_more: 0, ..manner }, Manner { answers: (Some(2), 1, 1), ..manner }] {
+            let mut caller = Caller::start(manner);
+            caller.play(&clip.packets, END_OF_PICTURE);
+            assert!(caller.shown.len() < 20);
+            // The first is whole in any case, and still there when its turn comes.
+            let first = caller.shown.iter().position(|shown| shown.time == times[0]).unwrap();
+            assert!(caller.pictures[first] == reference[0]);
+            caller.end();
+        }
+    };
+    let name = "too_few_surfaces_lose_pictures_and_show_no_wrong_ones";
+    let Some(driver) = alone(name, |d| d, body) else { return };
+    let broken = driver.broken();
+    let few = broken.iter().filter(|said| said.contains("decode surfaces are too few, a picture is lost")).count();
+    let two = broken.iter().filter(|said| said.contains("2 decode surfaces are too few")).count();
+    assert!(few > two && two > 0 && few + 1 == broken.len(), "{broken:#?}");
+    assert_nothing_lives(&driver);
+}
+
+#[test]
 fn a_sequence_callback_answers_truly_and_leaves_no_decoder_behind() {
     let body = || {
         // 0: it failed. Nothing is decoded before another sequence comes.
