@@ -49,8 +49,8 @@
 //! * Adaptive deinterlacing is a simple one: what is at rest against the frame mapped before is woven, the rest
 //!   interpolated. Bob interpolates the other field's rows.
 //! * HEVC damage is seen in headers and missing references only, as far as libavcodec says; status 9 then.
-//! * The codec's part of CUVIDPICPARAMS has the headers' main fields, no reference lists and no matrices. Reserved[27] to
-//!   [29] carry a number, see `side`. AV1 is decoded by temporal units, hidden frames included.
+//! * The codec's part of CUVIDPICPARAMS has the headers' main fields, no reference lists and no matrices. `Reserved[27]` to
+//!   `[29]` carry a number, see `side`. AV1 is decoded by temporal units, hidden frames included.
 //! * pfnGetOperatingPoint and pfnGetSEIMsg are not called; ulErrorThreshold is checked and has no effect.
 #![expect(unsafe_code, reason = "exports the driver's C ABI")]
 
