@@ -157,7 +157,7 @@ fn passing() {
 
 #[test]
 fn a_card_that_is_lost_answers_nothing_any_more() {
-    let driver = Driver::new().fault("cuda.lost code=999 after=3");
+    let driver = Driver::new().fault("cuda.lost code=999 after=3 times=1");
     driver.pass("faults::lost");
     assert_eq!(driver.broken(), Vec::<String>::new());
 }

@@ -9,9 +9,17 @@ use crate::raw::{Cuda, Gate, Memcpy2D, Side, address, address_mut, made, peek, p
 #[test]
 fn work_is_done_in_stream_order_and_not_at_the_call() {
     let driver = Driver::new();
-    for part in ["later", "event_order", "default_stream", "freeing_waits", "pinned_and_pageable", "full_queue"] {
+    for part in ["later", "event_order", "default_stream", "freeing_waits", "full_queue"] {
         driver.pass(&format!("streams::{part}"));
     }
+    driver.assert_clean();
+}
+
+/// Every copy takes its time, so that whoever does not wait for it is too early.
+#[test]
+fn a_copy_waits_where_the_driver_waits_and_nowhere_else() {
+    let driver = Driver::new().fault("cuda.copy sleep=60");
+    driver.pass("streams::pinned_and_pageable");
     driver.assert_clean();
 }
 
@@ -137,7 +145,7 @@ fn freeing_waits() {
 }
 
 #[test]
-#[ignore = "run in a process of its own by work_is_done_in_stream_order_and_not_at_the_call"]
+#[ignore = "run in a process of its own by a_copy_waits_where_the_driver_waits_and_nowhere_else"]
 fn pinned_and_pageable() {
     let cuda = Cuda::start(&double::folder());
     let (stream, at, pinned) = (cuda.stream(), cuda.memory(8), cuda.pinned(8));
@@ -161,6 +169,9 @@ fn pinned_and_pageable() {
     gate.open();
     assert_eq!(cuda.cuStreamSynchronize(stream), 0);
     assert_eq!(cuda.read(at, 6), [2, 2, 1, 1, 2, 2]);
+    // To pinned memory it has not.
+    assert_eq!(cuda.cuMemcpyDtoHAsync_v2(pinned, at, 8, stream), 0);
+    assert_eq!((cuda.cuStreamQuery(stream), cuda.cuStreamSynchronize(stream), peek(pinned + 2)), (600, 0, 1));
     assert_eq!(cuda.cuMemFreeHost(pinned), 0);
     end(&cuda, &[stream], &[at]);
 }
