@@ -7,10 +7,12 @@ mod support;
 use rung::media::limits::WORKER_SEATS_MAX;
 use rung::pixels::protocol::{self, Encoded, FromShared, FromWorker, Join, Lost, Output, ToWorker};
 use rung::time::SystemClock;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv,
     sendmsg, socketpair,
 };
+use rustix::time::Timespec;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -41,6 +43,9 @@ impl Process {
 
     fn hear(&self) -> FromShared {
         let mut bytes = [0; 4096];
+        let mut fds = [PollFd::new(&self.control, PollFlags::IN)];
+        let ready = poll(&mut fds, Some(&Timespec { tv_sec: 60, tv_nsec: 0 })).unwrap();
+        assert_eq!(ready, 1, "the process says nothing");
         let (_, length) = recv(&self.control, &mut bytes[..], RecvFlags::empty()).unwrap();
         assert!(length > 0, "the process is gone");
         protocol::from_packet(&bytes[..length]).unwrap()
@@ -168,24 +173,30 @@ fn a_channel_whose_daemon_does_not_read_holds_nobody_up() {
     let dir = tempfile::tempdir().unwrap();
     let pictures = video(dir.path(), 100, &["-bf", "0", "-g", "50"]);
     let process = Process::start();
-    let mut slow = process.join(0);
-    // Nothing is shed: what comes out fills the socket, then the queue behind it, and then everything in there waits.
-    slow.open(ladder());
-    slow.opened();
     let rounds: Vec<ToWorker> = (0..60)
         .flat_map(|round| pictures.iter().map(move |p| Coded { n: p.n + round * 100, ..p.clone() }))
         .map(|p| ToWorker::Unit { ch: CH, unit: video_unit(&p) })
         .collect();
-    let feeder = slow.feed(rounds);
-    let mut other = small_opened(&process, 1);
+    // Nothing is shed: what comes out fills the socket, then the queue behind it, and then everything in there waits.
+    let slow = |seat: u32| {
+        let mut slow = process.join(seat);
+        slow.open(ladder());
+        slow.opened();
+        let feeder = slow.feed(rounds.clone());
+        (slow, feeder)
+    };
+    let (mut later, feeder) = slow(0);
+    let (never, cut_off) = slow(1);
+    let mut other = small_opened(&process, 2);
     other.feed_and_close(to_units(&pictures));
     assert_whole(&other.encoded(&Output::Video(0)), 100);
-    assert!(!feeder.is_finished(), "the slow one takes everything: it is not slow");
-    slow.wait(|m| matches!(m, FromWorker::Encoded { frame, .. } if frame.at == 5_900));
+    assert!(!feeder.is_finished() && !cut_off.is_finished(), "the slow ones take everything: they are not slow");
+    // It leaves while everything in there waits for it.
+    never.leave();
+    assert_eq!(process.hear(), FromShared::Left { seat: 1 });
+    cut_off.join().unwrap();
+    later.wait(|m| matches!(m, FromWorker::Encoded { frame, .. } if frame.at == 5_900));
     feeder.join().unwrap();
-    // It also leaves in time when it goes while its worker waits for it.
-    drop(slow);
-    assert_eq!(process.hear(), FromShared::Left { seat: 0 });
 }
 
 #[test]
