@@ -14,6 +14,8 @@ pub const PRIME_BYTES: usize = 16 << 20;
 pub const WORKER_SILENCE_SOFTWARE: Duration = Duration::from_millis(1_500);
 /// A GPU worker that reports no progress for this long is replaced, with everything that runs in its process.
 pub const WORKER_SILENCE_GPU: Duration = Duration::from_millis(500);
+/// A call into a driver that takes longer has hung: the process ends.
+pub const DRIVER_CALL_MAX: Duration = Duration::from_millis(500);
 /// From the start of a shared worker to its readiness: drivers take their time, on boxes with many cards above all.
 pub const WORKER_START_GPU: Duration = Duration::from_secs(20);
 /// Channels of one shared worker: what one crash costs at most.

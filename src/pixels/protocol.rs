@@ -45,6 +45,8 @@ pub enum Lost {
     /// The process: what a codec, a driver or the device left behind can not be trusted. Every channel in it is told so,
     /// and it ends.
     Process,
+    /// The process, and the GPU: it is gone, or answers nothing any more.
+    Device,
 }
 
 /// Index of a rendition within `Open::renditions`.
@@ -131,6 +133,7 @@ pub struct OpenVideo {
     pub deinterlace: Deinterlace,
     /// What a fill shows once it holds no longer.
     pub slate: Slate,
+    pub backend: Backend,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -324,7 +327,71 @@ pub struct Caps {
     pub simd: String,
     /// One sentence: whether an NVIDIA driver was found, and if not, what that means.
     pub gpu: String,
+    /// The GPUs that the driver shows, in its order.
+    pub gpus: Vec<GpuCaps>,
     pub sandbox: String,
+}
+
+/// What one GPU can do, as its driver says; functions that it lacks say why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuCaps {
+    pub index: u32,
+    pub name: String,
+    /// Driver's CUDA version, "12.4".
+    pub cuda: String,
+    /// Compute capability, "8.9".
+    pub capability: String,
+    pub memory_bytes: u64,
+    pub memory_free_bytes: u64,
+    /// Decode engines; 0: none.
+    pub decode_engines: u32,
+    pub decode: Vec<DecodeCaps>,
+    pub encode: Result<EncodeCaps, String>,
+}
+
+/// A kind of stream that a GPU decodes (4:2:0).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecodeCaps {
+    pub codec: Codec,
+    pub bits: u8,
+    pub width_max: u32,
+    pub height_max: u32,
+}
+
+/// A GPU's H.264 encoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EncodeCaps {
+    pub engines: u32,
+    /// Sessions that could be opened when it was asked; the driver allows no more, or the asker did not try more.
+    pub sessions: u32,
+    pub width_max: u32,
+    pub height_max: u32,
+    pub hevc: bool,
+    pub bframes_max: u32,
+    pub lookahead: bool,
+}
+
+/// Where a channel's pictures are decoded, scaled and encoded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Backend {
+    /// libavcodec, the CPU's scaler, libx264.
+    #[default]
+    Software,
+    /// NVDEC and CUDA; the scaled pictures are copied to the host for libx264.
+    GpuDecode,
+    /// NVDEC, CUDA, NVENC: no picture leaves the GPU.
+    Gpu,
+}
+
+impl Backend {
+    /// As API, metrics and log name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Backend::Software => "software",
+            Backend::GpuDecode => "gpu_decode",
+            Backend::Gpu => "gpu",
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

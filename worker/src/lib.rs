@@ -7,19 +7,15 @@ pub mod run; // one channel, or several that share it
 pub mod seat; // a channel's socket: its two ends
 pub mod work; // a channel, or the test picture
 
+pub mod error; // why a stage can not go on
 pub mod queue; // bounded, between threads
 pub mod shared; // the way out, counters, faults, threads
 
 // a channel, in the order that media flows
-#[cfg(feature = "software")]
 pub mod audio; // access units -> the sample grid -> AAC-LC
-#[cfg(feature = "software")]
 pub mod channel; // its threads and queues
-#[cfg(feature = "software")]
 pub mod decode; // access units -> pictures, each N once
-#[cfg(feature = "software")]
 pub mod encode; // scale and encode, one thread per rendition
-#[cfg(feature = "software")]
 pub mod picture; // decoded pictures and pools
 #[cfg(feature = "software")]
 pub mod thumbnail; // JPEG
@@ -30,4 +26,5 @@ pub mod pattern; // the demo's test picture and tone
 pub mod sandbox; // what a worker gives up before it reads a stranger's bytes
 pub mod scale; // one picture to the sizes of the ladder
 
+pub mod gpu; // ALL NVIDIA FFI
 pub mod av; // ALL libav FFI, and what else of C the process needs

@@ -18,6 +18,7 @@ pub fn caps(about: &Described) -> Caps {
         encode_fps_360: encode_fps_360(),
         simd: format!("{:?}", crate::scale::Form::best()).to_lowercase(),
         gpu: about.gpu.clone(),
+        gpus: Vec::new(),
         sandbox: about.sandbox.clone(),
     }
 }

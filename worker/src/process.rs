@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use crate::gpu::Gpu;
+use crate::gpu::load::Driver;
 use crate::queue::{Popped, Queue};
 use crate::shared::{Outgoing, Shared};
 
@@ -27,10 +29,11 @@ pub struct Device {
     pub driver_folder: Option<PathBuf>,
 }
 
-#[derive(Debug)]
 pub struct Process {
     /// `None`: a process of one channel, which its daemon ends.
     device: Option<Device>,
+    /// That GPU, or why there is none.
+    gpu: Mutex<Option<Result<Arc<Gpu>, String>>>,
     seats: Mutex<BTreeMap<u32, Weak<Shared>>>,
     ending: AtomicBool,
     /// Writers that have said their last words.
@@ -52,6 +55,7 @@ impl Process {
     fn new(device: Option<Device>) -> Arc<Process> {
         Arc::new(Process {
             device,
+            gpu: Mutex::default(),
             seats: Mutex::default(),
             ending: AtomicBool::new(false),
             farewells: Queue::bounded(WORKER_SEATS_MAX),
@@ -62,6 +66,43 @@ impl Process {
     /// The GPU that channels of this process run on.
     pub fn device(&self) -> Option<&Device> {
         self.device.as_ref()
+    }
+
+    /// Starts the driver and takes the GPU, before the process gives up what that needs.
+    pub fn take_gpu(&self) {
+        let taken = self.device.as_ref().map(|device| {
+            let driver = Driver::open(device.driver_folder.as_deref()).map_err(|absent| absent.to_string())?;
+            Gpu::open(&driver, device.index).map(Arc::new).map_err(|error| error.to_string())
+        });
+        *self.held() = taken;
+    }
+
+    /// What channels still hold of it they keep.
+    pub fn give_up_gpu(&self) {
+        *self.held() = None;
+    }
+
+    /// # Errors
+    /// Why channels of this process run on no GPU.
+    pub fn gpu(&self) -> Result<Arc<Gpu>, String> {
+        let none = || Err("this worker was started for the software backend".to_owned());
+        self.held().clone().unwrap_or_else(none)
+    }
+
+    fn held(&self) -> MutexGuard<'_, Option<Result<Arc<Gpu>, String>>> {
+        // Every change is one assignment.
+        self.gpu.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the process if a call into the driver has not come back for longer than `limit`.
+    fn look_for_hung_calls(&self, limit: Duration) {
+        let seated: Vec<Arc<Shared>> = self.seats().values().filter_map(Weak::upgrade).collect();
+        let now = SystemClock::mono();
+        for shared in seated {
+            if let Some(hung) = shared.hung(now, limit) {
+                self.end(&shared, shared.counters.channel().unwrap_or_default(), &hung, Lost::Process);
+            }
+        }
     }
 
     /// Room for one more channel.
@@ -89,7 +130,7 @@ impl Process {
 
     /// Tells every channel that the process goes, and why. A process of one channel then lets its writer end it; a
     /// shared one ends here: the driver's own clean-up, which may hang, is not given the chance.
-    pub fn end(&self, culprit: &Shared, ch: u32, what: &str) {
+    pub fn end(&self, culprit: &Shared, ch: u32, what: &str, lost: Lost) {
         if self.ending.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -100,7 +141,7 @@ impl Process {
             } else {
                 (shared.counters.channel().unwrap_or_default(), format!("{what}, in another channel of this process"))
             };
-            let last = FromWorker::Failed { ch, what, lost: Lost::Process };
+            let last = FromWorker::Failed { ch, what, lost };
             shared.out.push_command(Outgoing::Message(last));
             shared.out.push_command(Outgoing::Exit);
         }
@@ -133,6 +174,16 @@ impl Process {
     fn seats(&self) -> MutexGuard<'_, BTreeMap<u32, Weak<Shared>>> {
         // Every change is one insert or remove: a map that a panicking thread left behind is whole.
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Watches over a process's driver calls until it is gone.
+pub fn watch_over(process: &Weak<Process>, limit: Duration) {
+    const EVERY: Duration = Duration::from_millis(50);
+    let never = Queue::<()>::bounded(1);
+    while never.pop_within(EVERY) == Popped::TimedOut {
+        let Some(process) = process.upgrade() else { return };
+        process.look_for_hung_calls(limit);
     }
 }
 
@@ -175,9 +226,9 @@ mod tests {
         let device = Device { index: 0, driver_folder: None };
         let process = Process::of(device);
         let mut held: Vec<_> = (0..7).map(|n| process.seat(n).unwrap()).collect();
-        assert!(process.seat(3).unwrap_err().contains("seat 3"));
+        assert!(process.seat(3).err().unwrap().contains("seat 3"));
         held.push(process.seat(7).unwrap());
-        assert!(process.seat(8).unwrap_err().contains("holds 8 channels"));
+        assert!(process.seat(8).err().unwrap().contains("holds 8 channels"));
         process.leave(3);
         held.push(process.seat(8).unwrap());
         let own = Process::own();
@@ -190,8 +241,8 @@ mod tests {
     fn whoever_ends_it_tells_everybody_and_says_whose_fault_it_was() {
         let own = Process::own();
         let shared = own.seat(0).unwrap();
-        own.end(&shared, 5, "the encoder hangs");
-        own.end(&shared, 5, "and hangs");
+        own.end(&shared, 5, "the encoder hangs", Lost::Process);
+        own.end(&shared, 5, "and hangs", Lost::Process);
         let Some(Outgoing::Message(FromWorker::Failed { ch: 5, what, lost: Lost::Process })) = shared.out.try_pop()
         else {
             panic!("no last words");

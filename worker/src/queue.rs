@@ -64,6 +64,10 @@ impl<T> Queue<T> {
         self.lock().items.len() >= self.bound
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.lock().items.is_empty()
+    }
+
     /// Waits for an item. `None`: closed, and nothing is left in it.
     pub fn pop(&self) -> Option<T> {
         let mut state = self.lock();

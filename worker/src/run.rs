@@ -1,6 +1,6 @@
 //! The two ways in which a worker is started: for one channel, and as a shared process on a GPU.
 
-use rung::media::limits::CONTROL_BYTES_MAX;
+use rung::media::limits::{CONTROL_BYTES_MAX, DRIVER_CALL_MAX};
 use rung::pixels::protocol::{self, FromShared, Join, VERSION};
 use rustix::io::Errno;
 use rustix::net::{
@@ -13,7 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use crate::probe::{self, Described};
-use crate::process::{Device, Process};
+use crate::process::{Device, Process, watch_over};
 use crate::sandbox;
 use crate::seat;
 
@@ -40,14 +40,20 @@ pub fn serve(socket: OwnedFd) -> Result<(), String> {
 pub fn serve_shared(control: OwnedFd, device: Device) -> Result<(), String> {
     // What reads the machine's files and starts the driver's own threads does it now, before the sandbox.
     let gpu = probe::gpu();
-    let sandbox = sandbox::enter_gpu(device.driver_folder.as_deref())?;
+    let folder = device.driver_folder.clone();
     let process = Process::of(device);
+    process.take_gpu();
+    let sandbox = sandbox::enter_gpu(folder.as_deref())?;
+    let watched = Arc::downgrade(&process);
+    let watch = std::thread::Builder::new().name("watchdog".to_owned());
+    watch.spawn(move || watch_over(&watched, DRIVER_CALL_MAX)).map_err(|e| format!("thread watchdog: {e}"))?;
     let hello = FromShared::Hello { version: VERSION, pid: std::process::id(), sandbox: sandbox.clone() };
     tell(&control, &hello).map_err(|e| format!("control socket: {e}"))?;
     let room = Arc::new(Room { process, about: Arc::new(Described { gpu, sandbox }), control });
     while let Some((join, socket)) = receive(&room.control)? {
         admit(&room, join.seat, socket)?;
     }
+    room.process.give_up_gpu();
     Ok(())
 }
 

@@ -7,11 +7,12 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::gpu::watch::Watch;
 use crate::process::Process;
 use crate::queue::Queue;
 
@@ -19,12 +20,16 @@ use crate::queue::Queue;
 /// resort, and behind it the shedding rule acts.
 const OUT_MESSAGES: usize = 256;
 
-#[derive(Debug)]
 pub struct Shared {
     pub out: Queue<Outgoing>,
     pub counters: Counters,
     process: Arc<Process>,
+    /// Threads that call into a driver.
+    watches: Mutex<Vec<Watch>>,
 }
+
+/// In the names of driver calls that make or end something.
+const SETTING_UP: [&str; 4] = ["Open", "Create", "Initialize", "Destroy"];
 
 #[derive(Debug)]
 pub enum Outgoing {
@@ -45,12 +50,15 @@ pub struct Counters {
     pub next: AtomicI64,
     pub encoded: AtomicU64,
     pub shed: AtomicU64,
+    /// Pictures copied between host and GPU.
+    pub copies: AtomicU64,
 }
 
 impl Counters {
     /// Starts over for a channel.
     pub fn open(&self, ch: u32, next: i64) {
-        for counter in [&self.taken, &self.decoded, &self.repeated, &self.collided, &self.encoded, &self.shed] {
+        let all = [&self.taken, &self.decoded, &self.repeated, &self.collided, &self.encoded, &self.shed, &self.copies];
+        for counter in all {
             counter.store(0, Ordering::Relaxed);
         }
         self.next.store(next, Ordering::Relaxed);
@@ -74,7 +82,8 @@ impl Counters {
 impl Shared {
     /// `Process::seat` makes them.
     pub(crate) fn new(process: Arc<Process>) -> Arc<Shared> {
-        Arc::new(Shared { out: Queue::bounded(OUT_MESSAGES), counters: Counters::default(), process })
+        let (out, counters, watches) = (Queue::bounded(OUT_MESSAGES), Counters::default(), Mutex::default());
+        Arc::new(Shared { out, counters, process, watches })
     }
 
     /// The process that this channel is in, and with it the GPU.
@@ -94,10 +103,38 @@ impl Shared {
             next: c.next.load(Ordering::Relaxed),
             encoded: read(&c.encoded),
             shed: read(&c.shed),
-            copies: 0,
+            copies: read(&c.copies),
             cpu_us: self.process.cpu_us(),
             rss_bytes: self.process.rss_bytes(),
         }
+    }
+
+    /// A watch for the calling thread's driver calls.
+    pub fn watch(&self, name: String) -> Watch {
+        let watch = Watch::new(name);
+        self.watches().push(watch.clone());
+        watch
+    }
+
+    /// A driver call that has taken longer than `limit`, in words.
+    pub fn hung(&self, now: Mono, limit: Duration) -> Option<String> {
+        self.watches().iter().find_map(|watch| {
+            let (since, call) = watch.stuck_since()?;
+            let span = now.since(since);
+            // Setting up takes its time, above all when several channels do it at once.
+            let limit = if SETTING_UP.iter().any(|what| call.contains(what)) { limit * 20 } else { limit };
+            (span > limit).then(|| format!("{call} of {} has not come back for {} ms", watch.name(), span.as_millis()))
+        })
+    }
+
+    /// What a closed channel's threads did is over.
+    pub fn forget_watches(&self) {
+        self.watches().clear();
+    }
+
+    fn watches(&self) -> MutexGuard<'_, Vec<Watch>> {
+        // Every change is one push or clear.
+        self.watches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for room on the way out.
@@ -112,8 +149,8 @@ impl Shared {
 
     /// The process can not be trusted any more (a device fault that stays, a call into a codec that does not return, a
     /// panic): every channel in it is told so, and it ends. In a shared process this does not return.
-    pub fn fail_process(&self, ch: u32, what: &str) {
-        self.process.end(self, ch, what);
+    pub fn fail_process(&self, ch: u32, what: &str, lost: Lost) {
+        self.process.end(self, ch, what, lost);
     }
 
     /// A named thread. If it panics the daemon is told why, and the process ends: what a codec left behind is unknown.
@@ -126,7 +163,11 @@ impl Shared {
         let shared = Arc::clone(self);
         std::thread::Builder::new().name(name.clone()).spawn(move || {
             if let Err(panic) = catch_unwind(AssertUnwindSafe(body)) {
-                shared.fail_process(ch, &format!("thread {name} of the worker stopped: {}", sentence(&*panic)));
+                shared.fail_process(
+                    ch,
+                    &format!("thread {name} of the worker stopped: {}", sentence(&*panic)),
+                    Lost::Process,
+                );
             }
         })
     }
@@ -141,7 +182,6 @@ fn sentence(panic: &(dyn Any + Send)) -> &str {
 }
 
 /// Fault reports of one thread: the first of a kind at once, then one a second with the count since.
-#[derive(Debug)]
 pub struct Faults {
     ch: u32,
     shared: Arc<Shared>,

@@ -1,89 +1,15 @@
 //! A shared process as the daemon sees it: a control socket, and one socket for each of up to eight channels, none of
 //! which may hurt another one.
 
+#[path = "support/process.rs"]
+mod process;
 #[expect(dead_code, reason = "other tests use the rest")]
 mod support;
 
+use process::Process;
 use rung::media::limits::WORKER_SEATS_MAX;
-use rung::pixels::protocol::{self, Encoded, FromShared, FromWorker, Join, Lost, Output, ToWorker};
-use rung::time::SystemClock;
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv,
-    sendmsg, socketpair,
-};
-use rustix::time::Timespec;
-use std::io::IoSlice;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
-use std::process::{Child, ExitStatus};
-use std::time::Duration;
+use rung::pixels::protocol::{Encoded, FromShared, FromWorker, Lost, Output, ToWorker};
 use support::*;
-
-/// A shared process, with the control socket's daemon end.
-struct Process {
-    child: Child,
-    control: OwnedFd,
-}
-
-impl Process {
-    /// Its hello has been read.
-    fn start() -> Process {
-        let (control, theirs) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
-        let child = spawn(&["--gpu", "0"], theirs);
-        let process = Process { child, control };
-        match process.hear() {
-            FromShared::Hello { version: protocol::VERSION, sandbox, .. } => assert!(sandbox.contains("a GPU's")),
-            other => panic!("{other:?} instead of a hello"),
-        }
-        process
-    }
-
-    fn hear(&self) -> FromShared {
-        let mut bytes = [0; 4096];
-        let mut fds = [PollFd::new(&self.control, PollFlags::IN)];
-        let ready = poll(&mut fds, Some(&Timespec { tv_sec: 60, tv_nsec: 0 })).unwrap();
-        assert_eq!(ready, 1, "the process says nothing");
-        let (_, length) = recv(&self.control, &mut bytes[..], RecvFlags::empty()).unwrap();
-        assert!(length > 0, "the process is gone");
-        protocol::from_packet(&bytes[..length]).unwrap()
-    }
-
-    fn hand_over(&self, packet: &[u8]) -> UnixStream {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let descriptors = [theirs.as_fd()];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut rights = SendAncillaryBuffer::new(&mut space);
-        assert!(rights.push(SendAncillaryMessage::ScmRights(&descriptors)));
-        sendmsg(&self.control, &[IoSlice::new(packet)], &mut rights, SendFlags::empty()).unwrap();
-        ours
-    }
-
-    fn join(&self, seat: u32) -> Worker {
-        Worker::over(None, self.hand_over(&protocol::packet(&Join { seat })))
-    }
-
-    /// It must go by itself.
-    fn wait(mut self) -> ExitStatus {
-        let until = SystemClock::mono() + Duration::from_secs(30);
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(SystemClock::mono() < until, "the process does not go");
-            std::thread::yield_now();
-        }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
 
 fn small_opened(process: &Process, seat: u32) -> Worker {
     let mut worker = process.join(seat);
@@ -123,7 +49,7 @@ fn eight_channels_share_a_process_and_what_ends_one_leaves_the_others_whole() {
     let ninth = process.join(8).rest();
     let (what, lost) = failure(&ninth);
     assert!(what.contains("holds 8 channels and takes no more") && lost == Lost::Channel, "{what}");
-    assert_eq!(process.hear(), FromShared::Left { seat: 8 });
+    process.has_left(8);
     for worker in &all {
         worker.feed(first.to_vec()).join().unwrap();
     }
@@ -193,7 +119,7 @@ fn a_channel_whose_daemon_does_not_read_holds_nobody_up() {
     assert!(!feeder.is_finished() && !cut_off.is_finished(), "the slow ones take everything: they are not slow");
     // It leaves while everything in there waits for it.
     never.leave();
-    assert_eq!(process.hear(), FromShared::Left { seat: 1 });
+    process.has_left(1);
     cut_off.join().unwrap();
     later.wait(|m| matches!(m, FromWorker::Encoded { frame, .. } if frame.at == 5_900));
     feeder.join().unwrap();
@@ -203,8 +129,7 @@ fn a_channel_whose_daemon_does_not_read_holds_nobody_up() {
 fn it_goes_with_its_daemon_and_when_the_daemon_talks_nonsense() {
     let process = Process::start();
     let worker = small_opened(&process, 0);
-    rustix::net::shutdown(&process.control, rustix::net::Shutdown::Write).unwrap();
-    assert!(process.wait().success());
+    process.end();
     assert!(!worker.rest().iter().any(|m| matches!(m, FromWorker::Failed { .. })));
 
     for nonsense in [&b""[..], &[0xff; 40], &[7; 4096]] {
@@ -240,10 +165,10 @@ fn two_hundred_channels_come_and_go_and_nothing_of_them_stays() {
                 _ => guest.feed_and_close(Vec::new()),
             }
             drop(guest);
-            assert_eq!(process.hear(), FromShared::Left { seat });
+            process.has_left(seat);
         }
     };
-    let pid = process.child.id();
+    let pid = process.pid();
     // What is made once is made by then.
     come_and_go(20);
     let before = (count(pid, "fd"), count(pid, "task"), rss_kib(pid));

@@ -23,7 +23,7 @@ pub fn enter_gpu(driver_folder: Option<&Path>) -> Result<String, String> {
     let cache = cache_folder(|name| std::env::var_os(name).map(PathBuf::from)).filter(|folder| folder.is_dir());
     let writable = WRITABLE.iter().map(PathBuf::from).chain(cache.clone());
     // Writing includes making, renaming, removing and ioctl; nothing is ever executed.
-    let all_but_run = AccessFs::from_all(ABI_NEWEST) & !AccessFs::from(AccessFs::Execute);
+    let all_but_run = AccessFs::from_all(ABI_NEWEST) & !AccessFs::Execute;
     let rules = path_beneath_rules(readable, AccessFs::ReadFile | AccessFs::ReadDir)
         .chain(path_beneath_rules(writable, all_but_run));
     let cache = cache.map_or_else(String::new, |folder| format!(" and {}", folder.display()));
@@ -131,11 +131,8 @@ const ALWAYS: &[i64] = &[
 ];
 
 #[cfg(test)]
-#[expect(
-    unsafe_code,
-    reason = "calls that no crate offers because no program should make them, and what a driver does"
-)]
 mod tests {
+    #![expect(unsafe_code, reason = "calls that no crate offers because no program should make them, and a driver's")]
     use super::*;
     use rustix::net::{
         RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,

@@ -8,7 +8,7 @@ use rung::media::modes::LatencyMode;
 use rung::media::sample::Stamps;
 use rung::media::track::{AudioConfig, Codec, Colour, VideoConfig};
 use rung::pixels::protocol::{
-    self, Deinterlace, Encoded, FromWorker, Open, OpenAudio, OpenRendition, OpenVideo, Output, ToWorker, Unit,
+    self, Backend, Deinterlace, Encoded, FromWorker, Open, OpenAudio, OpenRendition, OpenVideo, Output, ToWorker, Unit,
     VideoInit,
 };
 use rung::time::{Mono, SystemClock};
@@ -176,13 +176,18 @@ impl Drop for Worker {
 
 /// The program with `socket` as its descriptor 3.
 pub(crate) fn spawn(arguments: &[&str], socket: OwnedFd) -> Child {
+    spawn_in(arguments, socket, |_| {})
+}
+
+pub(crate) fn spawn_in(arguments: &[&str], socket: OwnedFd, environment: impl FnOnce(&mut Command)) -> Child {
     // The shell moves its standard input to descriptor 3 and becomes the worker.
-    Command::new("sh")
+    let mut command = Command::new("sh");
+    command
         .args(["-c", "exec \"$0\" \"$@\" 3<&0 </dev/null", env!("CARGO_BIN_EXE_rung-worker")])
         .args(arguments)
-        .stdin(Stdio::from(socket))
-        .spawn()
-        .unwrap()
+        .stdin(Stdio::from(socket));
+    environment(&mut command);
+    command.spawn().unwrap()
 }
 
 /// A coded picture: its frame index, and Annex B bytes.
@@ -331,6 +336,7 @@ pub(crate) fn ladder() -> Open {
             renditions: vec![rendition(320, 180), rendition(192, 108), rendition(128, 72)],
             deinterlace: Deinterlace::Frame,
             slate: Slate::Black,
+            backend: Backend::Software,
         }),
         audio: Vec::new(),
         unpaced: true,
