@@ -2,6 +2,7 @@
 # Makes kernels/scale.ptx from kernels/*.cu and *.h with clang 14 (no CUDA toolkit needed), so that the same text comes
 # out wherever it runs. `--check`: makes it anew and compares, changes nothing.
 set -eu
+export LC_ALL=C
 cd "$(dirname "$0")"
 
 case "${1:-}" in

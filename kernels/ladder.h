@@ -6,6 +6,8 @@ static constexpr unsigned LADDER_PLANES = 2 * LADDER_OUTPUTS;
 // Threads of a block: each makes one strip of a row, eight luma samples or four of U and four of V.
 static constexpr unsigned LADDER_BLOCK_X = 16;
 static constexpr unsigned LADDER_BLOCK_Y = 8;
+// Bytes of coefficients that the strips of a block load at once, four words a strip.
+static constexpr unsigned LADDER_GROUP = 16 * LADDER_BLOCK_X;
 static constexpr unsigned LADDER_NO_OVERLAY = 0xFFFFFFFF;
 
 // One plane of one output. A unit is four samples of a source row (two of U and two of V), counted from the row's start.
@@ -34,8 +36,8 @@ struct LadderPlane {
     unsigned taps;
     // Where the tables are, bytes from `LadderArguments::tables`: per strip its first unit ...
     unsigned starts;
-    // ... per unit, pair of columns and strip four horizontal coefficient pairs, a pair as l0 | l1 << 8 | h0 << 16 |
-    // h1 << 24 (low and high bytes) ...
+    // ... per two units, 16 strips, pair of columns (of the two units) and strip four horizontal coefficient pairs, a
+    // pair as l0 | l1 << 8 | h0 << 16 | h1 << 24 (low and high bytes) ...
     unsigned near_coefficients;
     unsigned far_coefficients;
     // ... per row its first source row ...

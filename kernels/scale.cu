@@ -15,8 +15,6 @@ typedef const GLOBAL unsigned Word;
 
 __device__ __forceinline__ Word *words(unsigned long long address) { return (Word *)address; }
 
-__device__ __forceinline__ uint4v load_four(unsigned long long address) { return *(const GLOBAL uint4v *)address; }
-
 // Vertical sums of the four columns of a unit of 8 bit samples.
 struct Eight {
     static constexpr unsigned UNIT = 4;
@@ -129,25 +127,66 @@ struct Strip {
     unsigned near, far;
 };
 
-template <typename Depth, bool CHROMA>
-__device__ __forceinline__ void add_unit(Sums &sums, const Depth &unit, const LadderPlane &p, unsigned n,
-                                         unsigned long long near, unsigned long long far) {
-    const unsigned step = p.strips * 16;
+// Where a thread is on its way over its window.
+struct Walk {
+    // The first row of the column that comes next, and the row after it.
+    unsigned long long row, below;
+    // What is next of the coefficients of the strip's first and last four samples.
+    unsigned long long near, far;
+};
+
+// N units at once: all their columns share the vertical coefficients.
+template <typename Depth, bool CHROMA, int N>
+__device__ __forceinline__ void step(Sums &sums, Walk &walk, const LadderPlane &p, Word *weights, unsigned pitch,
+                                     unsigned unit) {
+    Depth columns[N];
+    EVERY_LOOP_ONCE
+    for (int n = 0; n < N; n++)
+        columns[n].clear();
+    unsigned long long row = walk.row, below = walk.below, weight = (unsigned long long)weights;
+    for (unsigned k = p.taps / 2; k > 0; k--) {
+        const unsigned pair = *words(weight);
+        EVERY_LOOP_ONCE
+        for (int n = 0; n < N; n++)
+            columns[n].add(row + n * Depth::UNIT, below + n * Depth::UNIT, pair);
+        row = further(row, 2 * (unsigned long long)pitch);
+        below = further(below, 2 * (unsigned long long)pitch);
+        weight = further(weight, 4);
+    }
+    if (p.taps % 2) {
+        const unsigned pair = *words(weight);
+        EVERY_LOOP_ONCE
+        for (int n = 0; n < N; n++)
+            columns[n].add_last(row + n * Depth::UNIT, pair);
+    }
+    walk.row = further(walk.row, N * Depth::UNIT);
+    walk.below = further(walk.below, N * Depth::UNIT);
+    const unsigned groups = (p.strips + LADDER_BLOCK_X - 1) / LADDER_BLOCK_X;
     if (CHROMA) {
-        const uint4v coefficients = load_four(near + n * step);
-        sums.template add<0>(unit.template pair<0, 2>(), coefficients);
-        sums.template add<4>(unit.template pair<1, 3>(), coefficients);
+        EVERY_LOOP_ONCE
+        for (int n = 0; n < N; n++) {
+            const uint4v coefficients = load_four(walk.near + n * LADDER_GROUP);
+            sums.template add<0>(columns[n].template pair<0, 2>(), coefficients);
+            sums.template add<4>(columns[n].template pair<1, 3>(), coefficients);
+        }
+        walk.near = further(walk.near, (unsigned long long)groups * (2 * LADDER_GROUP));
         return;
     }
-    const unsigned a = unit.template pair<0, 1>(), b = unit.template pair<2, 3>();
-    if (n < p.near_end) {
-        sums.template add<0>(a, load_four(near + 2 * n * step));
-        sums.template add<0>(b, load_four(near + (2 * n + 1) * step));
+    if (unit < p.near_end) {
+        EVERY_LOOP_ONCE
+        for (int n = 0; n < N; n++) {
+            sums.template add<0>(columns[n].template pair<0, 1>(), load_four(walk.near + 2 * n * LADDER_GROUP));
+            sums.template add<0>(columns[n].template pair<2, 3>(), load_four(walk.near + (2 * n + 1) * LADDER_GROUP));
+        }
+        walk.near = further(walk.near, (unsigned long long)groups * (4 * LADDER_GROUP));
     }
-    if (n >= p.far_start) {
-        const unsigned m = n - p.far_start;
-        sums.template add<4>(a, load_four(far + 2 * m * step));
-        sums.template add<4>(b, load_four(far + (2 * m + 1) * step));
+    if (unit >= p.far_start) {
+        EVERY_LOOP_ONCE
+        for (int n = 0; n < N; n++) {
+            sums.template add<4>(columns[n].template pair<0, 1>(), load_four(walk.far + 2 * n * LADDER_GROUP));
+            sums.template add<4>(columns[n].template pair<2, 3>(), load_four(walk.far + (2 * n + 1) * LADDER_GROUP));
+        }
+        walk.far = further(walk.far, (unsigned long long)groups * (4 * LADDER_GROUP));
     }
 }
 
@@ -157,39 +196,24 @@ __device__ __forceinline__ Strip scaled(const LadderArguments &a, const LadderPl
     const unsigned pitch = a.pitch;
     const unsigned first = words(tables + p.rows)[y];
     const unsigned start = words(tables + p.starts)[strip];
-    unsigned long long column =
-        (CHROMA ? a.chroma : a.luma) + (unsigned long long)first * pitch + (unsigned long long)start * Depth::UNIT;
     Word *const weights = words(tables + p.row_coefficients) + y * ((p.taps + 1) / 2);
-    const unsigned long long near = tables + p.near_coefficients + strip * 16;
-    const unsigned long long far = tables + p.far_coefficients + strip * 16;
+    const unsigned group = strip / LADDER_BLOCK_X * ((CHROMA ? 2 : 4) * LADDER_GROUP) + strip % LADDER_BLOCK_X * 16;
+    Walk walk;
+    walk.row = (CHROMA ? a.chroma : a.luma) + (unsigned long long)first * pitch + (unsigned long long)start * Depth::UNIT;
+    walk.below = walk.row + pitch;
+    walk.near = tables + p.near_coefficients + group;
+    walk.far = tables + p.far_coefficients + group;
     Sums sums;
     EVERY_LOOP_ONCE
     for (int n = 0; n < 8; n++) {
         sums.low[n] = 1 << 19;
         sums.high[n] = 0;
     }
-    for (unsigned n = 0; n < p.units; n += 2) {
-        // A last odd unit is taken twice: the second's coefficients are zeros.
-        const unsigned next = n + 1 < p.units ? Depth::UNIT : 0;
-        Depth left, right;
-        left.clear();
-        right.clear();
-        unsigned long long row = column;
-        for (unsigned k = 0; k < p.taps / 2; k++) {
-            const unsigned pair = weights[k];
-            left.add(row, row + pitch, pair);
-            right.add(row + next, row + pitch + next, pair);
-            row += 2 * (unsigned long long)pitch;
-        }
-        if (p.taps % 2) {
-            const unsigned pair = weights[p.taps / 2];
-            left.add_last(row, pair);
-            right.add_last(row + next, pair);
-        }
-        add_unit<Depth, CHROMA>(sums, left, p, n, near, far);
-        add_unit<Depth, CHROMA>(sums, right, p, n + 1, near, far);
-        column += 2 * Depth::UNIT;
-    }
+    unsigned unit = 0;
+    for (; unit + 2 <= p.units; unit += 2)
+        step<Depth, CHROMA, 2>(sums, walk, p, weights, pitch, unit);
+    if (p.units % 2)
+        step<Depth, CHROMA, 1>(sums, walk, p, weights, pitch, unit);
     const unsigned e0 = sums.sample<0>(), e1 = sums.sample<1>(), e2 = sums.sample<2>(), e3 = sums.sample<3>();
     const unsigned f0 = sums.sample<4>(), f1 = sums.sample<5>(), f2 = sums.sample<6>(), f3 = sums.sample<7>();
     if (CHROMA)
@@ -298,7 +322,7 @@ template <typename Depth> __device__ __forceinline__ void ladder(const LadderArg
 }
 
 // From NV12.
-extern "C" __global__ void rung_ladder(LadderArguments a) { ladder<Eight>(a); }
+extern "C" __global__ BLOCK_OF(128) void rung_ladder(LadderArguments a) { ladder<Eight>(a); }
 
 // From P016 with ten significant bits.
-extern "C" __global__ void rung_ladder_ten(LadderArguments a) { ladder<Ten>(a); }
+extern "C" __global__ BLOCK_OF(128) void rung_ladder_ten(LadderArguments a) { ladder<Ten>(a); }

@@ -401,7 +401,7 @@ impl Book {
             (Resource::Memory, "memory", now.memory, price.memory, after.memory),
         ];
         // What the newcomer does not use cannot stand in its way.
-        for (resource, name, now, price, _) in resources.iter().filter(|r| r.3 > 0.0 && r.4 > FULL) {
+        if let Some((resource, name, now, price, _)) = resources.iter().find(|r| r.3 > 0.0 && r.4 > FULL) {
             let what = format!(
                 "GPU {index}: {name} at {:.0} %, this channel needs {:.0} % more, {:.0} % are given out",
                 now * 100.0,

@@ -10,6 +10,7 @@ pub mod stage; // its renditions
 pub mod outputs; // one rendition: decode order, holes, late encoders
 pub mod witness; // what control is told, and asked
 pub mod workers; // its worker over its lives
+pub mod pulse; // whether a worker that talks also works
 pub mod history; // what a worker's successor must decode
 pub mod governor; // what to shed when late
 pub mod placement; // which outputs, with which settings

@@ -1,5 +1,7 @@
-//! Messages between daemon and worker: postcard values, each behind a little-endian u32 length, over a socketpair
-//! that the worker inherits as file descriptor 3. `ch` names the channel within this worker (a GPU worker holds several).
+//! Messages between daemon and worker: postcard values, each behind a little-endian u32 length, over a socketpair.
+//! A worker of one channel inherits its end as file descriptor 3. A shared worker inherits a control socket there
+//! instead, and takes the socket of each of its channels from it: a slow channel never stands in another one's way.
+//! `ch` names the channel on its socket.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -11,9 +13,41 @@ use crate::media::sample::Stamps;
 use crate::media::track::{AudioConfig, Codec, Colour, Pid, VideoConfig};
 
 /// Changed with every incompatible change: daemon and worker of two versions refuse each other in `hello`.
-pub const VERSION: u32 = 3;
-/// Where a spawned worker finds its end of the socketpair.
+pub const VERSION: u32 = 4;
+/// Where a spawned worker finds its end of the socketpair, a shared one that of its control socket.
 pub const WORKER_FD: i32 = 3;
+
+/// Daemon to shared worker, on the control socket: a channel sits down. The descriptor of its socket travels with the
+/// message (SCM_RIGHTS); on it everything is as with a worker of one channel, the two `Hello` first. The channel leaves
+/// when that socket closes; the worker goes when the control socket does.
+///
+/// Control messages are postcard values, one a packet (SOCK_SEQPACKET), without a length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Join {
+    /// Names the channel on the control socket; never used twice in one process.
+    pub seat: u32,
+}
+
+/// Shared worker to daemon, on the control socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromShared {
+    /// The driver is initialised and the sandbox in force: from here on channels are served.
+    Hello { version: u32, pid: u32, sandbox: String },
+    /// Nothing of that channel is left: its threads have ended.
+    Left { seat: u32 },
+}
+
+/// How much is lost with what failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Lost {
+    /// This channel; the process can take another one.
+    Channel,
+    /// The process: what a codec, a driver or the device left behind can not be trusted. Every channel in it is told so,
+    /// and it ends.
+    Process,
+    /// The process, and the GPU: it is gone, or answers nothing any more.
+    Device,
+}
 
 /// Index of a rendition within `Open::renditions`.
 pub type RenditionIndex = u8;
@@ -233,6 +267,7 @@ pub enum FromWorker {
     Failed {
         ch: u32,
         what: String,
+        lost: Lost,
     },
 }
 
@@ -264,6 +299,8 @@ pub struct Encoded {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
+    /// Units and fills that the decode stage is done with, whatever came of them.
+    pub taken: u64,
     /// Frames out of the decoder; frames held because the source had none; units dropped on one N.
     pub decoded: u64,
     pub repeated: u64,
@@ -274,8 +311,9 @@ pub struct Progress {
     pub shed: u64,
     /// Host <-> device copies of full pictures.
     pub copies: u64,
-    /// Process CPU time, microseconds.
+    /// CPU time of the process, microseconds. A shared worker's channels all report the same sum of them all.
     pub cpu_us: u64,
+    /// Resident memory of the process: the same holds.
     pub rss_bytes: u64,
 }
 
@@ -376,6 +414,24 @@ pub fn encode<T: Serialize>(message: &T, out: &mut Vec<u8>) {
     *out = grown;
     let length = u32::try_from(out.len() - start - 4).expect("messages are bounded by MESSAGE_BYTES_MAX");
     out[start..start + 4].copy_from_slice(&length.to_le_bytes());
+}
+
+/// A control message as a packet.
+pub fn packet<T: Serialize>(message: &T) -> Vec<u8> {
+    postcard::to_stdvec(message).expect("plain data serialises into memory")
+}
+
+/// A packet as a control message.
+///
+/// # Errors
+/// The peer speaks another protocol: the connection is of no use any more.
+pub fn from_packet<T: for<'de> Deserialize<'de>>(packet: &[u8]) -> Result<T, String> {
+    let said = |why: &dyn std::fmt::Display| format!("unreadable control message of {} bytes: {why}", packet.len());
+    match postcard::take_from_bytes(packet) {
+        Ok((message, [])) => Ok(message),
+        Ok((_, rest)) => Err(said(&format_args!("{} bytes too many", rest.len()))),
+        Err(e) => Err(said(&e)),
+    }
 }
 
 /// Takes whole messages off the front of a byte stream.

@@ -90,6 +90,8 @@ metrics_table! {
     WorkerCpu = "rung_worker_cpu_seconds", Kind::Gauge, ["channel"], "Processor time of the channel's present worker";
     WorkerMemory = "rung_worker_memory_bytes", Kind::Gauge, ["channel"], "Resident memory of the channel's worker";
     WorkerSandboxed = "rung_worker_sandboxed", Kind::Gauge, ["channel"], "1 if the kernel grants the whole sandbox, 0 if a part is missing";
+    WorkerProcesses = "rung_worker_processes", Kind::Gauge, ["gpu"], "Worker processes that channels of this GPU share";
+    WorkerSeats = "rung_worker_seats", Kind::Gauge, ["gpu"], "Channels in them";
     PictureCopies = "rung_picture_copies_total", Kind::Counter, ["channel"], "Copies of full pictures between host and device";
     ChannelFallbackStep = "rung_channel_fallback_step", Kind::Gauge, ["channel"], "0 = on its first choice of device; each step down adds 1";
     PipelineLatency = "rung_pipeline_latency_seconds", LATENESS, ["channel", "stage"], "Time a frame needs for a stage; stage=whole is from the socket to the published part";
@@ -125,6 +127,8 @@ pub enum Label<'a> {
     Route(&'static str),
     Code(&'static str),
     Env(&'static str),
+    /// Index, as the driver counts.
+    Gpu(&'a str),
     Version(&'static str),
     ProfileFingerprint(&'a str),
 }
@@ -144,6 +148,7 @@ impl Label<'_> {
             Label::Route(_) => "route",
             Label::Code(_) => "code",
             Label::Env(_) => "env",
+            Label::Gpu(_) => "gpu",
             Label::Version(_) => "version",
             Label::ProfileFingerprint(_) => "profile_fp",
         }
@@ -164,6 +169,7 @@ impl Label<'_> {
             | Label::Route(v)
             | Label::Code(v)
             | Label::Env(v)
+            | Label::Gpu(v)
             | Label::Version(v) => v.to_owned(),
         }
     }

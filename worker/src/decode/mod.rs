@@ -4,10 +4,12 @@
 //! never shed. Decode waits for it, and for the others as long as frames are young or a backlog melts (`lateness`).
 //! When it fails: damaged input is a fault; an error of the decoder itself ends the channel (`Failed`).
 
+mod device;
 #[cfg(feature = "software")]
 mod host;
 mod lateness;
 mod show;
+#[cfg(feature = "software")]
 mod slate;
 mod source;
 
@@ -23,8 +25,11 @@ use std::sync::atomic::Ordering;
 use crate::audio::ToAudio;
 use crate::encode::{Gate, Job, ToEncode, Verdict};
 use crate::error::Error;
+use crate::gpu::nvdec::Fields;
 use crate::picture::Picture;
 use crate::queue::Queue;
+use crate::scale::Planes;
+use crate::scale::device::{Inputs, Ladder, Patience};
 use crate::shared::{Counters, Faults, Shared};
 use lateness::Lateness;
 use show::{Placed, Show};
@@ -53,13 +58,13 @@ pub enum ToDecode {
 }
 
 /// Where one rendition's pictures go.
-#[derive(Debug)]
 pub struct Outlet {
     pub queue: Arc<Queue<ToEncode>>,
     pub gate: Gate,
+    /// On a GPU: what the scaler writes to.
+    pub inputs: Option<Inputs>,
 }
 
-#[derive(Debug)]
 pub struct Decode {
     ch: u32,
     open: OpenVideo,
@@ -101,6 +106,7 @@ struct Inside {
 }
 
 impl Decode {
+    /// `ladder`: decodes on its GPU; without one on the CPU.
     pub fn open(
         ch: u32,
         open: OpenVideo,
@@ -108,10 +114,9 @@ impl Decode {
         outlets: Vec<Outlet>,
         audio: Option<Arc<Queue<ToAudio>>>,
         shared: Arc<Shared>,
+        ladder: Option<Ladder>,
     ) -> Result<Decode, Error> {
-        let barren = (open.cadence.rate.hz() * BARREN_SECONDS) as u32;
-        let fields = open.deinterlace == Deinterlace::Field;
-        let source = Source::Host(Box::new(host::Source::open(open.source.clone(), fields, barren)?));
+        let source = open_source(&open, ladder, &shared)?;
         let pixels = |i: &usize| open.renditions.get(*i).map(|r| u64::from(r.width) * u64::from(r.height));
         let lowest = (0..outlets.len()).rev().min_by_key(pixels).unwrap_or(0);
         Ok(Decode {
@@ -139,8 +144,14 @@ impl Decode {
     pub fn run(mut self, input: &Queue<ToDecode>) -> Result<(), Error> {
         while let Some(command) = input.pop() {
             match command {
-                ToDecode::Unit(unit) => self.unit(&unit)?,
-                ToDecode::Fill { to, with } => self.fill(to, with)?,
+                ToDecode::Unit(unit) => {
+                    self.unit(&unit)?;
+                    Counters::add(&self.shared.counters.taken, 1);
+                }
+                ToDecode::Fill { to, with } => {
+                    self.fill(to, with)?;
+                    Counters::add(&self.shared.counters.taken, 1);
+                }
                 ToDecode::Idr { at } if self.idr.len() < IDR_REQUESTS_MAX => {
                     self.idr.insert(at);
                 }
@@ -167,7 +178,7 @@ impl Decode {
                 }
             }
         }
-        self.with_source(|source, taker| source.drain(taker))
+        self.with_source(|source, _, taker| source.drain(taker))
     }
 
     /// The lowest rendition is never shed, whoever asks.
@@ -185,7 +196,7 @@ impl Decode {
             self.inside.pop_first();
         }
         let tag = self.tag;
-        match self.with_source(|source, taker| source.push(&unit.data, tag, taker))? {
+        match self.with_source(|source, patience, taker| source.push(&unit.data, tag, patience, taker))? {
             Health::Good => {}
             Health::Damaged => {
                 self.faults.note(FaultKind::Decode, unit.at, || "the decoder could not use a picture".to_owned());
@@ -199,9 +210,11 @@ impl Decode {
     }
 
     /// Every picture is shown while the source still works: it may have room for a few only.
-    fn with_source<T>(&mut self, work: impl FnOnce(&mut Source, Taker<'_>) -> T) -> T {
+    fn with_source<T>(&mut self, work: impl FnOnce(&mut Source, &dyn Fn(usize) -> Patience, Taker<'_>) -> T) -> T {
         let mut source = self.source.take().expect("away only while a unit is inside");
-        let done = work(&mut source, &mut |decoded| self.show_one(decoded));
+        let (lowest, waits) = (self.lowest, self.unpaced || !self.lateness.is_overloaded());
+        let patience = |i| if waits || i == lowest { Patience::Waits } else { Patience::Hasty };
+        let done = work(&mut source, &patience, &mut |decoded| self.show_one(decoded));
         self.source = Some(source);
         done
     }
@@ -261,13 +274,42 @@ impl Decode {
         if let Some(slate) = &self.slate {
             return Ok(slate.clone());
         }
-        let source = &self.open.source;
-        let made = slate::picture(&self.open.slate, source).or_else(|why| {
-            self.faults.note(FaultKind::Decode, at, || why);
-            slate::picture(&Slate::Black, source)
-        });
-        let made = made.map_err(Error::from)?;
+        let made = self.make_slate(at)?;
         Ok(self.slate.insert(made).clone())
+    }
+
+    #[cfg(feature = "software")]
+    fn make_slate(&mut self, at: i64) -> Result<Picture, Error> {
+        let source = &self.open.source;
+        let made = slate::frame(&self.open.slate, source).or_else(|why| {
+            self.faults.note(FaultKind::Decode, at, || why);
+            slate::frame(&Slate::Black, source)
+        });
+        let frame = made.map_err(Error::from)?;
+        let uploaded = self.upload(&frame.planes())?;
+        Ok(uploaded.unwrap_or_else(|| Picture::Host(Arc::new(frame))))
+    }
+
+    /// Without libav there is nothing to read an image with.
+    #[cfg(not(feature = "software"))]
+    fn make_slate(&mut self, at: i64) -> Result<Picture, Error> {
+        if !matches!(self.open.slate, Slate::Black) {
+            let why = || "this worker was built without libav and shows black instead of the slate's image".to_owned();
+            self.faults.note(FaultKind::Decode, at, why);
+        }
+        let (width, height) = (self.open.source.width as usize, self.open.source.height as usize);
+        let luma = vec![if self.open.source.colour.full_range { 0 } else { 16 }; width * height];
+        let (half, chroma) = (width.div_ceil(2), vec![128; width.div_ceil(2) * height.div_ceil(2)]);
+        let black =
+            Planes { y: &luma, u: &chroma, v: &chroma, stride_y: width, stride_u: half, stride_v: half, width, height };
+        self.upload(&black)?.ok_or_else(|| Error::Other("there is no GPU to show black on".to_owned()))
+    }
+
+    fn upload(&mut self, planes: &Planes<'_>) -> Result<Option<Picture>, Error> {
+        let source = self.source.as_mut().expect("away only while a unit is inside");
+        let uploaded = source.uploaded(planes)?;
+        Counters::add(&self.shared.counters.copies, u64::from(uploaded.is_some()));
+        Ok(uploaded)
     }
 
     fn offer_all(&mut self) {
@@ -298,7 +340,8 @@ impl Decode {
         let key = asked || n.rem_euclid(i64::from(self.open.cadence.gop)) == 0;
         for (i, outlet) in self.outlets.iter_mut().enumerate() {
             let waits = self.unpaced || i == self.lowest || !self.lateness.is_overloaded();
-            match outlet.gate.decide(n, !waits && outlet.queue.is_full()) {
+            let there = shot.picture.has(i);
+            match outlet.gate.decide(n, !there || !waits && outlet.queue.is_full()) {
                 Verdict::Encode => {
                     let job = Job { n, key, picture: shot.picture.clone(), stamps: shot.stamps };
                     outlet.queue.wait_push(ToEncode::Frame(job));
@@ -316,4 +359,19 @@ impl Decode {
         }
         self.shared.counters.next.store(n + 1, Ordering::Relaxed);
     }
+}
+
+fn open_source(open: &OpenVideo, ladder: Option<Ladder>, shared: &Shared) -> Result<Source, Error> {
+    let barren = (open.cadence.rate.hz() * BARREN_SECONDS) as u32;
+    let both = open.deinterlace == Deinterlace::Field;
+    if let Some(ladder) = ladder {
+        let fields = if both { Fields::Both } else { Fields::Frame };
+        let watch = shared.watch("decode".to_owned());
+        let source = device::Source::open(open.source.clone(), fields, barren, ladder, watch)?;
+        return Ok(Source::Device(Box::new(source)));
+    }
+    #[cfg(feature = "software")]
+    return Ok(Source::Host(Box::new(host::Source::open(open.source.clone(), both, barren)?)));
+    #[cfg(not(feature = "software"))]
+    Err(Error::Other("this rung-worker was built without the software backend: it decodes on a GPU only".to_owned()))
 }

@@ -2,7 +2,10 @@
 
 use crate::error::Error;
 use crate::picture::Picture;
+use crate::scale::Planes;
+use crate::scale::device::Patience;
 
+use super::device;
 #[cfg(feature = "software")]
 use super::host;
 
@@ -29,18 +32,25 @@ pub(super) enum Health {
 /// Takes each picture as soon as it is there.
 pub(super) type Taker<'a> = &'a mut (dyn FnMut(Decoded) + 'a);
 
-#[derive(Debug)]
 pub(super) enum Source {
     #[cfg(feature = "software")]
     Host(Box<host::Source>),
+    Device(Box<device::Source>),
 }
 
 impl Source {
     /// Gives the pictures that this access unit completes.
-    pub(super) fn push(&mut self, data: &[u8], tag: i64, taker: Taker<'_>) -> Result<Health, Error> {
+    pub(super) fn push(
+        &mut self,
+        data: &[u8],
+        tag: i64,
+        patience: &dyn Fn(usize) -> Patience,
+        taker: Taker<'_>,
+    ) -> Result<Health, Error> {
         match self {
             #[cfg(feature = "software")]
             Source::Host(source) => source.push(data, tag, taker).map_err(Error::from),
+            Source::Device(source) => source.push(data, tag, patience, taker).map_err(Error::from),
         }
     }
 
@@ -49,6 +59,19 @@ impl Source {
         match self {
             #[cfg(feature = "software")]
             Source::Host(source) => source.drain(taker).map_err(Error::from),
+            Source::Device(source) => source.drain(taker).map_err(Error::from),
+        }
+    }
+
+    /// A picture of the host's where this source's pictures are; `None`: it is there already.
+    pub(super) fn uploaded(&mut self, picture: &Planes<'_>) -> Result<Option<Picture>, Error> {
+        match self {
+            #[cfg(feature = "software")]
+            Source::Host(_) => Ok(None),
+            Source::Device(source) => {
+                let scaled = source.ladder().upload(picture)?;
+                Ok(Some(Picture::Device(std::sync::Arc::new(scaled))))
+            }
         }
     }
 }

@@ -294,6 +294,12 @@ impl Module {
     }
 }
 
+/// A kernel's only parameter.
+///
+/// # Safety
+/// Laid out as the kernel declares it; holds numbers and device addresses, no address of this process' memory.
+pub unsafe trait Argument {}
+
 pub struct Kernel {
     device: Arc<Device>,
     function: CudaFunction,
@@ -301,15 +307,12 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Queues one launch on `stream`. `argument` is the kernel's only parameter, passed by value.
+    /// Queues one launch on `stream`. `argument` is the kernel's only parameter, passed by value. What it points to lives
+    /// until the launch is done; a kernel that leaves its memory is an error of the GPU (700), never of this process'.
     ///
     /// # Errors
     /// The driver's.
-    ///
-    /// # Safety
-    /// `T` is laid out as the kernel declares its parameter, and every address in it is device memory of the size that
-    /// the kernel reads or writes, which lives until the launch is done.
-    pub unsafe fn launch<T>(
+    pub fn launch<T: Argument>(
         &self,
         stream: &Stream,
         grid: [u32; 3],
@@ -322,8 +325,8 @@ impl Kernel {
         let [bx, by, bz] = block;
         let parameters = arguments.as_mut_ptr();
         let launch = self.device.driver.cuda.cuLaunchKernel;
-        // SAFETY: a live function and stream; the driver copies the parameter before it returns, and the caller answers
-        // for what is in it.
+        // SAFETY: a live function and stream; the driver copies the parameter before it returns, as many bytes as the
+        // kernel declares, and those are there (`Argument`).
         let status = unsafe { launch(function, gx, gy, gz, bx, by, bz, 0, stream.raw, parameters, none) };
         self.device.check(status, &self.name)
     }

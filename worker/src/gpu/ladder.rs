@@ -433,7 +433,8 @@ impl Windows {
         windows
     }
 
-    /// Of the four samples that begin `skip` into each strip: per unit, pair of columns, strip and sample.
+    /// Of the four samples that begin `skip` into each strip: per two units, block of strips, pair of columns, strip and
+    /// sample.
     fn coefficients(
         &self,
         filter: &Filter,
@@ -442,17 +443,21 @@ impl Windows {
         skip: usize,
         units: std::ops::Range<usize>,
     ) -> Vec<u32> {
+        let across = BLOCK[0] as usize;
         let mut words = Vec::new();
-        for unit in units {
-            for pair in 0..kind.unit() / 2 {
-                for (strip, start) in self.starts.iter().enumerate() {
-                    let column = (start + unit) * kind.unit() + 2 * pair;
-                    words.extend((0..4).map(|n| {
-                        let output = strip * kind.strip() + skip + n;
-                        let at = |column| coefficient(filter, output, column, left).to_le_bytes();
-                        let (a, b) = (at(column), at(column + 1));
-                        u32::from_le_bytes([a[0], b[0], a[1], b[1]])
-                    }));
+        for unit in units.step_by(2) {
+            for group in 0..self.starts.len().div_ceil(across) {
+                for pair in 0..kind.unit() {
+                    for strip in group * across..(group + 1) * across {
+                        let start = self.starts.get(strip).copied().unwrap_or(0);
+                        let column = (start + unit) * kind.unit() + 2 * pair;
+                        words.extend((0..4).map(|n| {
+                            let output = strip * kind.strip() + skip + n;
+                            let at = |column| coefficient(filter, output, column, left).to_le_bytes();
+                            let (a, b) = (at(column), at(column + 1));
+                            u32::from_le_bytes([a[0], b[0], a[1], b[1]])
+                        }));
+                    }
                 }
             }
         }

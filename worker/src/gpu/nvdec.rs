@@ -13,7 +13,9 @@ use std::sync::Arc;
 use super::abi;
 use super::cuda::{Device, Stream};
 use super::error::{Error, Harm, Library};
+pub use super::ladder::Depth;
 use super::load::{Cuvid, check};
+use super::watch::Watch;
 
 /// What becomes of interlaced pictures. Adaptive to motion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,15 +24,6 @@ pub enum Fields {
     Frame,
     /// Two: one of each field.
     Both,
-}
-
-/// Bits of a sample as they lie in a surface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Depth {
-    /// NV12.
-    Eight,
-    /// P016: in the high bits of 16.
-    Ten,
 }
 
 /// A decoded picture in device memory: luma rows, then rows of interleaved chroma, at one pitch. Valid in stream order
@@ -83,6 +76,7 @@ struct State {
     sink: Option<*mut Pictures>,
     failed: Option<Error>,
     damaged: bool,
+    watch: Watch,
 }
 
 /// The decoder for one format.
@@ -142,13 +136,28 @@ impl Decoder {
     ///
     /// # Errors
     /// There is no decoder library, or no such codec. Whether the card takes the stream is known at its first picture.
-    pub fn open(stream: &Arc<Stream>, codec: Codec, headers: &[u8], fields: Fields) -> Result<Decoder, Error> {
+    pub fn open(
+        stream: &Arc<Stream>,
+        codec: Codec,
+        headers: &[u8],
+        fields: Fields,
+        watch: &Watch,
+    ) -> Result<Decoder, Error> {
         let device = stream.device();
+        let _busy = watch.enter("cuvidCreateVideoParser");
         device.bind()?;
         let cuvid = cuvid(device)?;
         let codec = codec_number(codec).ok_or_else(|| unsupported("NVDEC takes H.264, HEVC and MPEG-2"))?;
         let stream = Arc::clone(stream);
-        let mut state = Box::new(State { stream, fields, open: None, sink: None, failed: None, damaged: false });
+        let mut state = Box::new(State {
+            stream,
+            fields,
+            open: None,
+            sink: None,
+            failed: None,
+            damaged: false,
+            watch: watch.clone(),
+        });
         let mut parameters = abi::ParserParams {
             codec,
             // The real number is the answer to the sequence callback.
@@ -168,7 +177,8 @@ impl Decoder {
         // SAFETY: writes a handle; the parameters are complete.
         let status = unsafe { (cuvid.cuvidCreateVideoParser)(&raw mut parser, &raw mut parameters) };
         check(status, "cuvidCreateVideoParser")?;
-        Ok(Decoder { parser, state, headers: (!headers.is_empty()).then(|| headers.to_vec()) })
+        let headers = (!headers.is_empty()).then(|| headers.to_vec());
+        Ok(Decoder { parser, state, headers })
     }
 
     /// Takes one access unit; the pictures that it completes go to `sink` before this returns.
@@ -195,7 +205,7 @@ impl Decoder {
 
     fn parse(&mut self, data: &[u8], tag: i64, flags: u64, sink: Sink<'_>) -> Result<Pushed, Error> {
         let stream = Arc::clone(&self.state.stream);
-        let device = stream.device();
+        let cuvid = cuvid(stream.device())?;
         let mut packet = abi::Packet {
             flags,
             payload_size: data.len() as u64,
@@ -206,8 +216,11 @@ impl Decoder {
         // that use it run inside the next call only.
         let sink = unsafe { std::mem::transmute::<Sink<'_>, Sink<'static>>(sink) };
         self.state.sink = Some(std::ptr::from_mut(sink));
+        let watch = self.state.watch.clone();
+        let busy = watch.enter("cuvidParseVideoData");
         // SAFETY: a live parser and a complete packet whose payload is alive; callbacks come back on this thread.
-        let status = unsafe { (cuvid(device)?.cuvidParseVideoData)(self.parser, &raw mut packet) };
+        let status = unsafe { (cuvid.cuvidParseVideoData)(self.parser, &raw mut packet) };
+        drop(busy);
         self.state.sink = None;
         let damaged = std::mem::take(&mut self.state.damaged);
         if let Some(error) = self.state.failed.take() {
@@ -263,10 +276,16 @@ impl State {
                 "this GPU's decoder does not take {name} {chroma} {bits} bit {width}x{height}: {most}"
             )));
         }
+        // Making a decoder takes longer than parsing may.
+        let watch = self.watch.clone();
+        let away = watch.leave();
+        let busy = watch.enter("cuvidCreateDecoder");
         // Two decoders beside each other would leak the first one.
         self.close(cuvid);
         let surfaces = (format.surfaces + SPARE_SURFACES).min(SURFACES_MAX);
         let raw = create(cuvid, &format, surfaces)?;
+        drop(busy);
+        drop(away);
         self.open = Some(Open { raw, format, surfaces });
         Ok(surfaces)
     }
@@ -327,8 +346,11 @@ impl State {
             second,
             damaged: was_damaged(cuvid, raw, index),
         };
+        // Whoever takes the picture may wait for room: that is not the driver's time.
+        let away = self.watch.leave();
         // SAFETY: set by the `parse` that this callback runs in; nobody else uses it meanwhile.
         let sunk = unsafe { &mut *sink }(&surface);
+        drop(away);
         // SAFETY: mapped above, unmapped once.
         let status = unsafe { (cuvid.cuvidUnmapVideoFrame64)(raw, address) };
         sunk.and(check(status, "cuvidUnmapVideoFrame64"))

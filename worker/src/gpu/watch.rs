@@ -37,6 +37,14 @@ impl Watch {
         Busy { watch: self, outer }
     }
 
+    /// A callback goes on to work of its own: no call is told until what it gets here is dropped, then the outer one again,
+    /// since that instant.
+    #[must_use = "dropped at once it says that the thread is back in the call"]
+    pub fn leave(&self) -> Away<'_> {
+        let outer = self.call().take();
+        Away { watch: self, outer }
+    }
+
     /// The call that the thread is in now, and since when. Whoever asks judges how long is too long.
     pub fn stuck_since(&self) -> Option<(Mono, &'static str)> {
         *self.call()
@@ -52,6 +60,19 @@ impl Watch {
 pub struct Busy<'a> {
     watch: &'a Watch,
     outer: Option<Call>,
+}
+
+/// While it lives, a callback of the call does its own work.
+#[derive(Debug)]
+pub struct Away<'a> {
+    watch: &'a Watch,
+    outer: Option<Call>,
+}
+
+impl Drop for Away<'_> {
+    fn drop(&mut self) {
+        *self.watch.call() = self.outer.map(|(_, call)| (SystemClock::mono(), call));
+    }
 }
 
 impl Drop for Busy<'_> {

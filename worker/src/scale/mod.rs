@@ -37,6 +37,7 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+pub mod device;
 pub(crate) mod filter;
 pub mod hash;
 pub mod overlay;

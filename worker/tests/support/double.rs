@@ -15,7 +15,7 @@ use std::fmt::Display;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
@@ -114,6 +114,22 @@ impl Driver {
         command.env("RUNG_DOUBLE", self.settings_file()).env("RUNG_DOUBLE_REPORT", self.report());
     }
 
+    /// One ignored test of this binary in a process of its own, which finds the driver's folder by `folder()`. Names are
+    /// as the test binary prints them.
+    pub(crate) fn command(&self, test: &str) -> Command {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", test, "--ignored", "--nocapture", "--test-threads=1"]);
+        self.env(&mut command);
+        command.env(FOLDER, self.folder());
+        command
+    }
+
+    /// Runs such a test, which must pass: what it printed.
+    #[track_caller]
+    pub(crate) fn pass(&self, test: &str) -> String {
+        passed(test, &self.command(test).output().unwrap())
+    }
+
     /// Every count, summed over libraries and processes, those that have ended as well.
     pub(crate) fn counts(&self) -> BTreeMap<String, i64> {
         self.counts_where(|_| true)
@@ -185,6 +201,22 @@ impl Driver {
         self.root.path().join("report")
     }
 }
+
+/// What a process of `Driver::command` printed, whose test must have passed.
+#[track_caller]
+pub(crate) fn passed(test: &str, out: &Output) -> String {
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    let passed = out.status.success() && said.contains("1 passed");
+    assert!(passed, "{test}: {}\n{said}{}", out.status, String::from_utf8_lossy(&out.stderr));
+    said
+}
+
+/// In a test that `Driver::command` started: the driver's folder.
+pub(crate) fn folder() -> PathBuf {
+    std::env::var_os(FOLDER).expect("this test is run by another one, in a process of its own").into()
+}
+
+const FOLDER: &str = "RUNG_TEST_DRIVER";
 
 /// The folder that holds the built libraries: beside the programs of this profile. Built once a process.
 fn built() -> &'static Path {

@@ -8,6 +8,7 @@
 #define __global__
 #define __device__
 #define __forceinline__ inline
+#define BLOCK_OF(threads)
 #define GLOBAL
 #define EVERY_LOOP_ONCE
 
@@ -48,6 +49,10 @@ static inline int dot_high_unsigned(unsigned a, unsigned b, int sum) {
 static inline int dot_high_signed(unsigned a, unsigned b, int sum) {
     return wrapping(sum + int64_t(int16_t(a & 65535)) * int8_t(b >> 16) + int64_t(int16_t(a >> 16)) * int8_t(b >> 24));
 }
+
+static inline unsigned long long further(unsigned long long address, unsigned long long bytes) { return address + bytes; }
+
+static inline uint4v load_four(unsigned long long address) { return *(const uint4v *)address; }
 
 static inline void add_atomic(unsigned long long *to, unsigned long long value) {
     __atomic_fetch_add(to, value, __ATOMIC_RELAXED);
