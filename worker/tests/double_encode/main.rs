@@ -172,12 +172,7 @@ fn hevc_of_ten_bit_says_what_it_was_asked_for() {
 #[ignore = "run by hevc_of_ten_bit_says_what_it_was_asked_for"]
 fn inside_hevc() {
     let card = Card::load(&double::folder());
-    let ask = Ask {
-        aspect: (16, 9),
-        colour: Some(([9, 16, 9], false)),
-        level: 93,
-        ..Ask::hevc10(320, 192, 1_500_000)
-    };
+    let ask = Ask { aspect: (16, 9), colour: Some(([9, 16, 9], false)), level: 93, ..Ask::hevc10(320, 192, 1_500_000) };
     let mut client = Client::start(&card, &ask);
     assert_eq!(client.ask.profile, Some(MAIN10));
     for n in 0..60 {

@@ -40,9 +40,8 @@ impl Session {
             return self.flush(state);
         }
         let encoder = state.encoder(ENCODE)?;
-        if encoder.ended {
-            return refuse(ENCODE, "a picture after the end of the stream", INVALID_CALL);
-        }
+        // After an end a new run begins in the same session, as libavcodec's flush of its NVENC encoders has it.
+        encoder.force_idr |= std::mem::take(&mut encoder.ended);
         let config = encoder.config.clone();
         shape(&given, &config, flags)?;
         let input = given.u64(offset_of!(sys::NV_ENC_PIC_PARAMS, inputBuffer));

@@ -116,6 +116,8 @@ struct Desk {
     inside: BTreeMap<u64, Inside>,
     /// Whether an IDR picture came out of this encoder.
     began: bool,
+    /// The encoder takes nothing more.
+    ended: bool,
     /// Of libx265.
     rate: Option<Rate>,
 }
@@ -136,7 +138,7 @@ impl Desk {
             let buffer = if config.spending.buffer > 0 { config.spending.buffer } else { config.spending.average };
             Rate::new(per_picture, f64::from(buffer) / per_picture)
         });
-        Ok(Desk { config, other_headers, coder, headers, inside: BTreeMap::new(), began: false, rate })
+        Ok(Desk { config, other_headers, coder, headers, inside: BTreeMap::new(), began: false, ended: false, rate })
     }
 
     fn work(&mut self, session: &Session, job: Job) -> Result<(), Status> {
@@ -155,7 +157,11 @@ impl Desk {
                 Ok(())
             }
             Job::Restart(config) => self.restart(session, *config),
-            Job::Flush => self.drain(session),
+            Job::Flush => {
+                self.drain(session)?;
+                self.ended = true;
+                Ok(())
+            }
         }
     }
 
@@ -167,6 +173,9 @@ impl Desk {
     }
 
     fn picture(&mut self, session: &Session, picture: Picture) -> Result<(), Status> {
+        if self.ended {
+            *self = Desk::open(self.config.clone(), self.other_headers).map_err(|_| INVALID_PARAM)?;
+        }
         let Picture { number, source, idr, headers, messages, labels } = picture;
         let pixels = match source {
             Source::Host(pixels) => pixels,

@@ -14,7 +14,7 @@ use super::api::{Api, Session};
 use super::config::{Init, Preset, Settings, unsupported};
 use super::raw::{Bits, Raw};
 use super::surfaces::{Surface, Surfaces};
-use super::{EncodeCaps, Format};
+use super::{Codec, EncodeCaps, Format};
 use crate::gpu::cuda::{Device, Event};
 use crate::gpu::error::{Error, Library};
 use crate::gpu::watch::Watch;
@@ -155,7 +155,9 @@ impl Encoder {
         for _ in 0..encoder.settings.held_back() + surfaces.max(OUTPUTS) {
             encoder.create_output()?;
         }
-        encoder.headers = encoder.parameter_sets()?;
+        if format.codec != Codec::Av1 {
+            encoder.headers = encoder.parameter_sets()?;
+        }
         Ok(encoder)
     }
 
@@ -169,7 +171,8 @@ impl Encoder {
         &self.surfaces
     }
 
-    /// The parameter sets, in Annex B (AV1: the sequence header). The same for the same settings.
+    /// The parameter sets, in Annex B; nothing for AV1, whose key frames bring their sequence header. The same for the same
+    /// settings.
     pub fn headers(&self) -> &[u8] {
         &self.headers
     }
