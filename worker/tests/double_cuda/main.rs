@@ -235,15 +235,13 @@ fn a_thousand_contexts() {
     let after = process();
     assert!(ended, "{before:?} {after:?}");
     assert!(after["VmRSS"] < before["VmRSS"] + 8 * 1024, "{before:?} {after:?}");
-    assert!(after["maps"] < before["maps"] + 100, "{before:?} {after:?}");
+    // A thousand allocations of 1 MiB went by; threads' own heaps come and go.
+    assert!(after["VmSize"] < before["VmSize"] + 256 * 1024, "{before:?} {after:?}");
 }
 
-/// Numbers of this process: `Threads`, `VmRSS` in KiB, `maps`.
+/// Numbers of this process: `Threads`, `VmRSS` and `VmSize` in KiB.
 fn process() -> BTreeMap<String, u64> {
     let text = std::fs::read_to_string("/proc/self/status").unwrap();
     let lines = text.lines().filter_map(|line| line.split_once(':'));
-    let numbers =
-        lines.filter_map(|(key, value)| Some((key.to_owned(), value.split_whitespace().next()?.parse().ok()?)));
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap().lines().count() as u64;
-    numbers.chain([("maps".to_owned(), maps)]).collect()
+    lines.filter_map(|(key, value)| Some((key.to_owned(), value.split_whitespace().next()?.parse().ok()?))).collect()
 }
