@@ -244,7 +244,7 @@ fn inside_headers() {
             })
             .collect();
         assert_eq!(all[0].0, all[1].0, "in another session");
-        println!("headers {:02x?}", all[0].0);
+        println!("\nheaders {:02x?}", all[0].0);
         let said = probed(&all[0].1, if ask.codec == HEVC { "hevc" } else { "h264" });
         assert!(said.contains(&format!("profile={profile}\n")) && said.contains(line), "{profile} {line} in {said}");
     }

@@ -123,8 +123,9 @@ impl Coder {
         crate::abi::bytes(c.extradata.cast(), usize::try_from(c.extradata_size).unwrap_or(0))
     }
 
-    /// The next picture in the order of display. `coarser` steps of quantiser are added to libx265's own choice.
-    pub(crate) fn push(&mut self, pixels: &Pixels, number: i64, idr: bool, coarser: f64) -> Result<(), i32> {
+    /// The next picture in the order of display. `coarser` steps of quantiser are added to libx265's own choice;
+    /// given for the first picture, it has to be given for all (libx265 reuses its frames as they are).
+    pub(crate) fn push(&mut self, pixels: &Pixels, number: i64, idr: bool, coarser: Option<f64>) -> Result<(), i32> {
         let frame = Frame::new()?;
         let (width, height, format) = {
             let c = self.raw();
@@ -133,7 +134,7 @@ impl Coder {
         frame.allocate(width, height, format)?;
         fill(&frame, pixels, width.unsigned_abs() as usize, height.unsigned_abs() as usize, self.ten_bit);
         frame.mark(number, idr);
-        if coarser != 0.0 {
+        if let Some(coarser) = coarser {
             frame.coarser(width, height, coarser, self.ten_bit)?;
         }
         // SAFETY: an open encoder; the frame lives, and libav takes its own reference.
@@ -301,7 +302,7 @@ impl Options {
             Codec::H264 => self.fill_x264(config, other_headers),
             Codec::Hevc => self.fill_x265(config, other_headers),
             Codec::Av1 => {
-                for (key, value) in [("usage", "realtime"), ("cpu-used", "10"), ("lag-in-frames", "0")] {
+                for (key, value) in [("usage", "realtime"), ("cpu-used", "8"), ("lag-in-frames", "0")] {
                     self.set(key, value);
                 }
             }

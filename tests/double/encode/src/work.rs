@@ -182,7 +182,7 @@ impl Desk {
             Source::Device { mapped, surface, stream } => fetch(session, mapped, surface, stream)?,
         };
         self.inside.insert(number, Inside { headers, messages, labels });
-        let coarser = self.rate.as_ref().map_or(0.0, Rate::offset);
+        let coarser = self.rate.as_ref().map(Rate::offset);
         let number = i64::try_from(number).expect("no session has so many pictures");
         self.coder.push(&pixels, number, idr, coarser).map_err(|_| GENERIC)?;
         self.collect(session)
