@@ -20,9 +20,10 @@ struct LadderPlane {
     // Samples (of U, in chroma).
     unsigned width;
     unsigned height;
-    // Strips of a row.
-    unsigned strips;
-    // Bit 0: chroma. Bit 1: the size is kept.
+    // Blocks that a row of strips takes.
+    unsigned across;
+    // Bit 0: chroma. Bit 1: the size is kept. Bit 2: the second pair of rows begins with the second row, not the third.
+    // Bit 3: the source has one row.
     unsigned flags;
     // Of `overlays`, or LADDER_NO_OVERLAY.
     unsigned overlay;
@@ -32,8 +33,8 @@ struct LadderPlane {
     unsigned near_end;
     // ... and only units from this on its last four (even; luma).
     unsigned far_start;
-    // Of the vertical filter.
-    unsigned taps;
+    // Of source rows, for the vertical filter.
+    unsigned pairs;
     // Where the tables are, bytes from `LadderArguments::tables`: per strip its first unit ...
     unsigned starts;
     // ... per two units, 16 strips, pair of columns (of the two units) and strip four horizontal coefficient pairs, a
@@ -42,7 +43,7 @@ struct LadderPlane {
     unsigned far_coefficients;
     // ... per row its first source row ...
     unsigned rows;
-    // ... and its vertical coefficients, two a word.
+    // ... and its vertical coefficients, a pair of rows a word.
     unsigned row_coefficients;
     // Where the size is kept: the crop's place, samples: its first byte of an 8 bit row, and its first row.
     unsigned left_top;

@@ -20,29 +20,23 @@ struct Eight {
     static constexpr unsigned UNIT = 4;
     int sums[4];
 
-    __device__ __forceinline__ void clear() {
-        EVERY_LOOP_ONCE
-        for (int n = 0; n < 4; n++)
-            sums[n] = 1 << 7;
+    // The first two rows; `pair` holds their coefficients.
+    __device__ __forceinline__ void start(unsigned long long a, unsigned long long b, unsigned pair) {
+        add_to(a, b, pair, 1 << 7, 1 << 7, 1 << 7, 1 << 7);
     }
 
-    // Two rows; `pair` holds their coefficients.
     __device__ __forceinline__ void add(unsigned long long a, unsigned long long b, unsigned pair) {
+        add_to(a, b, pair, sums[0], sums[1], sums[2], sums[3]);
+    }
+
+    __device__ __forceinline__ void add_to(unsigned long long a, unsigned long long b, unsigned pair, int s0, int s1,
+                                           int s2, int s3) {
         const unsigned above = *words(a), below = *words(b);
         const unsigned near = pick_bytes(above, below, 0x5140), far = pick_bytes(above, below, 0x7362);
-        sums[0] = dot_low_unsigned(pair, near, sums[0]);
-        sums[1] = dot_high_unsigned(pair, near, sums[1]);
-        sums[2] = dot_low_unsigned(pair, far, sums[2]);
-        sums[3] = dot_high_unsigned(pair, far, sums[3]);
-    }
-
-    __device__ __forceinline__ void add_last(unsigned long long a, unsigned pair) {
-        const unsigned row = *words(a);
-        const unsigned near = pick_bytes(row, 0, 0x4140), far = pick_bytes(row, 0, 0x4342);
-        sums[0] = dot_low_unsigned(pair, near, sums[0]);
-        sums[1] = dot_high_unsigned(pair, near, sums[1]);
-        sums[2] = dot_low_unsigned(pair, far, sums[2]);
-        sums[3] = dot_high_unsigned(pair, far, sums[3]);
+        sums[0] = dot_low_unsigned(pair, near, s0);
+        sums[1] = dot_high_unsigned(pair, near, s1);
+        sums[2] = dot_low_unsigned(pair, far, s2);
+        sums[3] = dot_high_unsigned(pair, far, s3);
     }
 
     // Columns i and j after the vertical pass, a shift by 8 included.
@@ -61,9 +55,15 @@ struct Ten {
     static constexpr unsigned UNIT = 8;
     unsigned sums[4];
 
-    __device__ __forceinline__ void clear() {
+    __device__ __forceinline__ void start(unsigned long long a, unsigned long long b, unsigned pair) {
         sums[0] = sums[2] = 1 << 15;
         sums[1] = sums[3] = 1 << 9;
+        add(a, b, pair);
+    }
+
+    __device__ __forceinline__ void add(unsigned long long a, unsigned long long b, unsigned pair) {
+        add_row(a, unsigned(int(pair << 16) >> 16));
+        add_row(b, unsigned(int(pair) >> 16));
     }
 
     __device__ __forceinline__ void add_row(unsigned long long at, unsigned coefficient) {
@@ -72,15 +72,6 @@ struct Ten {
         sums[1] += (near >> 22) * coefficient;
         sums[2] += (far & 0xFFC0) * coefficient;
         sums[3] += (far >> 22) * coefficient;
-    }
-
-    __device__ __forceinline__ void add(unsigned long long a, unsigned long long b, unsigned pair) {
-        add_row(a, unsigned(int(pair << 16) >> 16));
-        add_row(b, unsigned(int(pair) >> 16));
-    }
-
-    __device__ __forceinline__ void add_last(unsigned long long a, unsigned pair) {
-        add_row(a, unsigned(int(pair << 16) >> 16));
     }
 
     template <int I, int J> __device__ __forceinline__ unsigned pair() const {
@@ -140,28 +131,24 @@ template <typename Depth, bool CHROMA, int N>
 __device__ __forceinline__ void step(Sums &sums, Walk &walk, const LadderPlane &p, Word *weights, unsigned pitch,
                                      unsigned unit) {
     Depth columns[N];
+    unsigned long long row = walk.row, below = walk.below, weight = (unsigned long long)weights;
+    unsigned ahead = p.flags & 4 ? pitch : 2 * pitch;
+    unsigned pair = *words(weight);
     EVERY_LOOP_ONCE
     for (int n = 0; n < N; n++)
-        columns[n].clear();
-    unsigned long long row = walk.row, below = walk.below, weight = (unsigned long long)weights;
-    for (unsigned k = p.taps / 2; k > 0; k--) {
-        const unsigned pair = *words(weight);
+        columns[n].start(row + n * Depth::UNIT, below + n * Depth::UNIT, pair);
+    for (unsigned k = p.pairs - 1; k > 0; k--) {
+        row = further(row, ahead);
+        below = further(below, ahead);
+        weight = further(weight, 4);
+        ahead = 2 * pitch;
+        pair = *words(weight);
         EVERY_LOOP_ONCE
         for (int n = 0; n < N; n++)
             columns[n].add(row + n * Depth::UNIT, below + n * Depth::UNIT, pair);
-        row = further(row, 2 * (unsigned long long)pitch);
-        below = further(below, 2 * (unsigned long long)pitch);
-        weight = further(weight, 4);
-    }
-    if (p.taps % 2) {
-        const unsigned pair = *words(weight);
-        EVERY_LOOP_ONCE
-        for (int n = 0; n < N; n++)
-            columns[n].add_last(row + n * Depth::UNIT, pair);
     }
     walk.row = further(walk.row, N * Depth::UNIT);
     walk.below = further(walk.below, N * Depth::UNIT);
-    const unsigned groups = (p.strips + LADDER_BLOCK_X - 1) / LADDER_BLOCK_X;
     if (CHROMA) {
         EVERY_LOOP_ONCE
         for (int n = 0; n < N; n++) {
@@ -169,7 +156,7 @@ __device__ __forceinline__ void step(Sums &sums, Walk &walk, const LadderPlane &
             sums.template add<0>(columns[n].template pair<0, 2>(), coefficients);
             sums.template add<4>(columns[n].template pair<1, 3>(), coefficients);
         }
-        walk.near = further(walk.near, (unsigned long long)groups * (2 * LADDER_GROUP));
+        walk.near = further(walk.near, (unsigned long long)p.across * (2 * LADDER_GROUP));
         return;
     }
     if (unit < p.near_end) {
@@ -178,7 +165,7 @@ __device__ __forceinline__ void step(Sums &sums, Walk &walk, const LadderPlane &
             sums.template add<0>(columns[n].template pair<0, 1>(), load_four(walk.near + 2 * n * LADDER_GROUP));
             sums.template add<0>(columns[n].template pair<2, 3>(), load_four(walk.near + (2 * n + 1) * LADDER_GROUP));
         }
-        walk.near = further(walk.near, (unsigned long long)groups * (4 * LADDER_GROUP));
+        walk.near = further(walk.near, (unsigned long long)p.across * (4 * LADDER_GROUP));
     }
     if (unit >= p.far_start) {
         EVERY_LOOP_ONCE
@@ -186,20 +173,20 @@ __device__ __forceinline__ void step(Sums &sums, Walk &walk, const LadderPlane &
             sums.template add<4>(columns[n].template pair<0, 1>(), load_four(walk.far + 2 * n * LADDER_GROUP));
             sums.template add<4>(columns[n].template pair<2, 3>(), load_four(walk.far + (2 * n + 1) * LADDER_GROUP));
         }
-        walk.far = further(walk.far, (unsigned long long)groups * (4 * LADDER_GROUP));
+        walk.far = further(walk.far, (unsigned long long)p.across * (4 * LADDER_GROUP));
     }
 }
 
 template <typename Depth, bool CHROMA>
 __device__ __forceinline__ Strip scaled(const LadderArguments &a, const LadderPlane &p, unsigned strip, unsigned y) {
     const unsigned long long tables = a.tables;
-    const unsigned pitch = a.pitch;
+    const unsigned pitch = p.flags & 8 ? 0 : a.pitch;
     const unsigned first = words(tables + p.rows)[y];
     const unsigned start = words(tables + p.starts)[strip];
-    Word *const weights = words(tables + p.row_coefficients) + y * ((p.taps + 1) / 2);
+    Word *const weights = words(tables + p.row_coefficients) + y * p.pairs;
     const unsigned group = strip / LADDER_BLOCK_X * ((CHROMA ? 2 : 4) * LADDER_GROUP) + strip % LADDER_BLOCK_X * 16;
     Walk walk;
-    walk.row = (CHROMA ? a.chroma : a.luma) + (unsigned long long)first * pitch + (unsigned long long)start * Depth::UNIT;
+    walk.row = (CHROMA ? a.chroma : a.luma) + (unsigned long long)first * a.pitch + (unsigned long long)start * Depth::UNIT;
     walk.below = walk.row + pitch;
     walk.near = tables + p.near_coefficients + group;
     walk.far = tables + p.far_coefficients + group;
@@ -310,10 +297,9 @@ template <typename Depth> __device__ __forceinline__ void ladder(const LadderArg
         plane++;
     block -= plane ? a.ends[plane - 1] : 0;
     const LadderPlane &p = a.planes[plane];
-    const unsigned across = (p.strips + LADDER_BLOCK_X - 1) / LADDER_BLOCK_X;
-    const unsigned strip = block % across * LADDER_BLOCK_X + THREAD_X;
-    const unsigned y = block / across * LADDER_BLOCK_Y + THREAD_Y;
-    if (strip >= p.strips || y >= p.height)
+    const unsigned strip = block % p.across * LADDER_BLOCK_X + THREAD_X;
+    const unsigned y = block / p.across * LADDER_BLOCK_Y + THREAD_Y;
+    if (strip * (p.flags & 1 ? 4 : 8) >= p.width || y >= p.height)
         return;
     if (p.flags & 1)
         make_strip<Depth, true>(a, p, strip, y);

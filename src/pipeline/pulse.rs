@@ -25,6 +25,8 @@ pub struct Pulse {
     /// Last change of what it decoded or encoded.
     moved: Mono,
     last: Progress,
+    /// When it said that. What it would have said since is `silence`'s matter.
+    said: Mono,
     /// Since when something that was handed over is not taken, and what was shown does not come out.
     untaken: Option<Mono>,
     unsent: Option<Mono>,
@@ -40,6 +42,7 @@ impl Pulse {
             fed: now,
             moved: now,
             last: Progress::default(),
+            said: now,
             untaken: None,
             unsent: None,
             shown: 0,
@@ -62,6 +65,7 @@ impl Pulse {
     /// `inside`: frames that its encoders may hold.
     pub fn progress(&mut self, now: Mono, progress: &Progress, inside: i64) {
         let last = std::mem::replace(&mut self.last, *progress);
+        self.said = now;
         if progress.decoded != last.decoded || progress.encoded != last.encoded {
             self.moved = now;
         }
@@ -82,7 +86,7 @@ impl Pulse {
             Home::Gpu(_) => {
                 let limit = if self.last.encoded > 0 { WORKER_SILENCE_GPU } else { STUCK };
                 let since = [self.untaken, self.unsent].into_iter().flatten().min();
-                since.map(|since| (now - since, limit))
+                since.map(|since| (self.said - since, limit))
             }
         }
         .and_then(|(span, limit)| (span > limit).then_some(span))
@@ -119,6 +123,7 @@ mod tests {
     fn a_gpu_worker_that_takes_nothing_is_stuck_after_half_a_second() {
         let mut pulse = Pulse::new(Home::Gpu(0), at(0));
         pulse.fed(at(0));
+        pulse.progress(at(2_900), &said(0, 0, 0), 2);
         assert_eq!(pulse.stuck(at(2_900), true), None, "before the first output it may take its time");
         pulse.progress(at(2_900), &said(1, 1, 1), 2);
         // An idle source is nobody's fault, however long.
@@ -126,7 +131,10 @@ mod tests {
         pulse.fed(at(20_000));
         pulse.fed(at(20_040));
         pulse.progress(at(20_150), &said(2, 2, 2), 2);
-        assert_eq!(pulse.stuck(at(20_650), true), None);
+        pulse.progress(at(20_650), &said(2, 2, 2), 2);
+        // That it says nothing more is another matter.
+        assert_eq!(pulse.stuck(at(29_000), true), None);
+        pulse.progress(at(20_651), &said(2, 2, 2), 2);
         assert_eq!(pulse.stuck(at(20_651), true), Some(Duration::from_millis(501)));
     }
 
@@ -146,6 +154,7 @@ mod tests {
         last.fed(at(40));
         last.fed(at(80));
         last.progress(at(150), &said(3, 3, 1), 2);
+        last.progress(at(9_000), &said(3, 3, 1), 2);
         assert_eq!(last.stuck(at(9_000), true), None, "what an encoder may hold at a source's end");
     }
 }

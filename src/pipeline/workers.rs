@@ -429,3 +429,36 @@ impl Workers {
         self.events.push_back(Event::Lost { why, detail });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pixels::hall;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn condemned(hall: &Hall) -> bool {
+        std::iter::from_fn(|| hall.poll()).any(|event| matches!(event, hall::Event::Condemned { .. }))
+    }
+
+    #[test]
+    fn only_a_loss_that_says_so_costs_the_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("worker");
+        std::fs::write(&program, "#!/bin/sh\nexec sleep 600\n").unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let now = Mono(1_000_000_000);
+        let hall = Hall::new(program);
+        let mut workers = Workers::new(hall.clone(), now);
+        workers.set_home(Home::Gpu(0));
+        let mut lose = |lost: Lost| {
+            workers.warm(now);
+            assert_eq!(hall.pids().len(), 1);
+            workers.take(now, FromWorker::Failed { ch: CH, what: "the device is lost".into(), lost });
+            let told = workers.poll();
+            assert!(matches!(&told, Some(Event::Lost { why: "failed", detail }) if detail == "the device is lost"));
+            (hall.pids().len(), condemned(&hall))
+        };
+        assert_eq!(lose(Lost::Channel), (1, false));
+        assert_eq!(lose(Lost::Process), (0, true));
+    }
+}

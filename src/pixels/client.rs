@@ -138,6 +138,8 @@ impl Worker {
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                // What it had not read yet went with it.
+                Err(e) if e.kind() == io::ErrorKind::ConnectionReset => self.ended("closed its socket".into()),
                 Err(e) => self.ended(format!("socket: {e}")),
             }
         }

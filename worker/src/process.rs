@@ -9,7 +9,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use crate::gpu::Gpu;
@@ -33,7 +33,7 @@ pub struct Process {
     /// `None`: a process of one channel, which its daemon ends.
     device: Option<Device>,
     /// That GPU, or why there is none.
-    gpu: OnceLock<Result<Arc<Gpu>, String>>,
+    gpu: Mutex<Option<Result<Arc<Gpu>, String>>>,
     seats: Mutex<BTreeMap<u32, Weak<Shared>>>,
     ending: AtomicBool,
     /// Writers that have said their last words.
@@ -55,7 +55,7 @@ impl Process {
     fn new(device: Option<Device>) -> Arc<Process> {
         Arc::new(Process {
             device,
-            gpu: OnceLock::new(),
+            gpu: Mutex::default(),
             seats: Mutex::default(),
             ending: AtomicBool::new(false),
             farewells: Queue::bounded(WORKER_SEATS_MAX),
@@ -68,35 +68,39 @@ impl Process {
         self.device.as_ref()
     }
 
-    /// Starts the driver and takes the GPU, once, before the process gives up what that needs.
+    /// Starts the driver and takes the GPU, before the process gives up what that needs.
     pub fn take_gpu(&self) {
-        if let Some(device) = &self.device {
-            self.gpu.get_or_init(|| {
-                let driver = Driver::open(device.driver_folder.as_deref()).map_err(|absent| absent.to_string())?;
-                Gpu::open(&driver, device.index).map(Arc::new).map_err(|error| error.to_string())
-            });
-        }
+        let taken = self.device.as_ref().map(|device| {
+            let driver = Driver::open(device.driver_folder.as_deref()).map_err(|absent| absent.to_string())?;
+            Gpu::open(&driver, device.index).map(Arc::new).map_err(|error| error.to_string())
+        });
+        *self.held() = taken;
+    }
+
+    /// What channels still hold of it they keep.
+    pub fn give_up_gpu(&self) {
+        *self.held() = None;
     }
 
     /// # Errors
     /// Why channels of this process run on no GPU.
-    pub fn gpu(&self) -> Result<&Arc<Gpu>, String> {
+    pub fn gpu(&self) -> Result<Arc<Gpu>, String> {
         let none = || Err("this worker was started for the software backend".to_owned());
-        self.gpu.get().map_or_else(none, |gpu| gpu.as_ref().map_err(String::clone))
+        self.held().clone().unwrap_or_else(none)
     }
 
-    /// Ends the process once a call into the driver has not come back for longer than `limit`; looks until the process
-    /// ends.
-    pub fn watch_over(&self, limit: Duration) {
-        const EVERY: Duration = Duration::from_millis(50);
-        let never = Queue::<()>::bounded(1);
-        while never.pop_within(EVERY) == Popped::TimedOut {
-            let seated: Vec<Arc<Shared>> = self.seats().values().filter_map(Weak::upgrade).collect();
-            let now = SystemClock::mono();
-            for shared in seated {
-                if let Some(hung) = shared.hung(now, limit) {
-                    self.end(&shared, shared.counters.channel().unwrap_or_default(), &hung, Lost::Process);
-                }
+    fn held(&self) -> MutexGuard<'_, Option<Result<Arc<Gpu>, String>>> {
+        // Every change is one assignment.
+        self.gpu.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the process if a call into the driver has not come back for longer than `limit`.
+    fn look_for_hung_calls(&self, limit: Duration) {
+        let seated: Vec<Arc<Shared>> = self.seats().values().filter_map(Weak::upgrade).collect();
+        let now = SystemClock::mono();
+        for shared in seated {
+            if let Some(hung) = shared.hung(now, limit) {
+                self.end(&shared, shared.counters.channel().unwrap_or_default(), &hung, Lost::Process);
             }
         }
     }
@@ -173,6 +177,16 @@ impl Process {
     }
 }
 
+/// Watches over a process's driver calls until it is gone.
+pub fn watch_over(process: &Weak<Process>, limit: Duration) {
+    const EVERY: Duration = Duration::from_millis(50);
+    let never = Queue::<()>::bounded(1);
+    while never.pop_within(EVERY) == Popped::TimedOut {
+        let Some(process) = process.upgrade() else { return };
+        process.look_for_hung_calls(limit);
+    }
+}
+
 /// What `Progress` reads from the system. Opened before the sandbox closes the door.
 #[derive(Debug)]
 struct System {
@@ -212,9 +226,9 @@ mod tests {
         let device = Device { index: 0, driver_folder: None };
         let process = Process::of(device);
         let mut held: Vec<_> = (0..7).map(|n| process.seat(n).unwrap()).collect();
-        assert!(process.seat(3).unwrap_err().contains("seat 3"));
+        assert!(process.seat(3).err().unwrap().contains("seat 3"));
         held.push(process.seat(7).unwrap());
-        assert!(process.seat(8).unwrap_err().contains("holds 8 channels"));
+        assert!(process.seat(8).err().unwrap().contains("holds 8 channels"));
         process.leave(3);
         held.push(process.seat(8).unwrap());
         let own = Process::own();

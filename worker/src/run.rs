@@ -13,7 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use crate::probe::{self, Described};
-use crate::process::{Device, Process};
+use crate::process::{Device, Process, watch_over};
 use crate::sandbox;
 use crate::seat;
 
@@ -44,15 +44,16 @@ pub fn serve_shared(control: OwnedFd, device: Device) -> Result<(), String> {
     let process = Process::of(device);
     process.take_gpu();
     let sandbox = sandbox::enter_gpu(folder.as_deref())?;
-    let watched = Arc::clone(&process);
+    let watched = Arc::downgrade(&process);
     let watch = std::thread::Builder::new().name("watchdog".to_owned());
-    watch.spawn(move || watched.watch_over(DRIVER_CALL_MAX)).map_err(|e| format!("thread watchdog: {e}"))?;
+    watch.spawn(move || watch_over(&watched, DRIVER_CALL_MAX)).map_err(|e| format!("thread watchdog: {e}"))?;
     let hello = FromShared::Hello { version: VERSION, pid: std::process::id(), sandbox: sandbox.clone() };
     tell(&control, &hello).map_err(|e| format!("control socket: {e}"))?;
     let room = Arc::new(Room { process, about: Arc::new(Described { gpu, sandbox }), control });
     while let Some((join, socket)) = receive(&room.control)? {
         admit(&room, join.seat, socket)?;
     }
+    room.process.give_up_gpu();
     Ok(())
 }
 

@@ -203,3 +203,74 @@ fn write_all(mut socket: &UnixStream, shared: &Shared) -> io::Result<bool> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::{Device, Process};
+    use std::os::unix::net::UnixListener;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, Stdio};
+
+    const SEATS: u32 = 4;
+    const ADDRESS: &str = "RUNG_TEST_SEATS";
+
+    /// The process ends, so it is a child: this binary, that one test. Its seats' sockets come to us.
+    #[test]
+    fn a_panic_in_one_channel_ends_the_process_and_every_channel_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(folder.path().join("seats")).unwrap();
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "seat::tests::panics", "--ignored", "--nocapture", "--test-threads=1"])
+            .env(ADDRESS, folder.path().join("seats"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let sockets: Vec<UnixStream> = (0..SEATS).map(|_| listener.accept().unwrap().0).collect();
+        // The last one's daemon reads nothing: it must not keep the process from ending.
+        let said: Vec<(u32, String)> = sockets[..3].iter().map(last_words).collect();
+        assert_eq!(said[1], (4, "thread enc-360p of the worker stopped: no such plane".to_owned()));
+        for other in [&said[0], &said[2]] {
+            assert_eq!(other.1, format!("{}, in another channel of this process", said[1].1));
+        }
+        assert_eq!(child.wait().unwrap().signal(), Some(6));
+    }
+
+    fn last_words(mut socket: &UnixStream) -> (u32, String) {
+        socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let mut bytes = Vec::new();
+        socket.read_to_end(&mut bytes).unwrap();
+        let mut decoder = protocol::Decoder::default();
+        decoder.push(&bytes);
+        let mut words = None;
+        while let Some(message) = decoder.pop::<FromWorker>().unwrap() {
+            assert!(words.is_none(), "something follows the last words: {message:?}");
+            if let FromWorker::Failed { ch, what, lost: protocol::Lost::Process } = message {
+                words = Some((ch, what));
+            }
+        }
+        words.expect("last words")
+    }
+
+    #[test]
+    #[ignore = "ends its process: run by a_panic_in_one_channel_ends_the_process_and_every_channel_is_told in a child"]
+    fn panics() {
+        let process = Process::of(Device { index: 0, driver_folder: None });
+        let about = Arc::new(Described { gpu: String::new(), sandbox: String::new() });
+        let address = std::env::var_os(ADDRESS).unwrap();
+        let seats: Vec<Arc<Shared>> = (0..SEATS)
+            .map(|number| {
+                let (shared, socket) = (process.seat(number).unwrap(), UnixStream::connect(&address).unwrap());
+                let (seated, about) = (Arc::clone(&shared), Arc::clone(&about));
+                shared.spawn(format!("seat-{number}"), 0, move || drop(serve(socket, &seated, &about))).unwrap();
+                shared
+            })
+            .collect();
+        // More than a socket takes.
+        seats[3].send(FromWorker::Picture { ch: 0, at: 0, jpeg: vec![0; 4 << 20].into() });
+        let panicking = seats[1].spawn("enc-360p".to_owned(), 4, || panic!("no such plane")).unwrap();
+        drop(panicking.join());
+        panic!("it goes on");
+    }
+}

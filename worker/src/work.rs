@@ -21,7 +21,7 @@ impl Work {
             Backend::Software => None,
             Backend::GpuDecode | Backend::Gpu => Some(shared.process().gpu()?),
         };
-        crate::channel::Channel::open(ch, open, shared, gpu).map(Work::Ladder)
+        crate::channel::Channel::open(ch, open, shared, gpu.as_ref()).map(Work::Ladder)
     }
 
     /// # Errors

@@ -1,9 +1,12 @@
 //! A shared process as the daemon sees it: a control socket, and one socket for each of up to eight channels, none of
 //! which may hurt another one.
 
+#[path = "support/process.rs"]
+mod process;
 #[expect(dead_code, reason = "other tests use the rest")]
 mod support;
 
+use process::Process;
 use rung::media::limits::WORKER_SEATS_MAX;
 use rung::pixels::protocol::{self, Encoded, FromShared, FromWorker, Join, Lost, Output, ToWorker};
 use rung::time::SystemClock;
@@ -18,67 +21,6 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, ExitStatus};
 use std::time::Duration;
 use support::*;
-
-/// A shared process, with the control socket's daemon end.
-struct Process {
-    child: Child,
-    control: OwnedFd,
-}
-
-impl Process {
-    /// Its hello has been read.
-    fn start() -> Process {
-        let (control, theirs) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
-        let child = spawn(&["--gpu", "0"], theirs);
-        let process = Process { child, control };
-        match process.hear() {
-            FromShared::Hello { version: protocol::VERSION, sandbox, .. } => assert!(sandbox.contains("a GPU's")),
-            other => panic!("{other:?} instead of a hello"),
-        }
-        process
-    }
-
-    fn hear(&self) -> FromShared {
-        let mut bytes = [0; 4096];
-        let (_, length) = recv(&self.control, &mut bytes[..], RecvFlags::empty()).unwrap();
-        assert!(length > 0, "the process is gone");
-        protocol::from_packet(&bytes[..length]).unwrap()
-    }
-
-    fn hand_over(&self, packet: &[u8]) -> UnixStream {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let descriptors = [theirs.as_fd()];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut rights = SendAncillaryBuffer::new(&mut space);
-        assert!(rights.push(SendAncillaryMessage::ScmRights(&descriptors)));
-        sendmsg(&self.control, &[IoSlice::new(packet)], &mut rights, SendFlags::empty()).unwrap();
-        ours
-    }
-
-    fn join(&self, seat: u32) -> Worker {
-        Worker::over(None, self.hand_over(&protocol::packet(&Join { seat })))
-    }
-
-    /// It must go by itself.
-    fn wait(mut self) -> ExitStatus {
-        let until = SystemClock::mono() + Duration::from_secs(30);
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(SystemClock::mono() < until, "the process does not go");
-            std::thread::yield_now();
-        }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
 
 fn small_opened(process: &Process, seat: u32) -> Worker {
     let mut worker = process.join(seat);

@@ -19,6 +19,7 @@ pub(super) struct Source {
     ladder: Ladder,
     barren: Barren,
     watch: Watch,
+    stamps: Timestamps,
 }
 
 impl Source {
@@ -32,7 +33,16 @@ impl Source {
     ) -> Result<Source, Error> {
         let stream = Arc::clone(ladder.stream());
         let decoder = Decoder::open(&stream, config.codec, &headers(&config), fields, &watch)?;
-        Ok(Source { config, fields, stream, decoder, ladder, barren: Barren::new(barren_max), watch })
+        Ok(Source {
+            config,
+            fields,
+            stream,
+            decoder,
+            ladder,
+            barren: Barren::new(barren_max),
+            watch,
+            stamps: Timestamps::default(),
+        })
     }
 
     pub(super) fn ladder(&mut self) -> &mut Ladder {
@@ -43,15 +53,17 @@ impl Source {
     pub(super) fn push(
         &mut self,
         data: &[u8],
-        tag: i64,
+        (tag, at): (i64, i64),
         patience: &dyn Fn(usize) -> Patience,
         taker: Taker<'_>,
     ) -> Result<Health, Error> {
-        let (ladder, mut given) = (&mut self.ladder, 0);
-        let pushed = self.decoder.push(data, tag, &mut |surface| {
+        let stamp = self.stamps.given(tag, at);
+        let (ladder, stamps, mut given) = (&mut self.ladder, &self.stamps, 0);
+        let pushed = self.decoder.push(data, stamp, &mut |surface| {
             let picture = Picture::Device(Arc::new(ladder.scale(surface, patience)?));
             given += 1;
-            taker(Decoded { picture, tag: surface.tag, second: surface.second, damaged: surface.damaged });
+            let tag = stamps.tag(surface.tag);
+            taker(Decoded { picture, tag, second: surface.second, damaged: surface.damaged });
             Ok(())
         })?;
         let damaged = pushed == Pushed::Damaged;
@@ -65,12 +77,34 @@ impl Source {
 
     /// End of media.
     pub(super) fn drain(&mut self, taker: Taker<'_>) -> Result<(), Error> {
-        let ladder = &mut self.ladder;
+        let (ladder, stamps) = (&mut self.ladder, &self.stamps);
         self.decoder.drain(&mut |surface| {
             let picture = Picture::Device(Arc::new(ladder.scale(surface, |_| Patience::Waits)?));
-            taker(Decoded { picture, tag: surface.tag, second: surface.second, damaged: surface.damaged });
+            taker(Decoded { picture, tag: stamps.tag(surface.tag), second: surface.second, damaged: surface.damaged });
             Ok(())
         })
+    }
+}
+
+/// What the parser gets as time stamps. It may hand them out sorted, so they grow with presentation; two units on one
+/// frame index stay apart by their tags.
+#[derive(Debug, Default)]
+struct Timestamps {
+    newest: i64,
+}
+
+impl Timestamps {
+    /// Bits of a tag: more than units can be inside.
+    const BITS: u32 = 16;
+    const MASK: i64 = (1 << Self::BITS) - 1;
+
+    fn given(&mut self, tag: i64, at: i64) -> i64 {
+        self.newest = tag;
+        (at << Self::BITS) | (tag & Self::MASK)
+    }
+
+    fn tag(&self, stamp: i64) -> i64 {
+        self.newest - ((self.newest - stamp) & Self::MASK)
     }
 }
 
@@ -78,4 +112,21 @@ impl Source {
 fn headers(config: &VideoConfig) -> Vec<u8> {
     let units = std::iter::once(&config.sps).chain(&config.pps).filter(|unit| !unit.is_empty());
     units.flat_map(|unit| [0, 0, 0, 1].iter().chain(unit.iter()).copied().collect::<Vec<u8>>()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_stamps_grow_with_presentation_and_give_their_tags_back() {
+        let mut stamps = Timestamps::default();
+        let given: Vec<(i64, i64)> =
+            (0..200_000).map(|tag| (tag, stamps.given(tag, tag + [0, 2, -1, -1][tag as usize % 4] - 90))).collect();
+        assert!(given.last_chunk::<4>().unwrap().iter().all(|(tag, stamp)| stamps.tag(*stamp) == *tag));
+        let mut shown = given;
+        shown.sort_by_key(|(_, stamp)| *stamp);
+        assert!(shown.windows(2).all(|pair| pair[0].1 < pair[1].1));
+        assert_eq!(shown.iter().take(4).map(|(tag, _)| *tag).collect::<Vec<_>>(), [0, 2, 3, 1]);
+    }
 }

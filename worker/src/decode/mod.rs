@@ -196,7 +196,7 @@ impl Decode {
             self.inside.pop_first();
         }
         let tag = self.tag;
-        match self.with_source(|source, patience, taker| source.push(&unit.data, tag, patience, taker))? {
+        match self.with_source(|source, patience, taker| source.push(&unit.data, (tag, unit.at), patience, taker))? {
             Health::Good => {}
             Health::Damaged => {
                 self.faults.note(FaultKind::Decode, unit.at, || "the decoder could not use a picture".to_owned());

@@ -39,18 +39,18 @@ pub(super) enum Source {
 }
 
 impl Source {
-    /// Gives the pictures that this access unit completes.
+    /// Gives the pictures that this access unit, of frame `at`, completes.
     pub(super) fn push(
         &mut self,
         data: &[u8],
-        tag: i64,
+        (tag, at): (i64, i64),
         patience: &dyn Fn(usize) -> Patience,
         taker: Taker<'_>,
     ) -> Result<Health, Error> {
         match self {
             #[cfg(feature = "software")]
             Source::Host(source) => source.push(data, tag, taker).map_err(Error::from),
-            Source::Device(source) => source.push(data, tag, patience, taker).map_err(Error::from),
+            Source::Device(source) => source.push(data, (tag, at), patience, taker).map_err(Error::from),
         }
     }
 

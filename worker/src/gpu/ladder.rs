@@ -231,7 +231,7 @@ impl LadderPlan {
             let address_v = if planar { planes.chroma_v } else { 0 };
             let overlaid = overlays.get(*output).is_some_and(Option::is_some);
             let overlay = if overlaid { word(*output) } else { NO_OVERLAY };
-            blocks += plane.strips.div_ceil(BLOCK[0]) * plane.height.div_ceil(BLOCK[1]);
+            blocks += plane.across * plane.height.div_ceil(BLOCK[1]);
             arguments.planes[count] = LadderPlane { address, address_v, pitch, overlay, ..*plane };
             arguments.ends[count] = blocks;
             count += 1;
@@ -280,7 +280,7 @@ impl LadderPlan {
         let mut plane = LadderPlane {
             width: word(x.to),
             height: word(y.to),
-            strips: word(x.to.div_ceil(kind.strip())),
+            across: word(x.to.div_ceil(kind.strip())).div_ceil(BLOCK[0]),
             flags: flag,
             units: word(units),
             left_top: word(crop.x | top << 16),
@@ -296,25 +296,20 @@ impl LadderPlan {
             plane.near_coefficients = self.add_table(windows.near.iter().copied());
             plane.far_coefficients = self.add_table(windows.far.iter().copied());
             plane.starts = self.add_table(windows.starts.iter().map(|start| word(*start)));
-            let rows = Filter::new(y);
-            plane.taps = word(rows.taps());
-            plane.rows = self.add_table(rows.firsts().iter().map(|first| word(first + top)));
-            let pairs = (0..rows.outputs()).flat_map(|row| {
-                rows.coefficients(row).chunks(2).map(|pair| {
-                    let second = pair.get(1).copied().unwrap_or(0);
-                    u32::from(pair[0].cast_unsigned()) | u32::from(second.cast_unsigned()) << 16
-                })
-            });
-            plane.row_coefficients = self.add_table(pairs);
+            let rows = Rows::new(&Filter::new(y), y.from);
+            plane.flags |= rows.flags;
+            plane.pairs = word(rows.pairs);
+            plane.rows = self.add_table(rows.firsts.iter().map(|first| word(first + top)));
+            plane.row_coefficients = self.add_table(rows.coefficients);
         }
         self.planes.push(PlannedPlane { output, plane });
     }
 
     /// Its place; each table starts at a multiple of 16.
-    fn add_table(&mut self, words: impl Iterator<Item = u32>) -> u32 {
+    fn add_table(&mut self, words: impl IntoIterator<Item = u32>) -> u32 {
         self.tables.resize(self.tables.len().next_multiple_of(16), 0);
         let at = word(self.tables.len());
-        self.tables.extend(words.flat_map(u32::to_le_bytes));
+        self.tables.extend(words.into_iter().flat_map(u32::to_le_bytes));
         at
     }
 }
@@ -390,6 +385,47 @@ impl Kind {
     /// Samples of a strip.
     fn strip(self) -> usize {
         if self == Kind::Luma { 8 } else { 4 }
+    }
+}
+
+/// The vertical filter as the kernel walks it: in pairs of rows, all of which exist.
+struct Rows {
+    firsts: Vec<usize>,
+    pairs: usize,
+    /// A word for each pair.
+    coefficients: Vec<u32>,
+    flags: u32,
+}
+
+impl Rows {
+    /// `height`: rows of the source.
+    fn new(filter: &Filter, height: usize) -> Rows {
+        let taps = filter.taps();
+        let pairs = taps.div_ceil(2);
+        let mut rows = Rows { firsts: Vec::new(), pairs, coefficients: Vec::new(), flags: 0 };
+        if 2 * pairs > height {
+            // As many taps as rows, and odd: the second pair begins with the first's second row, whose coefficient
+            // there is 0. A single row is its own second.
+            rows.flags = if height == 1 { ONE_ROW } else { OVERLAP };
+        }
+        for output in 0..filter.outputs() {
+            let mut row = filter.coefficients(output).to_vec();
+            let mut first = filter.first(output);
+            if rows.flags != 0 {
+                row.insert(1, 0);
+            } else if first + 2 * pairs > height {
+                row.insert(0, 0);
+                first -= 1;
+            } else {
+                row.resize(2 * pairs, 0);
+            }
+            rows.firsts.push(first);
+            rows.coefficients.extend(row.as_chunks::<2>().0.iter().map(|[a, b]| {
+                let [a, b] = [a, b].map(|c| u32::from(c.cast_unsigned()));
+                a | b << 16
+            }));
+        }
+        rows
     }
 }
 
@@ -514,13 +550,13 @@ struct LadderPlane {
     pitch: u32,
     width: u32,
     height: u32,
-    strips: u32,
+    across: u32,
     flags: u32,
     overlay: u32,
     units: u32,
     near_end: u32,
     far_start: u32,
-    taps: u32,
+    pairs: u32,
     starts: u32,
     near_coefficients: u32,
     far_coefficients: u32,
@@ -532,7 +568,7 @@ struct LadderPlane {
 impl LadderPlane {
     /// About how many instructions a thread needs.
     fn work(&self) -> u32 {
-        if self.flags & KEPT != 0 { 0 } else { self.units * (3 * self.taps + 36) }
+        if self.flags & KEPT != 0 { 0 } else { self.units * (6 * self.pairs + 36) }
     }
 }
 
@@ -557,4 +593,6 @@ const _: () = assert!(size_of::<LadderArguments>() <= 4096, "what a launch's par
 
 const CHROMA: u32 = 1;
 const KEPT: u32 = 2;
+const OVERLAP: u32 = 4;
+const ONE_ROW: u32 = 8;
 const NO_OVERLAY: u32 = u32::MAX;

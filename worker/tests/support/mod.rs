@@ -168,13 +168,18 @@ impl Drop for Worker {
 
 /// The program with `socket` as its descriptor 3.
 pub(crate) fn spawn(arguments: &[&str], socket: OwnedFd) -> Child {
+    spawn_in(arguments, socket, |_| {})
+}
+
+pub(crate) fn spawn_in(arguments: &[&str], socket: OwnedFd, environment: impl FnOnce(&mut Command)) -> Child {
     // The shell moves its standard input to descriptor 3 and becomes the worker.
-    Command::new("sh")
+    let mut command = Command::new("sh");
+    command
         .args(["-c", "exec \"$0\" \"$@\" 3<&0 </dev/null", env!("CARGO_BIN_EXE_rung-worker")])
         .args(arguments)
-        .stdin(Stdio::from(socket))
-        .spawn()
-        .unwrap()
+        .stdin(Stdio::from(socket));
+    environment(&mut command);
+    command.spawn().unwrap()
 }
 
 /// A coded picture: its frame index, and Annex B bytes.
