@@ -207,7 +207,8 @@ impl Encoder {
         if self.promised == 0 || self.given.len() <= keep {
             return Ok(None);
         }
-        self.take().map(Some).map_err(|error| self.doing(error, self.oldest()))
+        let oldest = self.oldest();
+        self.take().map(Some).map_err(|error| self.doing(error, oldest))
     }
 
     /// A gap follows, or the end: everything inside can be pulled. What is pushed afterwards starts a new run.
@@ -510,6 +511,10 @@ impl Drop for Encoder {
         self.surfaces.close();
         if !self.session.is_gone() && self.session.device().bind().is_ok() {
             self.give_all_back();
+        }
+        if self.session.is_gone() {
+            // What the driver may still read is not freed: the process ends, and that frees it.
+            std::mem::forget(self.surfaces.clone());
         }
     }
 }
