@@ -41,7 +41,8 @@ impl Session {
         }
         let encoder = state.encoder(ENCODE)?;
         // After an end a new run begins in the same session, as libavcodec's flush of its NVENC encoders has it.
-        encoder.force_idr |= std::mem::take(&mut encoder.ended);
+        // What its first picture would refer to is said nowhere: the client has to force it.
+        let anew = std::mem::take(&mut encoder.ended);
         let config = encoder.config.clone();
         shape(&given, &config, flags)?;
         let input = given.u64(offset_of!(sys::NV_ENC_PIC_PARAMS, inputBuffer));
@@ -54,6 +55,9 @@ impl Session {
             Some(Use::Free) => {}
         }
         let force = key(&given, &config, flags)?;
+        if anew && !force {
+            return refuse(ENCODE, "the first picture after an end is not forced to be an IDR picture", INVALID_PARAM);
+        }
         let encoder = state.encoder(ENCODE)?;
         let planned = encoder.plan.submit(force || encoder.force_idr);
         encoder.force_idr = false;
