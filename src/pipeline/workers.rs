@@ -367,7 +367,11 @@ impl Workers {
             FromWorker::Fault { kind, at, detail, .. } => self.events.push_back(Event::Fault { kind, at, detail }),
             FromWorker::Failed { what, lost, .. } => self.lose(now, "failed", lost, what),
             FromWorker::Closed { .. } => self.events.push_back(Event::Closed),
-            FromWorker::Hello { .. } | FromWorker::Caps(_) | FromWorker::Picture { .. } | FromWorker::Made { .. } => {}
+            FromWorker::Hello { .. }
+            | FromWorker::Caps(_)
+            | FromWorker::Gpus(_)
+            | FromWorker::Picture { .. }
+            | FromWorker::Made { .. } => {}
         }
     }
 

@@ -52,6 +52,19 @@ impl Worker {
         Worker::over(Place::Own(start(program, &[], theirs)?), ours, now)
     }
 
+    /// As `spawn`, for a process that only says what this machine can do.
+    ///
+    /// # Errors
+    /// As `spawn`.
+    pub fn spawn_probe(program: &Path, driver_folder: Option<&Path>, now: Mono) -> Result<Worker, String> {
+        let (ours, theirs) = pair(SockType::Stream)?;
+        let mut arguments = vec![OsStr::new("--probe")];
+        if let Some(folder) = driver_folder {
+            arguments.extend([OsStr::new("--driver-folder"), folder.as_os_str()]);
+        }
+        Worker::over(Place::Own(start(program, &arguments, theirs)?), ours, now)
+    }
+
     /// Says hello from a seat whose other end is on its way to its process.
     pub(super) fn seated(seat: Seat, socket: OwnedFd, now: Mono) -> Result<Worker, String> {
         Worker::over(Place::Seat(seat), socket, now)

@@ -59,6 +59,8 @@ pub enum ToWorker {
     },
     /// Answered by `Caps`.
     Probe,
+    /// Which GPUs there are. Answered by `Gpus`; only a worker that was started with `--probe` looks.
+    ProbeGpus,
     Open {
         ch: u32,
         open: Box<Open>,
@@ -220,6 +222,8 @@ pub enum FromWorker {
         pid: u32,
     },
     Caps(Caps),
+    /// The GPUs, or why there are none, in a sentence.
+    Gpus(Result<Vec<GpuCaps>, String>),
     /// The encoders stand: what a player must be told.
     Opened {
         ch: u32,
@@ -325,10 +329,6 @@ pub struct Caps {
     /// 1080p-equivalent encode speed measured at start: frames per CPU-second of the default preset at 640x360.
     pub encode_fps_360: u32,
     pub simd: String,
-    /// One sentence: whether an NVIDIA driver was found, and if not, what that means.
-    pub gpu: String,
-    /// The GPUs that the driver shows, in its order.
-    pub gpus: Vec<GpuCaps>,
     pub sandbox: String,
 }
 
@@ -362,8 +362,11 @@ pub struct DecodeCaps {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EncodeCaps {
     pub engines: u32,
-    /// Sessions that could be opened when it was asked; the driver allows no more, or the asker did not try more.
+    /// Sessions that could be opened at once when it was asked; as many as were tried: there may be more.
     pub sessions: u32,
+    pub sessions_tried: u32,
+    pub width_min: u32,
+    pub height_min: u32,
     pub width_max: u32,
     pub height_max: u32,
     pub hevc: bool,

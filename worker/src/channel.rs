@@ -196,6 +196,7 @@ impl Channel {
             ToWorker::Snap { .. } => self.decode(ToDecode::Snap),
             ToWorker::Hello { .. }
             | ToWorker::Probe
+            | ToWorker::ProbeGpus
             | ToWorker::Open { .. }
             | ToWorker::Close { .. }
             | ToWorker::Pattern { .. } => {}

@@ -3,7 +3,7 @@
 use rung::pixels::protocol::WORKER_FD;
 use rung_worker::av;
 use rung_worker::process::Device;
-use rung_worker::run::{serve, serve_shared};
+use rung_worker::run::{serve, serve_probe, serve_shared};
 use std::ffi::OsString;
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -18,7 +18,8 @@ There is nothing to start by hand: run `rung demo` or `rung serve`; `rung probe`
 
   (no argument)                    one channel, on the CPU
   --gpu INDEX                      up to 8 channels on that GPU; their sockets come over the one that it is started with
-  --driver-folder PATH             with --gpu: where the driver's libraries lie, if not where the loader looks
+  --probe                          no channel: says what this machine can do, GPUs included
+  --driver-folder PATH             with --gpu or --probe: where the driver's libraries lie, if not where the loader looks
   --version                        print the version
   --help                           print this text
 ";
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     match Task::read(std::env::args_os().skip(1)) {
         Ok(Task::Channel) => worker(serve),
         Ok(Task::Shared(device)) => worker(|socket| serve_shared(socket, device)),
+        Ok(Task::Probe(folder)) => worker(|socket| serve_probe(socket, folder.as_deref())),
         Ok(Task::Version) => say(std::io::stdout(), &format!("rung-worker {}\n", env!("CARGO_PKG_VERSION"))),
         Ok(Task::Help) => say(std::io::stdout(), HELP),
         Err(what) => {
@@ -40,13 +42,14 @@ fn main() -> ExitCode {
 enum Task {
     Channel,
     Shared(Device),
+    Probe(Option<PathBuf>),
     Version,
     Help,
 }
 
 impl Task {
     fn read(mut arguments: impl Iterator<Item = OsString>) -> Result<Task, String> {
-        let (mut gpu, mut driver_folder) = (None, None);
+        let (mut gpu, mut driver_folder, mut probe) = (None, None, false);
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or_else(|| format!("{} needs a value", argument.display()));
             match argument.to_str() {
@@ -57,14 +60,18 @@ impl Task {
                     let number = index.to_str().and_then(|text| text.parse().ok());
                     gpu = Some(number.ok_or_else(|| format!("--gpu takes a number, not {index:?}"))?);
                 }
+                Some("--probe") => probe = true,
                 Some("--driver-folder") => driver_folder = Some(PathBuf::from(value()?)),
                 _ => return Err(format!("unknown argument {argument:?}")),
             }
         }
+        if probe && gpu.is_none() {
+            return Ok(Task::Probe(driver_folder));
+        }
         match (gpu, driver_folder) {
             (Some(index), driver_folder) => Ok(Task::Shared(Device { index, driver_folder })),
             (None, None) => Ok(Task::Channel),
-            (None, Some(_)) => Err("--driver-folder goes with --gpu".to_owned()),
+            (None, Some(_)) => Err("--driver-folder goes with --gpu or --probe".to_owned()),
         }
     }
 }

@@ -10,6 +10,7 @@ use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::probe::{self, Described};
@@ -24,11 +25,22 @@ use crate::seat;
 pub fn serve(socket: OwnedFd) -> Result<(), String> {
     // What reads the machine's files does it now; from the sandbox on there is the socket and memory.
     let process = Process::own();
-    let gpu = probe::gpu();
     let sandbox = sandbox::enter()?;
     let shared = process.seat(0)?;
-    let about = Arc::new(Described { gpu, sandbox });
+    let about = Arc::new(Described { sandbox, gpus: None });
     // The daemon is gone, or this process must go: what is still inside goes with it.
+    seat::serve(UnixStream::from(socket), &shared, &about)?.read
+}
+
+/// Says what this machine can do, GPUs included, until the daemon's end closes. Reads nothing of a stranger, so there is
+/// no sandbox.
+///
+/// # Errors
+/// As `serve`.
+pub fn serve_probe(socket: OwnedFd, driver_folder: Option<&Path>) -> Result<(), String> {
+    let shared = Process::own().seat(0)?;
+    let sandbox = "a probe has no sandbox".to_owned();
+    let about = Arc::new(Described { sandbox, gpus: Some(probe::gpus(driver_folder)) });
     seat::serve(UnixStream::from(socket), &shared, &about)?.read
 }
 
@@ -39,7 +51,6 @@ pub fn serve(socket: OwnedFd) -> Result<(), String> {
 /// A sentence for the daemon's log: the control socket broke, or the other end speaks another protocol.
 pub fn serve_shared(control: OwnedFd, device: Device) -> Result<(), String> {
     // What reads the machine's files and starts the driver's own threads does it now, before the sandbox.
-    let gpu = probe::gpu();
     let folder = device.driver_folder.clone();
     let process = Process::of(device);
     process.take_gpu();
@@ -49,7 +60,7 @@ pub fn serve_shared(control: OwnedFd, device: Device) -> Result<(), String> {
     watch.spawn(move || watch_over(&watched, DRIVER_CALL_MAX)).map_err(|e| format!("thread watchdog: {e}"))?;
     let hello = FromShared::Hello { version: VERSION, pid: std::process::id(), sandbox: sandbox.clone() };
     tell(&control, &hello).map_err(|e| format!("control socket: {e}"))?;
-    let room = Arc::new(Room { process, about: Arc::new(Described { gpu, sandbox }), control });
+    let room = Arc::new(Room { process, about: Arc::new(Described { sandbox, gpus: None }), control });
     while let Some((join, socket)) = receive(&room.control)? {
         admit(&room, join.seat, socket)?;
     }

@@ -125,6 +125,10 @@ impl Desk {
                 return Err(format!("the daemon speaks protocol version {version}, this worker {VERSION}"));
             }
             ToWorker::Probe => self.shared.send(FromWorker::Caps(probe::caps(&self.about))),
+            ToWorker::ProbeGpus => {
+                let not_here = || Err("this worker was not started with --probe".to_owned());
+                self.shared.send(FromWorker::Gpus(self.about.gpus.clone().unwrap_or_else(not_here)));
+            }
             ToWorker::Open { ch, open } => self.start(ch, |shared| Work::open(ch, *open, shared)),
             ToWorker::Close { ch } => self.close(ch),
             ToWorker::Pattern { ch, pattern } => self.start(ch, |shared| Work::pattern(ch, pattern, shared)),
@@ -257,7 +261,7 @@ mod tests {
     #[ignore = "ends its process: run by a_panic_in_one_channel_ends_the_process_and_every_channel_is_told in a child"]
     fn panics() {
         let process = Process::of(Device { index: 0, driver_folder: None });
-        let about = Arc::new(Described { gpu: String::new(), sandbox: String::new() });
+        let about = Arc::new(Described { sandbox: String::new(), gpus: None });
         let address = std::env::var_os(ADDRESS).unwrap();
         let seats: Vec<Arc<Shared>> = (0..SEATS)
             .map(|number| {

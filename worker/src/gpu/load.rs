@@ -209,8 +209,9 @@ fn library(name: &'static str, folder: Option<&Path>) -> Result<libloading::Libr
     // where the system keeps its libraries: it is trusted as the driver is.
     let opened = unsafe { libloading::Library::new(&path) };
     opened.map_err(|error| {
-        let why = error.to_string();
-        if there && !why.contains("No such file") {
+        // Its source says what the loader said.
+        let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+        if there && !why.contains("cannot open shared object file") {
             return Absent::Broken { name, why };
         }
         Absent::Library { name, folder: folder.map(Path::to_path_buf) }

@@ -54,6 +54,10 @@ impl Block {
         // SAFETY: the block was made with this size; the slice is alive until the copy has returned.
         let status = unsafe { copy(address, bytes.as_ptr().cast(), bytes.len()) };
         device.check(status, "cuMemcpyHtoD")?;
+        // Of memory that is not pinned the call may come back before the copy is there, and other streams do not wait.
+        // SAFETY: the default stream of the current context.
+        let status = unsafe { (device.driver().cuda.cuStreamSynchronize)(std::ptr::null_mut()) };
+        device.check(status, "cuStreamSynchronize")?;
         Ok(block)
     }
 

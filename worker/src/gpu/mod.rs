@@ -15,6 +15,7 @@ pub mod load; // libraries and their functions
 pub mod memory; // device memory and pinned host memory
 pub mod nvdec; // NVDEC
 pub mod nvenc; // NVENC
+pub mod probe; // which GPUs there are
 pub mod watch; // calls that hang, seen from outside
 
 use std::sync::Arc;
