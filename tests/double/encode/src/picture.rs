@@ -40,9 +40,9 @@ impl Session {
             return self.flush(state);
         }
         let encoder = state.encoder(ENCODE)?;
-        // After an end a new run begins in the same session, as libavcodec's flush of its NVENC encoders has it.
-        // What its first picture would refer to is said nowhere: the client has to force it.
-        let anew = std::mem::take(&mut encoder.ended);
+        if encoder.ended && !encoder.order.is_empty() {
+            return refuse(ENCODE, "a picture after the end, before all outputs were locked", INVALID_CALL);
+        }
         let config = encoder.config.clone();
         shape(&given, &config, flags)?;
         let input = given.u64(offset_of!(sys::NV_ENC_PIC_PARAMS, inputBuffer));
@@ -55,23 +55,28 @@ impl Session {
             Some(Use::Free) => {}
         }
         let force = key(&given, &config, flags)?;
-        if anew && !force {
-            return refuse(ENCODE, "the first picture after an end is not forced to be an IDR picture", INVALID_PARAM);
-        }
         let encoder = state.encoder(ENCODE)?;
-        let planned = encoder.plan.submit(force || encoder.force_idr);
+        if encoder.ended && !force {
+            // What its first picture would refer to is said nowhere.
+            return refuse(ENCODE, "a picture after the end that is not forced to be an IDR picture", INVALID_PARAM);
+        }
+        let again = std::mem::take(&mut encoder.ended);
+        let planned = encoder.plan.submit(force || encoder.force_idr || again);
         encoder.force_idr = false;
         let number = encoder.submitted;
         encoder.submitted += 1;
-        encoder.order.push_back(Submitted { output, input, place: number });
+        encoder.order.push_back(Submitted { output, place: number });
+        encoder.inputs.insert(number, input);
         if !planned.more {
             encoder.allowed = encoder.submitted;
         }
         state.outputs.entry(output).and_modify(|output| output.used = Use::InFlight);
         if let Some(mapped) = state.mapped.get_mut(&input) {
             mapped.busy += 1;
-        } else if let Some(host) = state.hosts.get_mut(&input) {
-            host.busy += 1;
+        }
+        if again {
+            // After the end everything begins anew.
+            state.push(Job::Restart(Box::new(config.clone())));
         }
         let labels = Labels {
             timestamp: given.u64(offset_of!(sys::NV_ENC_PIC_PARAMS, inputTimeStamp)),
@@ -123,7 +128,7 @@ impl Session {
         }
         let coded = state.take().expect("a ready output");
         state.encoder(LOCK)?.order.pop_front();
-        state.input_done(next.input);
+        state.input_done(next.place, coded.number);
         let offsets = state.encoder(LOCK)?.config.slice_offsets;
         describe(Out::new(LOCK, "NV_ENC_LOCK_BITSTREAM", at)?, &given, &coded, offsets)?;
         state.outputs.entry(output).and_modify(|output| output.used = Use::Locked(coded));

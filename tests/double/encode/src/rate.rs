@@ -56,7 +56,7 @@ mod tests {
     #[test]
     fn the_rate_is_met_and_met_again_after_a_change() {
         let mut rate = Rate::new(40_000.0, 15.0);
-        let mut run = |rate: &mut Rate| {
+        let run = |rate: &mut Rate| {
             let mut last = 0.0;
             for picture in 0..200 {
                 let idr = picture % 50 == 0;

@@ -86,14 +86,16 @@ pub(crate) struct Encoder {
     pub(crate) allowed: u64,
     /// Outputs in the order they were given, not locked yet.
     pub(crate) order: VecDeque<Submitted>,
+    /// Inputs in flight, by the number of their picture.
+    pub(crate) inputs: BTreeMap<u64, u64>,
+    /// The end was said, and no picture followed.
     pub(crate) ended: bool,
 }
 
-/// A picture that was submitted: where its place in the output is, and which input it was given with.
+/// An output that was given with a picture, and its place among all outputs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Submitted {
     pub(crate) output: u64,
-    pub(crate) input: u64,
     pub(crate) place: u64,
 }
 
@@ -159,6 +161,7 @@ impl Session {
                     submitted: 0,
                     allowed: 0,
                     order: VecDeque::new(),
+                    inputs: BTreeMap::new(),
                     ended: false,
                 });
                 Ok(())
@@ -284,7 +287,7 @@ impl Session {
     }
 
     pub(crate) fn submit(&self, mut state: MutexGuard<'_, State>, job: Job) {
-        state.jobs.push_back(job);
+        state.push(job);
         drop(state);
         self.changed.notify_all();
     }
@@ -350,6 +353,10 @@ impl State {
     /// What the session's thread met is answered by every later call that needs the encoder.
     pub(crate) fn healthy(&self, call: &str) -> Answer {
         self.failed.map_or(Ok(()), |code| decline(call, "the session failed", code))
+    }
+
+    pub(crate) fn push(&mut self, job: Job) {
+        self.jobs.push_back(job);
     }
 
     pub(crate) fn failure(&self) -> Option<Status> {
