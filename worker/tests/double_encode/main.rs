@@ -7,6 +7,7 @@ mod double;
 mod client;
 mod contracts;
 mod faults;
+mod flows;
 mod pictures;
 
 use client::{Ask, Card, Client, FORCE_IDR, HEADERS, HEVC, MAIN10, Taken};

@@ -151,10 +151,11 @@ impl Session {
     pub(crate) fn unmap(&self, input: u64) -> Answer {
         const CALL: &str = "nvEncUnmapInputResource";
         let mut state = self.state();
-        let ended = state.encoder(CALL)?.ended || state.failure().is_some();
+        state.encoder(CALL)?;
+        let settled = state.settled();
         match state.mapped.get(&input) {
             None => return refuse(CALL, format_args!("{input:#x} is no mapped input"), NOT_MAPPED),
-            Some(mapped) if mapped.busy > 0 && !ended => {
+            Some(mapped) if mapped.busy > 0 && !settled => {
                 return refuse(CALL, format_args!("{input:#x} is in flight: lock its output first"), INVALID_CALL);
             }
             Some(_) => {}
@@ -265,7 +266,8 @@ impl Session {
     pub(crate) fn destroy_output(&self, output: u64) -> Answer {
         const CALL: &str = "nvEncDestroyBitstreamBuffer";
         let mut state = self.state();
-        let settled = state.encoder(CALL)?.ended || state.failure().is_some();
+        state.encoder(CALL)?;
+        let settled = state.settled();
         match state.outputs.get(&output).map(|output| &output.used) {
             None => return refuse(CALL, format_args!("{output:#x} is no bitstream buffer"), INVALID_PARAM),
             Some(Use::Locked(_)) => return refuse(CALL, format_args!("{output:#x} is locked"), INVALID_CALL),

@@ -50,12 +50,12 @@ impl Cuda {
     }
 
     /// The calling thread's context; 0 = none.
-    pub(crate) fn context(&self) -> u64 {
+    pub(crate) fn context(&self) -> Result<u64, Code> {
         let _aside = Aside::begin(self);
         let mut context = 0;
         // SAFETY: writes one handle to a place of that size.
-        let code = unsafe { (self.context)(&raw mut context) };
-        if code == 0 { context } else { 0 }
+        check(unsafe { (self.context)(&raw mut context) })?;
+        Ok(context)
     }
 
     /// Makes `context` the calling thread's for as long as `body` runs.
@@ -64,7 +64,7 @@ impl Cuda {
     /// libcuda's code when it is no context.
     pub(crate) fn within<T>(&self, context: u64, body: impl FnOnce() -> T) -> Result<T, Code> {
         let _aside = Aside::begin(self);
-        let before = self.context();
+        let before = self.context()?;
         self.make_current(context)?;
         let result = body();
         self.make_current(before)?;

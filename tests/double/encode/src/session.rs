@@ -68,6 +68,8 @@ pub(crate) struct State {
     thread: Option<JoinHandle<()>>,
     /// What every call answers since the thread met it.
     failed: Option<Status>,
+    /// A fault was played: nobody has to flush what may never come out.
+    pub(crate) excused: bool,
     /// Coded and not locked yet, in the order they came out.
     coded: VecDeque<Coded>,
     /// How many came out.
@@ -123,7 +125,12 @@ impl Session {
     /// Runs a call of the client, alone on its side and with the session's context current.
     pub(crate) fn call(&self, call: &str, side: Side, body: impl FnOnce() -> Answer) -> Answer {
         let _entered = Entered::new(self, call, side)?;
-        let current = Cuda::get().map_or(0, Cuda::context);
+        let current = match Cuda::get().map_or(Ok(0), Cuda::context) {
+            Ok(current) => current,
+            // The card is gone: what a session has can be given back, and nothing else be done.
+            Err(_) if GIVES_BACK.contains(&call) => return body(),
+            Err(code) => return decline(call, format_args!("libcuda says {code}"), DEVICE_NOT_EXIST),
+        };
         if current != self.context {
             let why = format!("the calling thread's context is {current:#x}, the session's {:#x}", self.context);
             return refuse(call, why, INVALID_DEVICE);
@@ -363,6 +370,11 @@ impl State {
         self.failed
     }
 
+    /// Pictures in flight need not be waited for: the end was said, or an error met.
+    pub(crate) fn settled(&self) -> bool {
+        self.excused || self.failed.is_some() || self.encoder.as_ref().is_some_and(|encoder| encoder.ended)
+    }
+
     /// The thread has nothing to do.
     pub(crate) fn idle(&self) -> bool {
         self.jobs.is_empty() && !self.working
@@ -392,7 +404,7 @@ impl State {
         let some = lists.iter().filter(|(count, _)| *count > 0);
         let mut left: Vec<String> = some.map(|(count, what)| format!("{count} {what} are left")).collect();
         let unfinished = self.encoder.as_ref().is_some_and(|e| e.submitted > 0 && !e.ended);
-        if unfinished && self.failed.is_none() {
+        if unfinished && !self.excused && self.failed.is_none() {
             left.push("the encoder was not flushed".to_owned());
         }
         left
@@ -523,5 +535,15 @@ fn sessions() -> MutexGuard<'static, BTreeMap<u64, Arc<Session>>> {
 
 static SESSIONS: Mutex<BTreeMap<u64, Arc<Session>>> = Mutex::new(BTreeMap::new());
 static HANDLES: AtomicU64 = AtomicU64::new(1);
+/// Calls that take nothing but give something back.
+const GIVES_BACK: [&str; 7] = [
+    "nvEncDestroyEncoder",
+    "nvEncUnmapInputResource",
+    "nvEncUnregisterResource",
+    "nvEncUnlockBitstream",
+    "nvEncUnlockInputBuffer",
+    "nvEncDestroyBitstreamBuffer",
+    "nvEncDestroyInputBuffer",
+];
 /// No address of a user process begins so.
 const MARK: u64 = 0x00c1_0000_0000_0000;
