@@ -159,8 +159,7 @@ fn who_writes_to_a_mapped_input_is_told() {
     let driver = Driver::new();
     driver.pass("flows::inside_written");
     let broken = driver.broken();
-    assert_eq!(broken.len(), 1, "{broken:#?}");
-    assert!(broken[0].contains("mapped"), "{broken:#?}");
+    assert!(!broken.is_empty() && broken.iter().all(|line| line.contains("mapped")), "{broken:#?}");
 }
 
 #[test]

@@ -16,7 +16,6 @@ pub(crate) struct Cuda {
     copy_out: Symbol<unsafe extern "C" fn(*mut c_void, u64, usize) -> Code>,
     range: Option<Symbol<unsafe extern "C" fn(*mut u64, *mut usize, u64) -> Code>>,
     synchronise: Symbol<unsafe extern "C" fn(u64) -> Code>,
-    query: Symbol<unsafe extern "C" fn(u64) -> Code>,
     aside: Option<Symbol<unsafe extern "C" fn(i32)>>,
     kind: Option<Symbol<unsafe extern "C" fn(u64) -> i32>>,
     lock: Option<Symbol<unsafe extern "C" fn(u64, usize, i32) -> i32>>,
@@ -41,7 +40,6 @@ impl Cuda {
             copy_out: function(&library, "cuMemcpyDtoH_v2")?,
             range: function(&library, "cuMemGetAddressRange_v2"),
             synchronise: function(&library, "cuStreamSynchronize")?,
-            query: function(&library, "cuStreamQuery")?,
             aside: function(&library, "rung_double_aside"),
             kind: function(&library, "rung_double_memory_kind"),
             lock: function(&library, "rung_double_lock_range"),
@@ -132,15 +130,6 @@ impl Cuda {
             unsafe { lock(address, length, change) };
         }
     }
-
-    /// Whether `handle` is a stream. A real libcuda is not asked: it would follow it.
-    pub(crate) fn is_stream(&self, handle: u64) -> bool {
-        let Some(_double) = &self.aside else { return false };
-        let _aside = Aside::begin(self);
-        // SAFETY: the double's handles are no addresses.
-        let code = unsafe { (self.query)(handle) };
-        code == 0 || code == NOT_READY
-    }
 }
 
 /// What an address is to an encoder.
@@ -191,4 +180,3 @@ static LOADED: OnceLock<Option<Cuda>> = OnceLock::new();
 
 /// Linux: take a library only when it is loaded already.
 const NOLOAD: i32 = 4;
-const NOT_READY: Code = 600;

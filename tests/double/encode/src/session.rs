@@ -68,7 +68,7 @@ pub(crate) struct State {
     thread: Option<JoinHandle<()>>,
     /// What every call answers since the thread met it.
     failed: Option<Status>,
-    /// A fault was played: nobody has to flush what may never come out.
+    /// A fault was played or the card is gone: nobody has to flush what may never come out.
     pub(crate) excused: bool,
     /// Coded and not locked yet, in the order they came out.
     coded: VecDeque<Coded>,
@@ -127,9 +127,12 @@ impl Session {
         let _entered = Entered::new(self, call, side)?;
         let current = match Cuda::get().map_or(Ok(0), Cuda::context) {
             Ok(current) => current,
-            // The card is gone: what a session has can be given back, and nothing else be done.
-            Err(_) if GIVES_BACK.contains(&call) => return body(),
-            Err(code) => return decline(call, format_args!("libcuda says {code}"), DEVICE_NOT_EXIST),
+            Err(code) => {
+                // The card is gone: what a session has can be given back, and nothing else be done.
+                self.state().excused = true;
+                let gone = || decline(call, format_args!("libcuda says {code}"), DEVICE_NOT_EXIST);
+                return if GIVES_BACK.contains(&call) { body() } else { gone() };
+            }
         };
         if current != self.context {
             let why = format!("the calling thread's context is {current:#x}, the session's {:#x}", self.context);
