@@ -103,8 +103,8 @@ fn every_gpu_is_told_in_the_api_the_metrics_and_the_log() {
         wait(PATIENCE, up, || (daemon.metric(up) == 0.0).then_some(()));
     }
     for (code, part) in [
-        ("gpu_found", "NVIDIA L4"),
-        ("gpus_watched", "2 GPU(s), driver 550.54.14; sandbox: seccomp"),
+        ("gpu_watched", "NVIDIA L4"),
+        ("gpu_monitor_up", "2 GPU(s), driver 550.54.14; sandbox: seccomp"),
         ("gpu_fault", "Xid 31"),
         ("gpu_ill", "Xid 95"),
         ("gpu_lost", "only a reboot"),
@@ -160,4 +160,11 @@ fn a_machine_without_a_gpu_says_so_once_and_starts_nothing_more() {
     assert_eq!((&told["gpu_monitor"]["state"], &told["gpus"]), (&"unavailable".into(), &Value::Array(Vec::new())));
     assert!(told["gpu_monitor"]["detail"].as_str().is_some_and(|what| what.contains("no GPU is watched")), "{told}");
     assert_eq!(daemon.log().matches("code=\"gpu").count(), 1, "{}", daemon.log());
+}
+
+#[test]
+fn a_box_that_works_on_the_cpu_watches_no_gpu() {
+    let daemon = Daemon::start_with("[worker]\nbackend = \"software\"\n", "", &[]);
+    assert_eq!(system(&daemon)["gpu_monitor"]["state"], "off");
+    assert_eq!(daemon.log().matches("gpu").count(), 0, "{}", daemon.log());
 }

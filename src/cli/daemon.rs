@@ -7,26 +7,28 @@ use std::sync::mpsc::{RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
 use super::Failure;
+use super::probe::Asked;
 use super::state::trusted;
 use crate::control::api::{self, Api, Awaited};
 use crate::control::bridge::Bridge;
-use crate::control::config::{Configured, Loaded, Log, LogFormat};
+use crate::control::config::{Config, Configured, Loaded, Log, LogFormat};
 use crate::control::ledger::{self, Ledger};
 use crate::control::lifecycle::Code;
 use crate::control::record::StreamKey;
 use crate::control::state::{self, Db, Need, State as Store};
 use crate::ingest::srt::{Passphrase, Port, PortConfig};
 use crate::ingest::{Admission, Directory, Refusal};
-use crate::media::channel::{ChannelName, Leg};
+use crate::media::channel::{BackendPolicy, ChannelName, Leg};
 use crate::media::modes::LatencyMode;
 use crate::package::origin::Origin;
+use crate::pipeline::devices::Devices;
 use crate::pipeline::gpus::{GpuWatch, Tuning};
 use crate::pipeline::shard::{Setup, Shard, Watcher};
 use crate::pipeline::status::{self, ChannelStatus, InputState, State};
 use crate::pixels::client::beside_this_program;
 use crate::pixels::hall::Hall;
 use crate::pixels::monitor::Launch;
-use crate::serve::{Check, Health, Options, Server, Site, bind, routes};
+use crate::serve::{Check, Health, Options, Routes, Scrape, Server, Site, bind, routes};
 use crate::telemetry::report::{Level, Place, log};
 use crate::telemetry::setup::{self, Telemetry};
 use crate::time::SystemClock;
@@ -68,12 +70,20 @@ impl Daemon {
         let bridge = Arc::new(Bridge::new(Arc::clone(&state)));
         let store = |e: crate::control::state::Error| Failure::failed(format!("state folder: {e}"));
         let ledger = Arc::new(Ledger::open(state, Arc::clone(&bridge) as _).map_err(store)?);
-        let port = srt_port(loaded, &bridge)?;
+        let devices = Arc::new(find_gpus(&worker, config)?);
+        let backend = config.worker.backend;
+        let port = srt_port(loaded, &bridge, &devices)?;
         let srt = port.local_addr().map_err(|e| Failure::failed(format!("SRT port: {e}")))?;
         let origin = Arc::new(Origin::default());
-        let watch = watch_gpus(&worker, loaded)?;
-        let setup =
-            Setup { origin: Arc::clone(&origin), hall: hall(worker, loaded), witness: Arc::clone(&bridge) as _ };
+        let watch = watch_gpus(&worker, config)?;
+        let hall = hall(worker, config);
+        let setup = Setup {
+            origin: Arc::clone(&origin),
+            hall,
+            devices: Arc::clone(&devices),
+            backend,
+            witness: Arc::clone(&bridge) as _,
+        };
         let shard = Shard::start(port, setup).map_err(|e| Failure::failed(format!("shard: {e}")))?;
         let backups = back_up_hourly(Arc::clone(ledger.state()))?;
         bridge.join(shard.watcher(), &ledger);
@@ -92,18 +102,7 @@ impl Daemon {
         };
         let api = Api::open(Arc::clone(&ledger), options, settled(shard.watcher())).map_err(Failure::failed)?;
         let exporter = telemetry.exporter();
-        let public = Site {
-            origin: Some(origin),
-            health: Some(health.clone()),
-            metrics: None,
-            routes: Some(routes(api.beside(pages))),
-        };
-        let private = Site {
-            origin: None,
-            health: Some(health),
-            metrics: Some(Arc::new(move || exporter.render())),
-            routes: None,
-        };
+        let (public, private) = sites(origin, health, routes(api.beside(pages)), Arc::new(move || exporter.render()));
         let inside = runtime.enter();
         let start = |listener, site| Server::start(listener, site, Options::default());
         let public = start(http, public).map_err(|e| Failure::failed(format!("HTTP: {e}")))?;
@@ -244,24 +243,52 @@ async fn bootstrap(ledger: &Ledger, loaded: &Loaded) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Publishers at the port, and what the book says about them.
-struct Doors(Arc<Bridge>);
+/// The GPUs that channels may be placed on. A box that must have one and has none says so at start.
+fn find_gpus(worker: &Path, config: &Config) -> Result<Devices, Failure> {
+    if has_no_gpus(worker, config) {
+        return Ok(Devices::default());
+    }
+    let asked = Asked::start(worker, config.worker.driver_folder.as_deref()).and_then(|mut asked| asked.gpus());
+    let why = match asked {
+        Ok(Ok(gpus)) => {
+            for gpu in &gpus {
+                let encodes =
+                    gpu.encode.as_ref().map_or_else(|why| format!("no encoder: {why}"), |_| "encodes".to_owned());
+                let what = format!("GPU {}: {}, {} decode engines, {encodes}", gpu.index, gpu.name, gpu.decode_engines);
+                log(Level::Info, "gpu_found", &Place::default(), what);
+            }
+            return Ok(Devices::new(gpus));
+        }
+        Ok(Err(why)) | Err(why) => why,
+    };
+    let level = if config.worker.backend == BackendPolicy::Gpu { Level::Error } else { Level::Info };
+    log(level, "no_gpu", &Place::default(), why);
+    Ok(Devices::default())
+}
+
+/// Publishers at the port, and what the book and the GPUs say about them.
+struct Doors {
+    bridge: Arc<Bridge>,
+    devices: Arc<Devices>,
+}
 
 impl Directory for Doors {
     fn admit(&self, channel: &str, key: &str, leg: Leg) -> Result<Admission, Refusal> {
-        let (channel, takeover) = self.0.admit(channel, key, leg).map_err(|refusal| match refusal.code {
+        let (channel, takeover) = self.bridge.admit(channel, key, leg).map_err(|refusal| match refusal.code {
             Code::Stopped | Code::NotStarted => Refusal::Stopped,
             Code::NoSuchLeg => Refusal::Unsupported("the channel has one leg: publish on leg a"),
             _ => Refusal::Denied,
         })?;
-        if let Some(trouble) = self.0.trouble() {
+        if let Some(trouble) = self.bridge.trouble() {
             return Err(Refusal::NoCapacity(trouble));
         }
+        // A channel that may run on the CPU always finds room.
+        self.devices.welcome(&channel).map_err(|refusal| Refusal::NoCapacity(refusal.to_string()))?;
         Ok(Admission { channel, takeover })
     }
 }
 
-fn srt_port(loaded: &Loaded, bridge: &Arc<Bridge>) -> Result<Port, Failure> {
+fn srt_port(loaded: &Loaded, bridge: &Arc<Bridge>, devices: &Arc<Devices>) -> Result<Port, Failure> {
     let passphrase = loaded.srt_passphrase.as_deref().map(Passphrase::new).transpose();
     let passphrase = passphrase.map_err(|e| Failure::usage(format!("srt.passphrase_file: {e}")))?;
     // One latency for the port: the shortest that a channel asks for; a caller that asks for more gets more.
@@ -273,7 +300,8 @@ fn srt_port(loaded: &Loaded, bridge: &Arc<Bridge>) -> Result<Port, Failure> {
         passphrase,
         ..PortConfig::default()
     };
-    let doors = Arc::new(Doors(Arc::clone(bridge)));
+    let (bridge, devices) = (Arc::clone(bridge), Arc::clone(devices));
+    let doors = Arc::new(Doors { bridge, devices });
     let port = Port::bind(config, doors).map_err(|e| Failure::failed(e.to_string()))?;
     if let Some(warning) = port.receive_buffer_warning() {
         log(Level::Warn, "receive_buffer", &Place::default(), warning);
@@ -292,20 +320,32 @@ fn check_worker(program: &std::path::Path, loaded: &Loaded) -> Result<(), Failur
     Ok(())
 }
 
-fn hall(worker: PathBuf, loaded: &Loaded) -> Hall {
+/// What players and operators see, and what only the box itself.
+fn sites(origin: Arc<Origin>, health: Health, routes: Routes, metrics: Scrape) -> (Site, Site) {
+    let public = Site { origin: Some(origin), health: Some(health.clone()), metrics: None, routes: Some(routes) };
+    let private = Site { origin: None, health: Some(health), metrics: Some(metrics), routes: None };
+    (public, private)
+}
+
+fn hall(worker: PathBuf, config: &Config) -> Hall {
     let hall = Hall::new(worker);
-    if let Some(folder) = &loaded.config.worker.driver_folder {
-        hall.set_driver_folder(folder.clone());
+    hall.set_patience(Duration::from_millis(config.worker.gpu_patience_ms.0));
+    if let Some(folder) = config.worker.driver_folder.clone() {
+        hall.set_driver_folder(folder);
     }
     hall
 }
 
-/// A box that only passes media through may have no worker, and nothing to do on a GPU.
-fn watch_gpus(worker: &Path, loaded: &Loaded) -> Result<Option<GpuWatch>, Failure> {
-    if !worker.is_file() {
+/// A box that works on the CPU has no use for GPUs, and one that only passes media through may have no worker.
+fn has_no_gpus(worker: &Path, config: &Config) -> bool {
+    config.worker.backend == BackendPolicy::Software && config.worker.driver_folder.is_none() || !worker.is_file()
+}
+
+fn watch_gpus(worker: &Path, config: &Config) -> Result<Option<GpuWatch>, Failure> {
+    if has_no_gpus(worker, config) {
         return Ok(None);
     }
-    let driver_folder = loaded.config.worker.driver_folder.clone();
+    let driver_folder = config.worker.driver_folder.clone();
     let launch = Launch { program: worker.to_path_buf(), driver_folder, kernel_log: None };
     let watch = GpuWatch::start(launch, Tuning::default());
     watch.map(Some).map_err(|e| Failure::failed(format!("watch over the GPUs: {e}")))

@@ -16,5 +16,6 @@ pub mod gpus; // which GPUs there are, and how they are
 pub mod governor; // what to shed when late
 pub mod placement; // which outputs, with which settings
 pub mod devices; // which GPU carries which channel
+pub mod placer; // where one session's worker runs over its lives
 pub mod events; // log lines and metrics
 pub mod status; // what is told about it

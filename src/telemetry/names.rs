@@ -102,6 +102,7 @@ metrics_table! {
     GpuErrors = "rung_gpu_errors_total", Kind::Counter, ["gpu", "xid"], "Errors of the GPU that the driver told, by its number for them";
     GpuMonitorRespawns = "rung_gpu_monitor_respawns_total", Kind::Counter, ["reason"], "Times that the process which watches the GPUs was replaced, by why";
     PictureCopies = "rung_picture_copies_total", Kind::Counter, ["channel"], "Copies of full pictures between host and device";
+    ChannelBackend = "rung_channel_backend", Kind::Gauge, ["channel", "backend"], "1 for the backend that makes the channel's pictures, 0 for the others";
     ChannelFallbackStep = "rung_channel_fallback_step", Kind::Gauge, ["channel"], "0 = on its first choice of device; each step down adds 1";
     PipelineLatency = "rung_pipeline_latency_seconds", LATENESS, ["channel", "stage"], "Time a frame needs for a stage; stage=whole is from the socket to the published part";
     LastPartPublished = "rung_channel_last_part_published_timestamp_seconds", Kind::Gauge, ["channel"], "Unix time at which the channel last made a part, listed or not";
@@ -136,6 +137,7 @@ pub enum Label<'a> {
     Route(&'static str),
     Code(&'static str),
     Env(&'static str),
+    Backend(&'static str),
     /// Index: as the driver counts, or the daemon's number for it.
     Gpu(&'a str),
     Xid(&'a str),
@@ -158,6 +160,7 @@ impl Label<'_> {
             Label::Route(_) => "route",
             Label::Code(_) => "code",
             Label::Env(_) => "env",
+            Label::Backend(_) => "backend",
             Label::Gpu(_) => "gpu",
             Label::Xid(_) => "xid",
             Label::Version(_) => "version",
@@ -180,6 +183,7 @@ impl Label<'_> {
             | Label::Route(v)
             | Label::Code(v)
             | Label::Env(v)
+            | Label::Backend(v)
             | Label::Gpu(v)
             | Label::Xid(v)
             | Label::Version(v) => v.to_owned(),

@@ -86,7 +86,7 @@ impl Note {
     fn line(&self) -> (Level, &'static str, String) {
         match self {
             Note::Watching { gpus, driver, sandbox } => {
-                (Level::Info, "gpus_watched", format!("{gpus} GPU(s), driver {driver}; {sandbox}"))
+                (Level::Info, "gpu_monitor_up", format!("{gpus} GPU(s), driver {driver}; {sandbox}"))
             }
             Note::Closed { what } => (Level::Error, "gpu_closed", what.clone()),
             Note::KernelLogClosed { what } => (Level::Warn, "kernel_log_closed", what.clone()),
@@ -98,7 +98,7 @@ impl Note {
             Note::Upgraded { what } => (Level::Error, "driver_upgraded", what.clone()),
             Note::Found { gpu } => {
                 let mib = gpu.memory_bytes >> 20;
-                (Level::Info, "gpu_found", format!("{}, {mib} MiB, {}", named(gpu), gpu.uuid))
+                (Level::Info, "gpu_watched", format!("{}, {mib} MiB, {}", named(gpu), gpu.uuid))
             }
             Note::Fault { number, fault } => fault_line(*number, fault),
             Note::Ill { gpu, why, remedy } => {
