@@ -2,6 +2,7 @@
 
 use crate::media::channel::{Channel, ChannelKind, Ladder};
 use crate::media::grid::Cadence;
+use crate::media::picture::PictureRule;
 use crate::media::track::VideoConfig;
 use crate::pixels::protocol::{Deinterlace, OpenRendition, OpenVideo};
 
@@ -62,7 +63,8 @@ pub fn open_video(
         })
         .collect();
     let (source, slate) = (source.clone(), channel.slate.clone());
-    OpenVideo { pid, source, cadence, start, renditions, deinterlace: Deinterlace::Frame, slate }
+    let pictures = Some(PictureRule::of(cadence.rate));
+    OpenVideo { pid, source, cadence, start, renditions, deinterlace: Deinterlace::Frame, slate, pictures }
 }
 
 /// Columns and sample aspect of a rendition `height` rows high. Square samples where that widens nothing; else the

@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 use crate::media::channel::Slate;
 use crate::media::fault::FaultKind;
 use crate::media::grid::Cadence;
+use crate::media::picture::PictureRule;
 use crate::media::sample::Stamps;
 use crate::media::track::{AudioConfig, Codec, Colour, Pid, VideoConfig};
 
 /// Changed with every incompatible change: daemon and worker of two versions refuse each other in `hello`.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Where a spawned worker finds its end of the socketpair.
 pub const WORKER_FD: i32 = 3;
 
@@ -62,7 +63,7 @@ pub enum ToWorker {
         rendition: RenditionIndex,
         at: i64,
     },
-    /// One JPEG of the picture now.
+    /// Answered by a `Picture` of the newest frame, or of the next one that there is room for.
     Snap {
         ch: u32,
     },
@@ -99,6 +100,8 @@ pub struct OpenVideo {
     pub deinterlace: Deinterlace,
     /// What a fill shows once it holds no longer.
     pub slate: Slate,
+    /// Posters and storyboard tiles of the lowest rendition that are made by themselves; `None`: none are.
+    pub pictures: Option<PictureRule>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -195,11 +198,10 @@ pub enum FromWorker {
         ch: u32,
         frame: Encoded,
     },
-    /// The answer to `Snap`.
+    /// As `OpenVideo::pictures` and `Snap` ask.
     Picture {
         ch: u32,
-        at: i64,
-        jpeg: Bytes,
+        picture: Picture,
     },
     /// At least every 200 ms while a channel is open.
     Progress {
@@ -261,6 +263,37 @@ pub struct Encoded {
     pub data: Bytes,
 }
 
+/// A JPEG of square samples, in the colours of JFIF.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Picture {
+    /// The frame that it shows; of a sheet, its newest tile does.
+    pub at: i64,
+    pub kind: PictureKind,
+    pub width: u16,
+    pub height: u16,
+    pub jpeg: Bytes,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PictureKind {
+    Poster,
+    /// The storyboard sheet with one tile more.
+    Sheet(Sheet),
+    /// The answer to `Snap`.
+    Snap,
+}
+
+/// What is on a storyboard sheet. A worker begins a sheet with its first tile, wherever that lies on it: what its
+/// predecessor put there stays on that one's sheet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sheet {
+    pub number: i64,
+    /// Places that hold a tile, in order; the last one is the newest.
+    pub places: Vec<u8>,
+    /// Columns and rows of a tile.
+    pub tile: (u16, u16),
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// Frames out of the decoder; frames held because the source had none; units dropped on one N.
@@ -273,6 +306,8 @@ pub struct Progress {
     pub shed: u64,
     /// Host <-> device copies of full pictures.
     pub copies: u64,
+    /// Posters and tiles left out because the one before was still being made.
+    pub pictures_skipped: u64,
     /// Process CPU time, microseconds.
     pub cpu_us: u64,
     pub rss_bytes: u64,

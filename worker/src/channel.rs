@@ -13,6 +13,7 @@ use crate::decode::{self, Decode, Outlet, ToDecode};
 use crate::encode::{Encode, Gate, Plan, ToEncode};
 use crate::queue::Queue;
 use crate::shared::Shared;
+use crate::thumbnail::{Look, Pictures};
 
 /// Renditions of one channel.
 const RENDITIONS_MAX: usize = 16;
@@ -25,6 +26,7 @@ pub struct Channel {
     audio: Option<Arc<Queue<ToAudio>>>,
     encoders: Vec<Arc<Queue<ToEncode>>>,
     decode_thread: Option<JoinHandle<()>>,
+    picture_thread: Option<JoinHandle<()>>,
     encode_threads: Vec<JoinHandle<()>>,
     audio_thread: Option<JoinHandle<()>>,
 }
@@ -52,6 +54,7 @@ impl Channel {
             audio: None,
             encoders: Vec::new(),
             decode_thread: None,
+            picture_thread: None,
             encode_threads: Vec::new(),
             audio_thread: None,
         };
@@ -101,7 +104,8 @@ impl Channel {
         let outlet = Outlet { queue: Arc::clone(&input), gate: Gate::new(video.cadence.gop) };
         let name = format!("enc-{}", rendition.name);
         let index = u8::try_from(i).unwrap_or(u8::MAX);
-        let plan = Plan { ch: self.ch, index, rendition, cadence: video.cadence };
+        let pictures = if i == decode::lowest(&video.renditions) { Some(self.start_pictures(video, i)?) } else { None };
+        let plan = Plan { ch: self.ch, index, rendition, cadence: video.cadence, pictures };
         let shared = Arc::clone(&self.shared);
         self.encoders.push(Arc::clone(&input));
         let (init, thread) = self.thread(&name, Arc::clone(&input), move |ready: Ready<_>| {
@@ -112,6 +116,15 @@ impl Channel {
         })?;
         self.encode_threads.push(thread);
         Ok((outlet, init))
+    }
+
+    /// It ends after the encoder that feeds it.
+    fn start_pictures(&mut self, video: &OpenVideo, i: usize) -> Result<Pictures, String> {
+        let (sar, source_height) = (video.renditions[i].sar, video.source.height);
+        let look = Look { sar, colour: video.renditions[i].colour, source_height };
+        let (pictures, thread) = Pictures::start(self.ch, video.pictures, look, &self.shared)?;
+        self.picture_thread = Some(thread);
+        Ok(pictures)
     }
 
     fn start_decoder(&mut self, video: OpenVideo, unpaced: bool, outlets: Vec<Outlet>) -> Result<(), String> {
@@ -207,6 +220,7 @@ impl Channel {
             queue.close();
         }
         self.encode_threads.drain(..).for_each(join);
+        self.picture_thread.take().into_iter().for_each(join);
         if let Some(queue) = self.audio.take() {
             queue.close();
         }

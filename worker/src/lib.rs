@@ -19,8 +19,7 @@ pub mod decode; // access units -> pictures, each N once
 pub mod encode; // scale and encode, one thread per rendition
 #[cfg(feature = "software")]
 pub mod picture; // decoded pictures and pools
-#[cfg(feature = "software")]
-pub mod thumbnail; // JPEG
+pub mod thumbnail; // posters, storyboard sheets, snapshots: JPEG
 
 #[cfg(feature = "software")]
 pub mod made; // the test picture as a stream

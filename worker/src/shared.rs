@@ -46,12 +46,20 @@ pub struct Counters {
     pub next: AtomicI64,
     pub encoded: AtomicU64,
     pub shed: AtomicU64,
+    pub pictures_skipped: AtomicU64,
 }
 
 impl Counters {
     /// Starts over for a channel.
     pub fn open(&self, ch: u32, next: i64) {
-        for counter in [&self.decoded, &self.repeated, &self.collided, &self.encoded, &self.shed] {
+        for counter in [
+            &self.decoded,
+            &self.repeated,
+            &self.collided,
+            &self.encoded,
+            &self.shed,
+            &self.pictures_skipped,
+        ] {
             counter.store(0, Ordering::Relaxed);
         }
         self.next.store(next, Ordering::Relaxed);
@@ -89,6 +97,7 @@ impl Shared {
             encoded: read(&c.encoded),
             shed: read(&c.shed),
             copies: 0,
+            pictures_skipped: read(&c.pictures_skipped),
             cpu_us: System::cpu_us(),
             rss_bytes: self.system.rss_bytes(),
         }

@@ -12,7 +12,7 @@ mod source;
 use rung::media::channel::Slate;
 use rung::media::fault::FaultKind;
 use rung::media::sample::Stamps;
-use rung::pixels::protocol::{Deinterlace, Fill, FromWorker, OpenVideo, RenditionIndex, Unit};
+use rung::pixels::protocol::{Deinterlace, Fill, FromWorker, OpenRendition, OpenVideo, RenditionIndex, Unit};
 use rung::time::{Mono, SystemClock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -48,6 +48,12 @@ pub enum ToDecode {
     Resume { rendition: RenditionIndex, at: i64 },
     Retune { rendition: RenditionIndex, bitrate: u64 },
     Snap,
+}
+
+/// Index of the rendition with the fewest pixels, of several the last.
+pub fn lowest(renditions: &[OpenRendition]) -> usize {
+    let pixels = |i: &usize| u64::from(renditions[*i].width) * u64::from(renditions[*i].height);
+    (0..renditions.len()).rev().min_by_key(pixels).unwrap_or(0)
 }
 
 /// Where one rendition's pictures go.
@@ -109,11 +115,10 @@ impl Decode {
     ) -> Result<Decode, Error> {
         let barren = (open.cadence.rate.hz() * BARREN_SECONDS) as u32;
         let source = Source::open(open.source.clone(), open.deinterlace == Deinterlace::Field, barren)?;
-        let pixels = |i: &usize| open.renditions.get(*i).map(|r| u64::from(r.width) * u64::from(r.height));
-        let lowest = (0..outlets.len()).rev().min_by_key(pixels).unwrap_or(0);
         Ok(Decode {
             ch,
             source,
+            lowest: lowest(&open.renditions),
             show: Show::new(open.start),
             lateness: Lateness::default(),
             arrived: Mono(0),
@@ -121,7 +126,6 @@ impl Decode {
             open,
             shared,
             outlets,
-            lowest,
             unpaced,
             audio,
             inside: BTreeMap::new(),

@@ -21,7 +21,7 @@ use crate::av::{Error, Headers, VideoEncoder};
 use crate::picture::Picture;
 use crate::queue::Queue;
 use crate::shared::{Counters, Shared};
-use crate::thumbnail;
+use crate::thumbnail::{Pictures, Wanted};
 use fit::{Fit, Fitted};
 
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub enum ToEncode {
     /// A gap follows: everything inside comes out, the next frame starts anew.
     Stop,
     Retune(u64),
-    /// A JPEG of the last picture, or of the next one if there is none yet.
+    /// A JPEG of the last picture, or of the next one that there is room for.
     Snap,
 }
 
@@ -49,6 +49,8 @@ pub struct Plan {
     pub index: RenditionIndex,
     pub rendition: OpenRendition,
     pub cadence: Cadence,
+    /// Of the lowest rendition.
+    pub pictures: Option<Pictures>,
 }
 
 pub struct Encode {
@@ -63,7 +65,6 @@ pub struct Encode {
     inside: VecDeque<(i64, Stamps)>,
     /// The picture of the last frame, for `Snap`.
     last: Option<(i64, Fitted)>,
-    snap: bool,
 }
 
 impl Encode {
@@ -81,7 +82,6 @@ impl Encode {
             fit,
             inside: VecDeque::new(),
             last: None,
-            snap: false,
         })
     }
 
@@ -101,9 +101,8 @@ impl Encode {
                         encoder.retune(bitrate);
                     }
                 }
-                ToEncode::Snap => self.snap = true,
+                ToEncode::Snap => self.snap()?,
             }
-            self.answer_snap();
         }
         self.finish()
     }
@@ -124,6 +123,11 @@ impl Encode {
         self.next = Some(job.n + 1);
         self.encoder.as_mut().expect("opened above").push(&fitted.frame)?;
         self.send_all()?;
+        if let Some(pictures) = &mut self.plan.pictures
+            && let Some(wanted) = pictures.due(job.n)
+        {
+            pictures.hand(job.n, wanted, Box::new(fitted.frame.share()?));
+        }
         if let Some((_, last)) = self.last.replace((job.n, fitted)) {
             self.fit.put(last);
         }
@@ -170,17 +174,15 @@ impl Encode {
         Ok(())
     }
 
-    fn answer_snap(&mut self) {
-        if !self.snap {
-            return;
-        }
-        let Some((at, fitted)) = &self.last else {
-            return;
+    /// Of the last frame; where there is none, or no room, the next one that is encoded answers.
+    fn snap(&mut self) -> Result<(), Error> {
+        let Some(pictures) = &mut self.plan.pictures else {
+            return Ok(());
         };
-        self.snap = false;
-        match thumbnail::jpeg(&fitted.frame.planes()) {
-            Ok(jpeg) => self.shared.send(FromWorker::Picture { ch: self.plan.ch, at: *at, jpeg }),
-            Err(what) => self.shared.fail(self.plan.ch, what),
+        pictures.snap();
+        if let Some((at, last)) = &self.last {
+            pictures.hand(*at, Wanted { snap: true, ..Wanted::default() }, Box::new(last.frame.share()?));
         }
+        Ok(())
     }
 }

@@ -277,6 +277,7 @@ pub(crate) fn ladder() -> Open {
             renditions: vec![rendition(320, 180), rendition(192, 108), rendition(128, 72)],
             deinterlace: Deinterlace::Frame,
             slate: Slate::Black,
+            pictures: None,
         }),
         audio: Vec::new(),
         unpaced: true,
