@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::events::Scene;
 use super::session::Session;
 use super::shard::Setup;
+use super::snapshots::{Reply, Snapshot};
 use super::status::{ChannelStatus, PublisherStatus, State};
 use super::witness::{Fact, NO_PROGRAM, Wake};
 use crate::ingest::source::{Leg, PublisherId};
@@ -222,6 +223,14 @@ impl ChannelRun {
         self.session = Some(Session::new(to.clone(), Arc::clone(&self.config), &self.setup, wake, self.legacy, now));
         for publisher in publishers {
             self.join(now, to, publisher);
+        }
+    }
+
+    /// A picture of now.
+    pub fn snapshot(&mut self, now: Now, reply: Reply) {
+        match &mut self.session {
+            Some(session) => session.snapshot(now.mono, reply),
+            None => reply.give(Snapshot::NotLive("it has no session".to_owned())),
         }
     }
 

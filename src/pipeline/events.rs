@@ -8,7 +8,7 @@ use crate::ingest::source::Leg;
 use crate::ingest::srt::{Closing, Connected, PortCounters, PublisherStats};
 use crate::media::channel::{ChannelName, SessionId};
 use crate::media::fault::{Fault, FaultKind};
-use crate::pixels::protocol::Progress;
+use crate::pixels::protocol::{PictureKind, Progress};
 use crate::telemetry::names::{Label, Metric, count, gauge};
 use crate::telemetry::report::{Level, Place, log};
 
@@ -124,6 +124,15 @@ impl Scene {
         log(Level::Warn, "rendition_late", &place, format!("its encoder is too slow: skips to frame {resumes}"));
     }
 
+    pub fn picture(&self, kind: &PictureKind) {
+        let kind = match kind {
+            PictureKind::Poster => "poster",
+            PictureKind::Sheet(_) => "tile",
+            PictureKind::Snap => "snapshot",
+        };
+        count(Metric::Pictures, &[self.label(), Label::Kind(kind)], 1);
+    }
+
     pub fn overrun(&self, at: i64) {
         count(Metric::IngestOverruns, &[self.label(), Label::Stage("worker")], 1);
         let what =
@@ -143,6 +152,8 @@ impl Scene {
         let dropped = grown(before.collided, after.collided);
         count(Metric::FramesDropped, &[self.label(), Label::Stage("decode")], dropped);
         count(Metric::FramesDropped, &[self.label(), Label::Stage("encode")], grown(before.shed, after.shed));
+        let skipped = grown(before.pictures_skipped, after.pictures_skipped);
+        count(Metric::PicturesSkipped, &[self.label()], skipped);
         count(Metric::PictureCopies, &[self.label()], grown(before.copies, after.copies));
         gauge(Metric::WorkerCpu, &[self.label()], after.cpu_us as f64 / 1e6);
         gauge(Metric::WorkerMemory, &[self.label()], after.rss_bytes as f64);

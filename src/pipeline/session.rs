@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::channel::Legacy;
 use super::events::Scene;
 use super::shard::Setup;
+use super::snapshots::{Reply, Snapshot, Snapshots};
 use super::stage::Stage;
 use super::status::{InputState, PublisherStatus, RenditionStatus, SessionStatus, State, WorkerStatus};
 use super::witness::{Fact, Wake};
@@ -23,7 +24,7 @@ use crate::media::plan::{Kept, Plan};
 use crate::media::sample::Stamps;
 use crate::package::origin::SessionOutput;
 use crate::package::window::Kind;
-use crate::pixels::protocol::{Fill, Progress, Unit};
+use crate::pixels::protocol::{Fill, Picture, PictureKind, Progress, Unit};
 use crate::telemetry::report::Level;
 use crate::time::{Mono, Now, Wall};
 use crate::timeline::{Facts, Filling, Out, Rules, Timeline};
@@ -84,6 +85,7 @@ pub struct Session {
     announced: bool,
     profile: Option<SourceProfile>,
     dismissal: Option<Closing>,
+    snapshots: Snapshots,
 }
 
 impl Session {
@@ -130,6 +132,7 @@ impl Session {
             announced: false,
             profile: None,
             dismissal: None,
+            snapshots: Snapshots::default(),
         }
     }
 
@@ -338,11 +341,29 @@ impl Session {
         self.dismissal.take()
     }
 
+    /// A picture of now, as soon as the worker has made it.
+    pub fn snapshot(&mut self, now: Mono, reply: Reply) {
+        let pictured = self.stage.as_ref().is_some_and(Stage::has_ladder);
+        let why = match self.state {
+            _ if self.is_ending() => "its session has ended".to_owned(),
+            State::Live if pictured => {
+                if self.snapshots.wait(now, reply) {
+                    self.workers.snap();
+                }
+                return;
+            }
+            State::Live => "nothing of its source is decoded here".to_owned(),
+            state => format!("its session is in state {}", state.name()),
+        };
+        reply.give(Snapshot::NotLive(why));
+    }
+
     pub fn last_msn(&self) -> Option<u64> {
         self.stage.as_ref().map(Stage::last_msn)
     }
 
     pub fn housekeeping(&mut self, now: Now) {
+        self.snapshots.expire(now.mono);
         if std::mem::take(&mut self.flowed) {
             self.facts.extend(self.last_media(now).map(Fact::Media));
         }
@@ -371,6 +392,7 @@ impl Session {
             input: if self.lost { InputState::Reconnecting } else { InputState::Connected },
             detail: self.detail.clone(),
             renditions: self.on_air.as_deref().map(renditions).unwrap_or_default(),
+            poster: self.output_on_air().as_deref().and_then(poster),
             worker,
             publishers,
         }
@@ -548,6 +570,10 @@ impl Session {
                     self.on_air = Some(stage.output());
                 }
                 self.stage_records(now);
+                // Its predecessor was asked, perhaps, and did not answer.
+                if self.snapshots.is_wanted(now.mono) {
+                    self.workers.snap();
+                }
             }
             Event::Encoded(frame) => {
                 if let Some(stage) = &mut self.stage {
@@ -580,12 +606,25 @@ impl Session {
             Event::Fault { kind, at, detail } => self.scene.worker_fault(kind, at, &detail),
             Event::Overrun { at } => self.scene.overrun(at),
             Event::Progress(_) => {}
+            Event::Picture(picture) => self.picture(now, picture),
             Event::Closed => {
                 if self.ending.is_some() {
                     self.publish(now);
                     self.end(now, self.why.unwrap_or_default());
                 }
             }
+        }
+    }
+
+    fn picture(&mut self, now: Now, picture: Picture) {
+        self.scene.picture(&picture.kind);
+        if picture.kind == PictureKind::Snap {
+            return self.snapshots.give(&picture.jpeg);
+        }
+        if let Some(stage) = &mut self.stage
+            && !stage.picture(now, picture)
+        {
+            self.scene.note(Level::Warn, "picture_unusable", "the worker sent a picture that cannot be what it says");
         }
     }
 
@@ -691,9 +730,14 @@ pub fn ended_status(output: &SessionOutput) -> SessionStatus {
         input: InputState::Connected,
         detail: None,
         renditions: renditions(output),
+        poster: poster(output),
         worker: None,
         publishers: Vec::new(),
     }
+}
+
+fn poster(output: &SessionOutput) -> Option<String> {
+    output.pictures().poster().map(|poster| poster.etag.clone())
 }
 
 fn renditions(output: &SessionOutput) -> Vec<RenditionStatus> {

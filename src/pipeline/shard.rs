@@ -15,6 +15,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use super::channel::{ChannelRun, Legacy, Resume};
 use super::events;
+use super::snapshots::{Reply, Snapshot};
 use super::status::ChannelStatus;
 use super::witness::{Wake, Witness};
 use crate::ingest::source::PublisherId;
@@ -61,6 +62,8 @@ pub enum Command {
     Dismiss { channel: ChannelName, session: SessionId },
     /// The session ends with ENDLIST and its publishers go.
     End { channel: ChannelName, session: SessionId, why: &'static str },
+    /// A picture of the channel as it is now.
+    Snapshot { channel: ChannelName, reply: Reply },
     /// The session's publishers begin another one. `seamless`: it is made alike and viewers need not know.
     RollOver {
         channel: ChannelName,
@@ -308,6 +311,10 @@ impl Run {
             Command::End { channel, session, why } => {
                 self.contain(now, &channel, |channel| channel.end(now, &session, why));
             }
+            Command::Snapshot { channel, reply } => match self.running.get_mut(&channel) {
+                Some(running) => contain(now, running, |running| running.snapshot(now, reply)),
+                None => reply.give(Snapshot::NotLive("it has no session".to_owned())),
+            },
             Command::RollOver { channel, from, to, seamless, publishers } => {
                 let wake = self.wake();
                 self.contain(now, &channel, |channel| {

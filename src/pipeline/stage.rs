@@ -9,14 +9,18 @@ use super::placement;
 use crate::bitstream::h264;
 use crate::media::channel::{Channel, ChannelKind, ChannelName, Ladder, SessionId};
 use crate::media::grid::{Ends, Grid, PdtLine, Place, Record};
+use crate::media::picture::{PictureRule, Tile};
 use crate::media::plan::{InitMark, Inits, Kept, Plan};
 use crate::media::sample::{Sample, Stamps};
 use crate::media::track::{AudioConfig, Pid, TrackConfig, VideoConfig};
 use crate::package::fmp4::init::InitSection;
 use crate::package::origin::SessionOutput;
+use crate::package::pictures::{SheetVersion, Span};
 use crate::package::segmenter::{PartPublished, Segmenter};
 use crate::package::window::{Kind, RenditionOutput, Targets};
-use crate::pixels::protocol::{Encoded, Open, OpenAudio, OpenVideo, Output, RenditionIndex, VideoInit};
+use crate::pixels::protocol::{
+    Encoded, Open, OpenAudio, OpenVideo, Output, Picture, PictureKind, RenditionIndex, Sheet, VideoInit,
+};
 use crate::telemetry::names::{Label, Metric, count, gauge, observe};
 use crate::time::{Mono, Now};
 use crate::timeline::{Out, SourceSample};
@@ -71,6 +75,8 @@ pub struct Stage {
     session: SessionId,
     grid: Grid,
     line: PdtLine,
+    /// In force before it: pictures are a little behind.
+    line_before: PdtLine,
     targets: Targets,
     output: Arc<SessionOutput>,
     video: Option<OpenVideo>,
@@ -157,6 +163,7 @@ impl Stage {
             session: session.clone(),
             grid,
             line,
+            line_before: line,
             targets,
             output: Arc::new(SessionOutput::new(session.clone(), channel.mode)),
             video,
@@ -289,6 +296,7 @@ impl Stage {
     }
 
     pub fn date_line(&mut self, line: PdtLine) {
+        self.line_before = if line.from_n > self.line.from_n { self.line } else { line };
         self.line = line;
         self.segmenters(|segmenter| segmenter.date_line(line));
     }
@@ -419,6 +427,25 @@ impl Stage {
                     track.push(now, frame.at, frame.data.clone(), frame.stamps);
                 }
             }
+        }
+    }
+
+    /// A poster or a storyboard sheet. False: it cannot be what it says, and is not shown.
+    pub fn picture(&mut self, now: Now, picture: Picture) -> bool {
+        match picture.kind {
+            PictureKind::Poster => self.output.pictures().set_poster(picture.jpeg, now.wall),
+            PictureKind::Sheet(Sheet { number, places, tile }) => {
+                let Some(place) = places.last() else { return false };
+                let (rule, tile_at) = (PictureRule::of(self.grid.cadence.rate), Tile::at(number, *place));
+                let (from, to) = (rule.first_frame(tile_at), rule.first_frame(Tile(tile_at.0 + 1)));
+                let ms = |n: i64| self.grid.nanos_at(n) / 1_000_000;
+                let line = if from < self.line.from_n { self.line_before } else { self.line };
+                let span = Span { from_ms: ms(from), to_ms: ms(to), date: line.at(&self.grid, from) };
+                let version = SheetVersion { number, places, tile, jpeg: picture.jpeg, span };
+                let window = i64::from(self.grid.cadence.segment).saturating_mul(self.targets.window_segments as i64);
+                self.output.pictures().set_sheet(version, ms(picture.at - window))
+            }
+            PictureKind::Snap => true,
         }
     }
 

@@ -13,7 +13,9 @@ use crate::media::fault::FaultKind;
 use crate::media::limits::{WORKER_QUEUE_BYTES, WORKER_QUEUE_SPAN, WORKER_SILENCE_SOFTWARE};
 use crate::media::track::AudioConfig;
 use crate::pixels::client::Worker;
-use crate::pixels::protocol::{Encoded, Fill, FromWorker, Open, Progress, RenditionIndex, ToWorker, Unit, VideoInit};
+use crate::pixels::protocol::{
+    Encoded, Fill, FromWorker, Open, Picture, Progress, RenditionIndex, ToWorker, Unit, VideoInit,
+};
 use crate::time::Mono;
 
 /// The channel's number within its worker: a software worker has one.
@@ -61,6 +63,8 @@ pub enum Event {
         detail: String,
     },
     Progress(Progress),
+    /// A poster, a storyboard sheet, or what `snap` asked for.
+    Picture(Picture),
     Fault {
         kind: FaultKind,
         at: Option<i64>,
@@ -251,6 +255,11 @@ impl Workers {
         self.tell(&ToWorker::Unit { ch: CH, unit });
     }
 
+    /// A picture as it is now: it comes as an event, unless the worker is lost meanwhile.
+    pub fn snap(&mut self) {
+        self.tell(&ToWorker::Snap { ch: CH });
+    }
+
     /// Frames before `frame` are published: a successor need not make them again.
     pub fn published(&mut self, frame: i64) {
         self.history.trim(frame);
@@ -365,7 +374,8 @@ impl Workers {
             FromWorker::Fault { kind, at, detail, .. } => self.events.push_back(Event::Fault { kind, at, detail }),
             FromWorker::Failed { what, .. } => self.lose(now, "failed", what),
             FromWorker::Closed { .. } => self.events.push_back(Event::Closed),
-            FromWorker::Hello { .. } | FromWorker::Caps(_) | FromWorker::Picture { .. } | FromWorker::Made { .. } => {}
+            FromWorker::Picture { picture, .. } => self.events.push_back(Event::Picture(picture)),
+            FromWorker::Hello { .. } | FromWorker::Caps(_) | FromWorker::Made { .. } => {}
         }
     }
 

@@ -52,14 +52,9 @@ pub struct Counters {
 impl Counters {
     /// Starts over for a channel.
     pub fn open(&self, ch: u32, next: i64) {
-        for counter in [
-            &self.decoded,
-            &self.repeated,
-            &self.collided,
-            &self.encoded,
-            &self.shed,
-            &self.pictures_skipped,
-        ] {
+        for counter in
+            [&self.decoded, &self.repeated, &self.collided, &self.encoded, &self.shed, &self.pictures_skipped]
+        {
             counter.store(0, Ordering::Relaxed);
         }
         self.next.store(next, Ordering::Relaxed);

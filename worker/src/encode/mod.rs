@@ -73,16 +73,7 @@ impl Encode {
         let encoder = VideoEncoder::open(&plan.rendition, plan.cadence, Headers::Global)?;
         let init = nal::init(encoder.headers()).ok_or(Error::alloc("encoder headers"))?;
         let fit = Fit::new(plan.rendition.width, plan.rendition.height);
-        Ok(Encode {
-            plan,
-            shared,
-            init,
-            encoder: Some(encoder),
-            next: None,
-            fit,
-            inside: VecDeque::new(),
-            last: None,
-        })
+        Ok(Encode { plan, shared, init, encoder: Some(encoder), next: None, fit, inside: VecDeque::new(), last: None })
     }
 
     pub fn init(&self) -> &VideoInit {

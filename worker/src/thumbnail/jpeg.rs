@@ -66,18 +66,39 @@ impl Tones {
 
     fn row(&self, luma: &[u8], u: &[u8], v: &[u8], buffers: &mut [Vec<u8>; 4]) {
         let [out_y, out_u, out_v, _] = buffers;
-        let floor = i32::from(self.floor);
-        for ((pair, u), v) in luma.chunks(2).zip(u).zip(v) {
-            let (cb, cr) = (i32::from(*u) - 128, i32::from(*v) - 128);
-            let lift = self.luma[1] * cb + self.luma[2] * cr + HALF;
-            let blue = clamp(((self.blue[0] * cb + self.blue[1] * cr + HALF) >> SHIFT) + 128);
-            let red = clamp(((self.red[0] * cb + self.red[1] * cr + HALF) >> SHIFT) + 128);
-            for y in pair {
-                out_y.push(clamp((self.luma[0] * (i32::from(*y) - floor) + lift) >> SHIFT));
-                out_u.push(blue);
-                out_v.push(red);
-            }
+        let (at, pairs) = (out_y.len(), luma.len() & !1);
+        // Room first, then slices of known length: the compiler makes vectors of that, and none of pushes.
+        for out in [&mut *out_y, &mut *out_u, &mut *out_v] {
+            out.resize(at + luma.len(), 0);
         }
+        let (out_y, out_u, out_v) = (&mut out_y[at..], &mut out_u[at..], &mut out_v[at..]);
+        let luma_pairs = luma[..pairs].chunks_exact(2).zip(out_y.chunks_exact_mut(2));
+        let colour_pairs = out_u.chunks_exact_mut(2).zip(out_v.chunks_exact_mut(2));
+        for (((y, out_y), (out_u, out_v)), (u, v)) in luma_pairs.zip(colour_pairs).zip(u.iter().zip(v)) {
+            let (cb, cr) = (i32::from(*u) - 128, i32::from(*v) - 128);
+            let (blue, red) = (self.blue(cb, cr), self.red(cb, cr));
+            out_y[0] = self.luma(y[0], cb, cr);
+            out_y[1] = self.luma(y[1], cb, cr);
+            (out_u[0], out_u[1]) = (blue, blue);
+            (out_v[0], out_v[1]) = (red, red);
+        }
+        if let ([.., y], true, Some(u), Some(v)) = (luma, pairs < luma.len(), u.last(), v.last()) {
+            let (cb, cr) = (i32::from(*u) - 128, i32::from(*v) - 128);
+            (out_y[pairs], out_u[pairs], out_v[pairs]) = (self.luma(*y, cb, cr), self.blue(cb, cr), self.red(cb, cr));
+        }
+    }
+
+    fn luma(&self, y: u8, cb: i32, cr: i32) -> u8 {
+        let lit = self.luma[0] * (i32::from(y) - i32::from(self.floor));
+        clamp((lit + self.luma[1] * cb + self.luma[2] * cr + HALF) >> SHIFT)
+    }
+
+    fn blue(&self, cb: i32, cr: i32) -> u8 {
+        clamp(((self.blue[0] * cb + self.blue[1] * cr + HALF) >> SHIFT) + 128)
+    }
+
+    fn red(&self, cb: i32, cr: i32) -> u8 {
+        clamp(((self.red[0] * cb + self.red[1] * cr + HALF) >> SHIFT) + 128)
     }
 }
 
@@ -116,5 +137,6 @@ impl ImageBuffer for Rows<'_> {
 }
 
 fn clamp(value: i32) -> u8 {
-    u8::try_from(value.clamp(0, 255)).expect("clamped")
+    // Fits after the clamp; a conversion that could fail would keep the compiler from making vectors.
+    value.clamp(0, 255) as u8
 }

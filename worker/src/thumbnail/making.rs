@@ -1,9 +1,7 @@
 //! What the `pictures` thread does: pictures of the lowest rendition to JPEGs, one sheet at a time. No thread, no clock.
 
 use bytes::Bytes;
-use rung::media::picture::{
-    POSTER_WIDTH_MAX, PictureRule, SHEET_COLUMNS, TILE_BOX, Tile, column_and_row, square_size,
-};
+use rung::media::picture::{POSTER_WIDTH_MAX, PictureRule, SHEET_COLUMNS, TILE_BOX, Tile, column_and_row, square_size};
 use rung::pixels::protocol::{Picture, PictureKind, Sheet};
 
 use super::{Image, Look, Pixels, Tones, Wanted, jpeg};

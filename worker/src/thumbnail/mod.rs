@@ -91,7 +91,8 @@ impl Pictures {
             let mut maker = Maker::new(look, rule);
             while let Some(order) = orders.pop() {
                 let (wanted, made) = (order.wanted, maker.make(order.n, order.wanted, &order.picture.planes()));
-                let asked = [wanted.due.poster, wanted.due.tile, wanted.snap].into_iter().filter(|asked| *asked).count();
+                let asked =
+                    [wanted.due.poster, wanted.due.tile, wanted.snap].into_iter().filter(|asked| *asked).count();
                 let failed = asked.saturating_sub(made.len());
                 Counters::add(&out.counters.pictures_skipped, u64::try_from(failed).unwrap_or(0));
                 made.into_iter().for_each(|picture| out.send(FromWorker::Picture { ch, picture }));

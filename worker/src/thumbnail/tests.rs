@@ -156,8 +156,13 @@ fn a_full_queue_leaves_pictures_out_and_counts_them_and_a_snapshot_comes_of_a_la
     let shared = Shared::new();
     // No thread takes anything: what is handed over stays.
     let queue = Arc::new(Queue::bounded(1));
-    let mut pictures =
-        Pictures { rule: Some(RULE), before: None, snap: false, queue: Arc::clone(&queue), shared: Arc::clone(&shared) };
+    let mut pictures = Pictures {
+        rule: Some(RULE),
+        before: None,
+        snap: false,
+        queue: Arc::clone(&queue),
+        shared: Arc::clone(&shared),
+    };
     let offer = |pictures: &mut Pictures, n: i64| {
         let wanted = pictures.due(n);
         if let Some(wanted) = wanted {
