@@ -53,7 +53,7 @@ impl PictureRule {
 }
 
 /// The pictures that a frame is to become.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Due {
     pub poster: bool,
     pub tile: bool,

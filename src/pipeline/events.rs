@@ -133,6 +133,10 @@ impl Scene {
         count(Metric::Pictures, &[self.label(), Label::Kind(kind)], 1);
     }
 
+    pub fn pictures_left_out(&self, pictures: u64) {
+        count(Metric::PicturesSkipped, &[self.label()], pictures);
+    }
+
     pub fn overrun(&self, at: i64) {
         count(Metric::IngestOverruns, &[self.label(), Label::Stage("worker")], 1);
         let what =
@@ -185,6 +189,12 @@ impl Scene {
     pub fn note(&self, level: Level, code: &'static str, what: impl Display) {
         log(level, code, &self.place(), what);
     }
+}
+
+/// The worker that makes pictures of passed-through sources.
+pub fn stills_lost(why: &str, what: &str, wait: Duration) {
+    let what = format!("{why}: {what}; posters of passed-through sources pause for {} s", wait.as_secs());
+    log(Level::Warn, "stills_worker_lost", &Place::default(), what);
 }
 
 pub fn refused(channel: Option<&ChannelName>, code: u16, why: &str) {

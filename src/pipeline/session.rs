@@ -10,6 +10,7 @@ use super::events::Scene;
 use super::shard::Setup;
 use super::snapshots::{Reply, Snapshot, Snapshots};
 use super::stage::Stage;
+use super::stills::{Order, Owner};
 use super::status::{InputState, PublisherStatus, RenditionStatus, SessionStatus, State, WorkerStatus};
 use super::witness::{Fact, Wake};
 use super::workers::{self, Workers};
@@ -343,19 +344,41 @@ impl Session {
 
     /// A picture of now, as soon as the worker has made it.
     pub fn snapshot(&mut self, now: Mono, reply: Reply) {
-        let pictured = self.stage.as_ref().is_some_and(Stage::has_ladder);
+        let ladder = self.stage.as_ref().is_some_and(Stage::has_ladder);
+        let pictured = ladder || self.stage.as_mut().is_some_and(Stage::snap_source);
         let why = match self.state {
             _ if self.is_ending() => "its session has ended".to_owned(),
             State::Live if pictured => {
-                if self.snapshots.wait(now, reply) {
+                if self.snapshots.wait(now, reply) && ladder {
                     self.workers.snap();
                 }
                 return;
             }
-            State::Live => "nothing of its source is decoded here".to_owned(),
+            State::Live => "its source has no picture that could be shown".to_owned(),
             state => format!("its session is in state {}", state.name()),
         };
         reply.give(Snapshot::NotLive(why));
+    }
+
+    /// A picture that is wanted of its passed-through source, and of whom.
+    pub(super) fn still_order(&mut self) -> Option<(Owner, Order)> {
+        let order = self.stage.as_mut().and_then(Stage::still_order).filter(|_| !self.is_ending())?;
+        self.still_owner().map(|owner| (owner, order))
+    }
+
+    pub(super) fn still_owner(&self) -> Option<Owner> {
+        self.stage.as_ref()?.still_owner(&self.config.name)
+    }
+
+    /// What came of such an order.
+    pub(super) fn stills_made(&mut self, now: Now, owner: &Owner, pictures: Vec<Picture>) {
+        if self.still_owner().as_ref() == Some(owner) && !self.is_ending() {
+            pictures.into_iter().for_each(|picture| self.picture(now, picture));
+        }
+    }
+
+    pub(super) fn stills_left_out(&self, pictures: u64) {
+        self.scene.pictures_left_out(pictures);
     }
 
     pub fn last_msn(&self) -> Option<u64> {

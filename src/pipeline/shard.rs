@@ -17,6 +17,7 @@ use super::channel::{ChannelRun, Legacy, Resume};
 use super::events;
 use super::snapshots::{Reply, Snapshot};
 use super::status::ChannelStatus;
+use super::stills::Stills;
 use super::witness::{Wake, Witness};
 use crate::ingest::source::PublisherId;
 use crate::ingest::srt::{Closing, Event, Port, PortCounters};
@@ -110,6 +111,7 @@ impl Shard {
         let counters = port.counters();
         let mut run = Run {
             port,
+            stills: Stills::new(setup.worker.clone()),
             setup,
             known: BTreeMap::new(),
             running: BTreeMap::new(),
@@ -213,6 +215,7 @@ struct Known {
 
 struct Run {
     port: Port,
+    stills: Stills,
     setup: Arc<Setup>,
     known: BTreeMap<ChannelName, Known>,
     /// Those with something to do: thousands may be known, dozens run.
@@ -253,10 +256,24 @@ impl Run {
             self.route(now, event);
         }
         self.each(now, |channel| channel.run(now));
+        self.make_stills(now);
         self.part(now);
         if now.mono - self.kept >= HOUSEKEEPING {
             self.kept = now.mono;
             self.publish_status(now);
+        }
+    }
+
+    fn make_stills(&mut self, now: Now) {
+        for channel in self.running.values_mut() {
+            if let Some((owner, order)) = channel.still_order() {
+                let left_out = self.stills.order(now.mono, owner, order);
+                channel.stills_left_out(left_out);
+            }
+        }
+        self.stills.run(now.mono);
+        while let Some((owner, pictures)) = self.stills.poll() {
+            self.contain(now, &owner.channel, |channel| channel.stills_made(now, &owner, pictures));
         }
     }
 
@@ -431,7 +448,7 @@ impl Run {
         if self.port.polls_fd() {
             fds.push(PollFd::from_borrowed_fd(self.port.fd(), PollFlags::IN));
         }
-        for (fd, writing) in self.running.values().filter_map(ChannelRun::fd) {
+        for (fd, writing) in self.running.values().filter_map(ChannelRun::fd).chain(self.stills.fd()) {
             let events = if writing { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
             fds.push(PollFd::from_borrowed_fd(fd, events));
         }
@@ -455,6 +472,8 @@ impl Run {
             }
             channel.housekeeping(now);
         }
+        let open = self.running.values().filter_map(ChannelRun::still_owner).map(|owner| owner.session).collect();
+        self.stills.keep(now.mono, &open);
         self.tell_status(now);
     }
 

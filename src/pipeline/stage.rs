@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::outputs::{AudioTrack, Breaks, LadderTrack};
 use super::placement;
+use super::stills::{Order, Owner, Picker};
 use crate::bitstream::h264;
 use crate::media::channel::{Channel, ChannelKind, ChannelName, Ladder, SessionId};
 use crate::media::grid::{Ends, Grid, PdtLine, Place, Record};
@@ -115,6 +116,8 @@ struct Source {
     /// Headers that hold from the next DISCONTINUITY on.
     next_config: Option<VideoConfig>,
     breaks: Breaks,
+    /// Where nothing else decodes it.
+    picker: Option<Picker>,
 }
 
 enum Waiting {
@@ -308,6 +311,7 @@ impl Stage {
         match out {
             Out::Source(sample) => {
                 if let Some(source) = &mut self.source {
+                    source.pick(&sample, self.grid);
                     source.waiting.push_back((now.mono, Waiting::Sample(Box::new(sample))));
                 }
             }
@@ -447,6 +451,24 @@ impl Stage {
             }
             PictureKind::Snap => true,
         }
+    }
+
+    /// A picture that is wanted of a source that nobody else decodes.
+    pub(super) fn still_order(&mut self) -> Option<Order> {
+        let source = self.source.as_mut()?;
+        let config = source.next_config.as_ref().unwrap_or(&source.config);
+        source.picker.as_mut()?.poll(config)
+    }
+
+    /// Who its stills are of, if it has any.
+    pub(super) fn still_owner(&self, channel: &ChannelName) -> Option<Owner> {
+        self.source.as_ref()?.picker.as_ref()?;
+        Some(Owner { channel: channel.clone(), session: self.session.clone() })
+    }
+
+    /// Someone wants a picture of now. False: nobody decodes this source, or it has shown none yet.
+    pub(super) fn snap_source(&mut self) -> bool {
+        self.source.as_mut().and_then(|source| source.picker.as_mut()).is_some_and(Picker::snap)
     }
 
     pub fn late(&mut self, rendition: RenditionIndex, resumes: i64) {
@@ -658,6 +680,12 @@ impl Source {
                 Waiting::Sample(sample) => self.publish(now, *sample),
                 Waiting::Gap(place) => self.gap(now, place),
             }
+        }
+    }
+
+    fn pick(&mut self, sample: &SourceSample, grid: Grid) {
+        if let Some(picker) = self.picker.as_mut().filter(|_| sample.unit.random_access && !sample.unit.damaged) {
+            picker.offer(grid.cadence.rate.frames(sample.dts + i64::from(sample.cto)), &sample.unit.data);
         }
     }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::media::channel::Slate;
 use crate::media::fault::FaultKind;
 use crate::media::grid::Cadence;
-use crate::media::picture::PictureRule;
+use crate::media::picture::{Due, PictureRule};
 use crate::media::sample::Stamps;
 use crate::media::track::{AudioConfig, Codec, Colour, Pid, VideoConfig};
 
@@ -70,6 +70,20 @@ pub enum ToWorker {
     /// End of media: drain decoder and encoders, then `Closed`.
     Close {
         ch: u32,
+    },
+    /// Make pictures of single units, as `Still` asks, until `Close`.
+    Stills {
+        ch: u32,
+    },
+    /// Answered by `StillMade`, whatever comes of it. The next one follows behind the answer.
+    Still {
+        ch: u32,
+        still: Box<Still>,
+    },
+    /// No more stills of this source will come.
+    Forget {
+        ch: u32,
+        of: u32,
     },
     /// Make a test picture and tone as `Made` units, in real time, until `Close`.
     Pattern {
@@ -203,6 +217,12 @@ pub enum FromWorker {
         ch: u32,
         picture: Picture,
     },
+    /// The answer to `Still`: empty where the unit gave no picture.
+    StillMade {
+        ch: u32,
+        of: u32,
+        pictures: Vec<Picture>,
+    },
     /// At least every 200 ms while a channel is open.
     Progress {
         ch: u32,
@@ -260,6 +280,21 @@ pub struct Encoded {
     pub sync: bool,
     pub stamps: Stamps,
     /// As `Sample::data`: length-prefixed NAL units without parameter sets; a raw AAC frame.
+    pub data: Bytes,
+}
+
+/// A random access point that is to be shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Still {
+    /// Which source it is of: its sheet goes on with each still.
+    pub of: u32,
+    /// Frame index N of the picture.
+    pub at: i64,
+    pub due: Due,
+    pub snap: bool,
+    pub rule: PictureRule,
+    pub source: VideoConfig,
+    /// As `AccessUnit::data`.
     pub data: Bytes,
 }
 

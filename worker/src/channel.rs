@@ -182,6 +182,9 @@ impl Channel {
             | ToWorker::Probe
             | ToWorker::Open { .. }
             | ToWorker::Close { .. }
+            | ToWorker::Stills { .. }
+            | ToWorker::Still { .. }
+            | ToWorker::Forget { .. }
             | ToWorker::Pattern { .. } => {}
         }
     }

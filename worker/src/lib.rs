@@ -22,6 +22,8 @@ pub mod picture; // decoded pictures and pools
 pub mod thumbnail; // posters, storyboard sheets, snapshots: JPEG
 
 #[cfg(feature = "software")]
+pub mod stills; // single pictures of channels that nobody decodes
+#[cfg(feature = "software")]
 pub mod made; // the test picture as a stream
 pub mod pattern; // the demo's test picture and tone
 pub mod sandbox; // what a software worker gives up before it reads a stranger's bytes

@@ -94,7 +94,10 @@ impl Desk {
             ToWorker::Open { ch, open } => self.start(ch, |shared| Work::open(ch, *open, shared)),
             ToWorker::Close { ch } => self.close(ch),
             ToWorker::Pattern { ch, pattern } => self.start(ch, |shared| Work::pattern(ch, pattern, shared)),
+            ToWorker::Stills { ch } => self.start(ch, |shared| Work::stills(ch, shared)),
             ToWorker::Unit { ch, .. }
+            | ToWorker::Still { ch, .. }
+            | ToWorker::Forget { ch, .. }
             | ToWorker::Fill { ch, .. }
             | ToWorker::Idr { ch, .. }
             | ToWorker::Retune { ch, .. }

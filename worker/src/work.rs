@@ -1,4 +1,4 @@
-//! What a software worker can be busy with: one channel's ladder, or the demo's test picture.
+//! What a software worker can be busy with: one channel's ladder, single pictures of many, or the demo's test picture.
 
 use rung::pixels::protocol::{Open, Pattern, ToWorker};
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use crate::shared::Shared;
 #[cfg(feature = "software")]
 pub enum Work {
     Ladder(crate::channel::Channel),
+    Stills(crate::stills::Stills),
     Pattern(crate::made::Maker),
 }
 
@@ -21,6 +22,12 @@ impl Work {
 
     /// # Errors
     /// A sentence: what could not be opened.
+    pub fn stills(ch: u32, shared: &Arc<Shared>) -> Result<Work, String> {
+        crate::stills::Stills::start(ch, shared).map(Work::Stills)
+    }
+
+    /// # Errors
+    /// A sentence: what could not be opened.
     pub fn pattern(ch: u32, pattern: Pattern, shared: &Arc<Shared>) -> Result<Work, String> {
         crate::made::Maker::start(ch, pattern, shared).map(Work::Pattern)
     }
@@ -28,6 +35,11 @@ impl Work {
     pub fn handle(&mut self, message: ToWorker) {
         match self {
             Work::Ladder(channel) => channel.handle(message),
+            Work::Stills(stills) => match message {
+                ToWorker::Still { still, .. } => stills.make(still),
+                ToWorker::Forget { of, .. } => stills.forget(of),
+                _ => {}
+            },
             // A test picture takes no orders but `Close`.
             Work::Pattern(_) => {}
         }
@@ -37,6 +49,7 @@ impl Work {
     pub fn close(self) {
         match self {
             Work::Ladder(channel) => channel.close(),
+            Work::Stills(stills) => stills.close(),
             Work::Pattern(maker) => maker.close(),
         }
     }
@@ -53,6 +66,12 @@ impl Work {
     /// # Errors
     /// Always.
     pub fn open(_: u32, _: Open, _: &Arc<Shared>) -> Result<Work, String> {
+        Err(Self::REFUSAL.to_owned())
+    }
+
+    /// # Errors
+    /// Always.
+    pub fn stills(_: u32, _: &Arc<Shared>) -> Result<Work, String> {
         Err(Self::REFUSAL.to_owned())
     }
 

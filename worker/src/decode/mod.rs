@@ -12,6 +12,7 @@ mod source;
 use rung::media::channel::Slate;
 use rung::media::fault::FaultKind;
 use rung::media::sample::Stamps;
+use rung::media::track::VideoConfig;
 use rung::pixels::protocol::{Deinterlace, Fill, FromWorker, OpenRendition, OpenVideo, RenditionIndex, Unit};
 use rung::time::{Mono, SystemClock};
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,6 +55,18 @@ pub enum ToDecode {
 pub fn lowest(renditions: &[OpenRendition]) -> usize {
     let pixels = |i: &usize| u64::from(renditions[*i].width) * u64::from(renditions[*i].height);
     (0..renditions.len()).rev().min_by_key(pixels).unwrap_or(0)
+}
+
+/// The picture of one random access point, progressive 4:2:0 with 8 bits; `None`: nothing of it could be decoded.
+///
+/// # Errors
+/// No decoder, or no memory.
+pub fn still(config: &VideoConfig, data: &[u8]) -> Result<Option<crate::av::Frame>, Error> {
+    let mut source = Source::open(config.clone(), false, u32::MAX)?;
+    let mut decoded = Vec::new();
+    source.push(data, 0, &mut decoded)?;
+    source.drain(&mut decoded)?;
+    Ok(decoded.into_iter().find(|picture| !picture.damaged).map(|picture| picture.frame))
 }
 
 /// Where one rendition's pictures go.
