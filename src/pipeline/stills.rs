@@ -136,7 +136,8 @@ impl Stills {
     fn take(&mut self, now: Mono, message: FromWorker) {
         match message {
             FromWorker::StillMade { of, pictures, .. } => {
-                let mine = self.busy.take_if(|(owner, _)| self.known.get(&owner.session).is_none_or(|known| *known == of));
+                let mine =
+                    self.busy.take_if(|(owner, _)| self.known.get(&owner.session).is_none_or(|known| *known == of));
                 if let Some((owner, _)) = mine {
                     self.retry = None;
                     self.made.push_back((owner, pictures));
@@ -251,5 +252,142 @@ impl Picker {
         let (at, due, snap) = self.wanted.take()?;
         let (_, data) = self.newest.clone()?;
         Some(Order { at, due, snap, rule: self.rule, source: source.clone(), data })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::track::{Codec, Colour};
+    use crate::time::SystemClock;
+    use bytes::Bytes;
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
+
+    const POSTER: Due = Due { poster: true, tile: false };
+    const BOTH: Due = Due { poster: true, tile: true };
+    const RULE: PictureRule = PictureRule { poster: 125, tile: 250 };
+
+    fn config() -> VideoConfig {
+        VideoConfig {
+            codec: Codec::H264,
+            width: 64,
+            height: 36,
+            sar: (1, 1),
+            rate: None,
+            interlaced: false,
+            colour: Colour::default(),
+            profile: [100, 0, 40],
+            bit_depth: 8,
+            chroma_format: 1,
+            reorder: None,
+            sps: Bytes::new(),
+            pps: Vec::new(),
+        }
+    }
+
+    fn order(at: i64, due: Due, snap: bool) -> Order {
+        Order { at, due, snap, rule: RULE, source: config(), data: Bytes::from_static(b"unit") }
+    }
+
+    fn owner(n: u128) -> Owner {
+        Owner { channel: ChannelName::new("x").unwrap(), session: SessionId::new(ulid::Ulid(n)) }
+    }
+
+    /// A program that is no worker: `does` is a line of shell.
+    fn program(folder: &Path, does: &str) -> PathBuf {
+        let file = folder.join("worker");
+        std::fs::write(&file, format!("#!/bin/sh\n{does}\n")).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o700)).unwrap();
+        file
+    }
+
+    /// Runs at one instant until the worker's end has been seen.
+    fn until_lost(stills: &mut Stills, now: Mono) {
+        let start = SystemClock::mono();
+        while stills.worker.is_some() {
+            assert!(SystemClock::mono() - start < Duration::from_secs(20), "the worker's end was not seen");
+            stills.run(now);
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_worker_that_dies_is_replaced_ever_later_and_whoever_cost_it_stands_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut stills = Stills::new(program(folder.path(), "exit 1"));
+        let mut now = Mono(1);
+        let mut wait = RETRY_MIN;
+        for n in 0..8 {
+            assert_eq!(stills.order(now, owner(n), order(0, BOTH, false)), 0);
+            assert!(stills.worker.is_some(), "it is started for an order");
+            until_lost(&mut stills, now);
+            assert_eq!(stills.order(now, owner(n), order(125, POSTER, false)), 1, "it stands back");
+            assert_eq!(stills.order(now, owner(99), order(0, BOTH, false)), 0);
+            let before = now;
+            now = now + wait;
+            stills.run(Mono(now.0 - 1));
+            assert!(stills.worker.is_none(), "not before {wait:?} after {before:?}");
+            stills.waiting.clear();
+            wait = (wait * 2).min(RETRY_MAX);
+        }
+        assert_eq!(stills.order(now, owner(0), order(250, BOTH, false)), 0, "its minute is over");
+    }
+
+    #[test]
+    fn a_worker_that_hangs_is_replaced_and_the_others_orders_wait_for_its_successor() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut stills = Stills::new(program(folder.path(), "exec sleep 600"));
+        let start = Mono(1);
+        stills.order(start, owner(1), order(0, BOTH, false));
+        assert_eq!(stills.order(start, owner(2), order(0, BOTH, false)), 0);
+        // What waits gives way to what is newer, and whoever asked for a snapshot gets it of that.
+        assert_eq!(stills.order(start, owner(2), order(125, POSTER, true)), 2);
+        assert_eq!(stills.order(start, owner(2), order(250, BOTH, false)), 1);
+        stills.run(start + PATIENCE);
+        let first = stills.worker.as_ref().map(Worker::pid);
+        assert!(first.is_some());
+        stills.run(start + PATIENCE + Duration::from_millis(1));
+        assert!(stills.worker.is_none() && stills.penance.contains_key(&owner(1).session));
+        assert_eq!(stills.waiting, [(owner(2), order(250, BOTH, true))]);
+        stills.run(start + PATIENCE + RETRY_MIN + Duration::from_millis(1));
+        assert!(stills.worker.is_some() && stills.worker.as_ref().map(Worker::pid) != first);
+        assert_eq!(stills.busy.as_ref().map(|(owner, _)| owner.clone()), Some(owner(2)));
+        assert!(stills.poll().is_none());
+        // Nobody is on air any more: what is under way may end, then the worker does.
+        stills.keep(start, &BTreeSet::new());
+        assert!(stills.worker.is_some());
+        stills.busy = None;
+        stills.keep(start, &BTreeSet::new());
+        assert!(stills.worker.is_none() && stills.known.is_empty());
+    }
+
+    #[test]
+    fn without_a_program_pictures_are_left_out_and_nothing_else_happens() {
+        let mut stills = Stills::new(PathBuf::from("/no/such/rung-worker"));
+        assert_eq!(stills.order(Mono(1), owner(1), order(0, BOTH, false)), 0);
+        assert_eq!(stills.order(Mono(2), owner(1), order(125, POSTER, false)), 2);
+        stills.run(Mono(3));
+        assert!(stills.worker.is_none() && stills.waiting.len() == 1);
+    }
+
+    #[test]
+    fn a_source_s_random_access_points_become_pictures_as_frames_do() {
+        let mut picker = Picker::new(RULE);
+        let unit = |n: i64| Bytes::from(n.to_string());
+        assert!(!picker.snap(), "nothing was there yet");
+        let mut got = Vec::new();
+        for at in (0..600).step_by(50) {
+            picker.offer(at, &unit(at));
+            got.extend(picker.poll(&config()).map(|order| (order.at, order.due.tile, order.data == unit(at))));
+        }
+        assert_eq!(
+            got,
+            [(0, true, true), (150, false, true), (250, true, true), (400, false, true), (500, true, true)]
+        );
+        assert!(picker.snap());
+        let snap = picker.poll(&config()).unwrap();
+        assert_eq!((snap.at, snap.due, snap.snap, snap.data), (550, Due::default(), true, unit(550)));
+        assert!(picker.poll(&config()).is_none());
     }
 }

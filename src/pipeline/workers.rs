@@ -375,10 +375,8 @@ impl Workers {
             FromWorker::Failed { what, .. } => self.lose(now, "failed", what),
             FromWorker::Closed { .. } => self.events.push_back(Event::Closed),
             FromWorker::Picture { picture, .. } => self.events.push_back(Event::Picture(picture)),
-            FromWorker::Hello { .. }
-            | FromWorker::Caps(_)
-            | FromWorker::StillMade { .. }
-            | FromWorker::Made { .. } => {}
+            FromWorker::Hello { .. } | FromWorker::Caps(_) | FromWorker::StillMade { .. } | FromWorker::Made { .. } => {
+            }
         }
     }
 

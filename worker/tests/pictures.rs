@@ -3,8 +3,8 @@
 #[expect(dead_code, reason = "other tests use the rest")]
 mod support;
 
-use rung::media::picture::PictureRule;
-use rung::pixels::protocol::{Fill, FromWorker, Open, Picture, PictureKind, ToWorker};
+use rung::media::picture::{Due, PictureRule};
+use rung::pixels::protocol::{Fill, FromWorker, Open, Picture, PictureKind, Still, ToWorker};
 use std::process::{Command, Stdio};
 use support::*;
 
@@ -185,4 +185,67 @@ fn a_snapshot_is_the_newest_picture_and_comes_although_no_other_is_wanted() {
     assert_shows(&newest, luma_of(newest.at));
     worker.feed_and_close(Vec::new());
     assert_eq!(pictures(&worker).len(), 2);
+}
+
+fn still(of: u32, coded: &Coded, due: Due) -> ToWorker {
+    let still = Still {
+        of,
+        at: coded.n,
+        due,
+        snap: false,
+        rule: RULE,
+        source: video_config(320, 180),
+        data: coded.data.clone(),
+    };
+    ToWorker::Still { ch: CH, still: Box::new(still) }
+}
+
+#[test]
+fn single_units_of_several_sources_become_posters_and_sheets_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let coded = video(dir.path(), 120, &["-bf", "2", "-g", "50", "-keyint_min", "50", "-sc_threshold", "0"]);
+    let keys: Vec<&Coded> = coded.iter().filter(|picture| picture.key).collect();
+    assert_eq!(keys.iter().map(|key| key.n).collect::<Vec<_>>(), [0, 50, 100]);
+    let both = Due { poster: true, tile: true };
+    let mut worker = Worker::start();
+    worker.send(&ToWorker::Stills { ch: CH });
+    let mut ask = |message: ToWorker, of: u32| {
+        worker.send(&message);
+        match worker.wait(|m| matches!(m, FromWorker::StillMade { .. })) {
+            FromWorker::StillMade { ch: CH, of: answered, pictures } => {
+                assert_eq!(answered, of);
+                pictures
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let places = |pictures: &[Picture]| match &pictures[1].kind {
+        PictureKind::Sheet(sheet) => (sheet.number, sheet.places.clone()),
+        kind => panic!("{kind:?}"),
+    };
+    for (i, key) in keys[..2].iter().enumerate() {
+        for of in [3, 9] {
+            let pictures = ask(still(of, key, both), of);
+            assert_eq!((pictures.len(), pictures[0].width, pictures[0].height), (2, 320, 180));
+            assert_shows(&pictures[0], luma_of(key.n));
+            assert_eq!(places(&pictures), (0, (0..=u8::try_from(i).unwrap()).collect()), "source {of}");
+        }
+    }
+    // Bytes that are no picture give none, harm nobody, and are answered all the same.
+    let noise = Coded { n: 75, key: true, data: vec![0x5a; 5_000].into() };
+    let cut = Coded { n: 75, key: true, data: keys[1].data.slice(..40) };
+    let empty = Coded { n: 75, key: true, data: bytes::Bytes::new() };
+    for broken in [&noise, &cut, &empty] {
+        assert_eq!(ask(still(9, broken, both), 9), [], "{} bytes", broken.data.len());
+    }
+    assert_eq!(places(&ask(still(3, keys[2], both), 3)), (0, vec![0, 1, 2]));
+    // A source that came back under its number begins anew.
+    worker.send(&ToWorker::Forget { ch: CH, of: 9 });
+    worker.send(&still(9, keys[2], both));
+    let FromWorker::StillMade { pictures, .. } = worker.wait(|m| matches!(m, FromWorker::StillMade { of: 9, .. }))
+    else {
+        unreachable!()
+    };
+    assert_eq!(places(&pictures), (0, vec![2]));
+    worker.feed_and_close(Vec::new());
 }

@@ -15,8 +15,8 @@ use crate::media::track::{AudioConfig, Codec, Pid, VideoConfig};
 use crate::package::fmp4::init::InitSection;
 use crate::package::segmenter::{Cut, Segmenter};
 use crate::package::window::{Before, Kind, RETAINED_BYTES_MAX, RenditionOutput, RenditionSpec, audio_name};
-use crate::pipeline::stills::Picker;
 use crate::pipeline::outputs::{AudioTrack, Breaks, LadderTrack};
+use crate::pipeline::stills::Picker;
 use crate::pixels::protocol::{OpenRendition, VideoInit};
 
 impl Stage {
