@@ -88,7 +88,7 @@ mod tests {
         assert_eq!((got_a.try_recv(), got_b.try_recv()), (taken.clone(), taken));
         let (c, got_c) = reply();
         assert!(waiting.wait(start, c), "and anew after that");
-        assert!(waiting.is_wanted(start + SNAPSHOT_PATIENCE - Duration::from_millis(1)));
+        assert!(waiting.is_wanted((start + SNAPSHOT_PATIENCE).back(Duration::from_millis(1))));
         assert!(!waiting.is_wanted(start + SNAPSHOT_PATIENCE));
         assert_eq!(got_c.try_recv(), Err(TryRecvError::Disconnected));
     }
