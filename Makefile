@@ -45,6 +45,7 @@ test: setup ## the short form of every check (under 20 minutes on two cores)
 	cargo fmt --check
 	cargo clippy --workspace -- -D warnings
 	cargo clippy --workspace --all-targets -- -D warnings $(TEST_LINTS)
+	kernels/build.sh --check
 	cargo build --workspace
 	cargo test --workspace
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet

@@ -1,10 +1,11 @@
 //! What scaling a 1080p picture to the ladder costs, per form and beside swscale in the same run, and how near both
-//! come to the filter in real numbers. `cargo bench -p rung-worker --bench scale`; swscale's figures need `ffmpeg`.
+//! come to the filter in real numbers, to Lanczos (three lobes) and to area averaging, also in real numbers. `cargo bench -p rung-worker --bench scale`; swscale's figures need `ffmpeg`.
 //!
 //! Content: dead leaves (overlapping discs with radii of a power law, the textbook stand-in for natural scenes) with
 //! grain. swscale's cost is the CPU time of ffmpeg with its scale filters less that of the same run without.
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
 
+use std::f64::consts::PI;
 use std::path::Path;
 use std::process::Command;
 
@@ -166,6 +167,20 @@ fn swscale(source: &Picture, folder: &Path, ours: f64) -> Result<(), String> {
             restored(&theirs),
         );
     }
+    compare_with_references(source, &input)
+}
+
+/// Neither Lanczos nor area averaging is what either scaler computes: how far each is from them says whether it softens
+/// or rings more than the other.
+fn compare_with_references(source: &Picture, input: &Path) -> Result<(), String> {
+    println!("luma | ours to Lanczos-3 | swscale bicubic to Lanczos-3 | ours to area | swscale bicubic to area (dB)");
+    for to in LADDER {
+        let (ours, theirs) = (scaled(source, to), swscale_picture(input, to)?);
+        let [lanczos, area] = [Reference::Lanczos, Reference::Area].map(|filter| reference_luma(source, to, filter));
+        let figures = [(&ours, &lanczos), (&theirs, &lanczos), (&ours, &area), (&theirs, &area)];
+        let figures = figures.map(|(picture, ideal)| format!("{:.2}", psnr(&picture.planes[0], ideal)));
+        println!("{}p | {}", to.1, figures.join(" | "));
+    }
     Ok(())
 }
 
@@ -222,19 +237,43 @@ fn ffmpeg(input: &Path, looped: bool) -> Command {
     command
 }
 
-/// Anti-aliased cubic convolution without a rounding anywhere; a = -0.5 is ours, -0.6 swscale's `bicubic`.
-fn ideal_luma(source: &Picture, (width, height): (usize, usize), a: f64) -> Vec<f64> {
+fn ideal_luma(source: &Picture, to: (usize, usize), a: f64) -> Vec<f64> {
+    reference_luma(source, to, Reference::Cubic(a))
+}
+
+/// Filters in real numbers, as wide as the ratio asks.
+#[derive(Clone, Copy)]
+enum Reference {
+    /// Cubic convolution; a = -0.5 is ours, -0.6 swscale's `bicubic`.
+    Cubic(f64),
+    /// Three lobes.
+    Lanczos,
+    /// The part of each source sample that the target sample covers.
+    Area,
+}
+
+impl Reference {
+    /// Of the source sample that lies `t` target samples away; a source sample is `1 / ratio` of one wide.
+    fn weight(self, t: f64, ratio: f64) -> f64 {
+        let sinc = |t: f64| if t == 0.0 { 1.0 } else { (t * PI).sin() / (t * PI) };
+        match (self, t.abs()) {
+            (Reference::Cubic(a), t) if t < 1.0 => (a + 2.0) * t * t * t - (a + 3.0) * t * t + 1.0,
+            (Reference::Cubic(a), t) if t < 2.0 => a * (t * t * t - 5.0 * t * t + 8.0 * t - 4.0),
+            (Reference::Lanczos, t) if t < 3.0 => sinc(t) * sinc(t / 3.0),
+            (Reference::Area, t) => (0.5 + 0.5 / ratio - t).clamp(0.0, 1.0 / ratio),
+            _ => 0.0,
+        }
+    }
+}
+
+/// Without a rounding anywhere; only for targets that are smaller.
+fn reference_luma(source: &Picture, (width, height): (usize, usize), filter: Reference) -> Vec<f64> {
     let taps = |from: usize, to: usize| -> Vec<Vec<(usize, f64)>> {
         let (ratio, last) = (from as f64 / to as f64, from as i64 - 1);
-        let cubic = |t: f64| match t.abs() {
-            t if t < 1.0 => (a + 2.0) * t * t * t - (a + 3.0) * t * t + 1.0,
-            t if t < 2.0 => a * (t * t * t - 5.0 * t * t + 8.0 * t - 4.0),
-            _ => 0.0,
-        };
         let row = |i: usize| {
             let centre = (i as f64 + 0.5) * ratio - 0.5;
-            let (low, high) = ((centre - 2.0 * ratio) as i64 - 1, (centre + 2.0 * ratio) as i64 + 1);
-            let taps: Vec<_> = (low..=high).map(|k| (k, cubic((k as f64 - centre) / ratio))).collect();
+            let (low, high) = ((centre - 3.0 * ratio) as i64 - 1, (centre + 3.0 * ratio) as i64 + 1);
+            let taps: Vec<_> = (low..=high).map(|k| (k, filter.weight((k as f64 - centre) / ratio, ratio))).collect();
             let sum: f64 = taps.iter().map(|(_, w)| w).sum();
             taps.into_iter().map(|(k, w)| (k.clamp(0, last) as usize, w / sum)).collect()
         };

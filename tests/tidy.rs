@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 /// room -> rooms of the library it may name. Ground rooms name each other.
 const GROUND: &[&str] = &["time", "telemetry", "media", "bitstream", "mpegts", "sys"];
 const RULES: &[(&str, &[&str])] = &[
@@ -48,6 +50,10 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("heed", &["src/control/state"]),
     ("crc32c", &["src/control/state"]),
     ("ffmpeg_sys_next", &["worker/src/av"]),
+    ("cudarc", &["worker/src/gpu"]),
+    ("nvidia_video_codec_sdk", &["worker/src/gpu"]),
+    ("libloading", &["worker/src/gpu"]),
+    ("nvml_wrapper", &["worker/src/monitor"]),
     ("seccompiler", &["worker/src/sandbox"]),
     ("landlock", &["worker/src/sandbox"]),
 ];
@@ -58,8 +64,14 @@ const WORKER_MAY: &[&str] = &["time", "telemetry", "media", "bitstream", "mpegts
 /// Tags of `lib.rs`'s list; everything in brackets that starts like one must be one of these with a clause.
 const TAGS: &[&str] = &["HLS", "TS", "BMFF", "AVC", "SRT", "AAC", "EN"];
 
-const UNSAFE_MAY: &[&str] =
-    &["src/sys", "src/control/state/lmdb", "worker/src/av", "worker/src/scale/avx2", "worker/src/sandbox"];
+const UNSAFE_MAY: &[&str] = &[
+    "src/sys",
+    "src/control/state/lmdb",
+    "worker/src/av",
+    "worker/src/gpu",
+    "worker/src/scale/avx2",
+    "worker/src/sandbox",
+];
 
 /// (file, code lines): above the cap with a reason each.
 const LONG_FILES: &[(&str, &str)] = &[];
@@ -361,7 +373,7 @@ fn module_headers_say_their_purpose() {
 fn the_tree_holds_nothing_unfinished_or_foreign() {
     let mut wrong = Vec::new();
     let all = ["src", "worker", "tests", "benches", "docs", "kernels", "systemd"];
-    let extensions = ["rs", "md", "toml", "js", "mjs", "css", "html", "sh"];
+    let extensions = ["rs", "md", "toml", "js", "mjs", "css", "html", "sh", "cu", "h", "cpp"];
     for (file, source) in all.iter().flat_map(|d| extensions.iter().flat_map(|e| files(d, e))) {
         if file == "tests/tidy.rs" {
             continue;
@@ -381,6 +393,24 @@ fn the_tree_holds_nothing_unfinished_or_foreign() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// `// <64 digits>  <file>` lines head the PTX, one for each source; `kernels/build.sh --check` compares the rest where
+/// clang is.
+#[test]
+fn the_ptx_is_made_of_its_sources() {
+    let ptx = fs::read_to_string(root().join("kernels/scale.ptx")).expect("the PTX is kept");
+    let said: BTreeSet<&str> =
+        ptx.lines().skip(1).map_while(|line| line.strip_prefix("// ")).filter(|line| line.contains("  ")).collect();
+    let sources = files("kernels", "cu").into_iter().chain(files("kernels", "h"));
+    let found: BTreeSet<String> = sources
+        .map(|(file, source)| {
+            let digits: String = Sha256::digest(&source).iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("{digits}  {}", file.trim_start_matches("kernels/"))
+        })
+        .collect();
+    assert!(!found.is_empty(), "the kernels are in `kernels`");
+    assert!(said.iter().eq(found.iter()), "run kernels/build.sh: scale.ptx says {said:#?}, its sources are {found:#?}");
 }
 
 #[test]

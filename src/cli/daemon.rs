@@ -23,6 +23,7 @@ use crate::package::origin::Origin;
 use crate::pipeline::shard::{Command, Setup, Shard, Watcher};
 use crate::pipeline::status::{self, ChannelStatus, InputState, State};
 use crate::pixels::client::beside_this_program;
+use crate::pixels::hall::Hall;
 use crate::serve::{Check, Health, Options, Server, Site, bind, routes};
 use crate::telemetry::report::{Level, Place, log};
 use crate::telemetry::setup::{self, Telemetry};
@@ -72,7 +73,7 @@ impl Daemon {
         let port = srt_port(loaded, &bridge)?;
         let srt = port.local_addr().map_err(|e| Failure::failed(format!("SRT port: {e}")))?;
         let origin = Arc::new(Origin::default());
-        let setup = Setup { origin: Arc::clone(&origin), worker, witness: Arc::clone(&bridge) as _ };
+        let setup = Setup { origin: Arc::clone(&origin), hall: Hall::new(worker), witness: Arc::clone(&bridge) as _ };
         let shard = Shard::start(port, setup).map_err(|e| Failure::failed(format!("shard: {e}")))?;
         let backups = back_up_hourly(Arc::clone(ledger.state()))?;
         bridge.join(shard.watcher(), &ledger);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::daemon::Daemon;
-use super::probe::{ask, load_of};
+use super::probe::{Asked, load_of};
 use super::studio;
 use super::{Failure, print, status_line};
 use crate::control::auth::publish_key;
@@ -72,7 +72,7 @@ struct Plan {
 impl Demo {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let worker = beside_this_program();
-        let caps = ask(&worker).map_err(Failure::failed)?;
+        let caps = Asked::start(&worker, None).and_then(|mut asked| asked.caps()).map_err(Failure::failed)?;
         let mode = match self.mode {
             Mode::Normal => LatencyMode::Normal,
             Mode::Low => LatencyMode::Low,

@@ -135,6 +135,29 @@ pub enum ChannelKind {
     Hybrid,
 }
 
+/// Where a channel may run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendPolicy {
+    /// The GPU where it can, else the CPU; which of them is said wherever the channel is shown.
+    #[default]
+    Auto,
+    /// Decoded, scaled and encoded on a GPU, or refused: never on the CPU.
+    Gpu,
+    /// Never on a GPU.
+    Software,
+}
+
+impl BackendPolicy {
+    pub fn name(self) -> &'static str {
+        match self {
+            BackendPolicy::Auto => "auto",
+            BackendPolicy::Gpu => "gpu",
+            BackendPolicy::Software => "software",
+        }
+    }
+}
+
 /// One encode of a ladder, as configured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

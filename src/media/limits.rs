@@ -12,6 +12,16 @@ pub const PRIME_SPAN: Duration = Duration::from_secs(20);
 pub const PRIME_BYTES: usize = 16 << 20;
 /// A software worker that reports no progress for this long is replaced.
 pub const WORKER_SILENCE_SOFTWARE: Duration = Duration::from_millis(1_500);
+/// A GPU worker that reports no progress for this long is replaced, with everything that runs in its process.
+pub const WORKER_SILENCE_GPU: Duration = Duration::from_millis(500);
+/// A call into a driver that takes longer has hung: the process ends.
+pub const DRIVER_CALL_MAX: Duration = Duration::from_millis(500);
+/// From the start of a shared worker to its readiness: drivers take their time, on boxes with many cards above all.
+pub const WORKER_START_GPU: Duration = Duration::from_secs(20);
+/// Channels of one shared worker: what one crash costs at most.
+pub const WORKER_SEATS_MAX: usize = 8;
+/// Largest control message, bytes.
+pub const CONTROL_BYTES_MAX: usize = 4 << 10;
 /// A worker message's largest length, bytes.
 pub const MESSAGE_BYTES_MAX: usize = ACCESS_UNIT_BYTES_MAX + (1 << 16);
 /// Surfaces between scaler and encoder, per rendition.

@@ -388,7 +388,6 @@ impl ChannelRun {
 mod tests {
     use super::*;
     use std::net::{Ipv4Addr, SocketAddr};
-    use std::path::PathBuf;
     use std::sync::Mutex;
     use std::time::Duration;
 
@@ -401,6 +400,7 @@ mod tests {
     use crate::package::window::{Answer, Directives};
     use crate::pipeline::status::InputState;
     use crate::pipeline::witness::Witness;
+    use crate::pixels::hall::Hall;
     use crate::telemetry::redact::Redacted;
     use crate::time::Wall;
 
@@ -455,7 +455,7 @@ mod tests {
         fn new() -> Scenery {
             let (origin, told) = (Arc::new(Origin::default()), Arc::new(Told::default()));
             let witness = Arc::clone(&told) as Arc<dyn Witness>;
-            let setup = Arc::new(Setup { origin: Arc::clone(&origin), worker: PathBuf::from("none"), witness });
+            let setup = Arc::new(Setup { origin: Arc::clone(&origin), hall: Hall::new("none".into()), witness });
             let config = Channel {
                 name: ChannelName::new("c").unwrap(),
                 kind: ChannelKind::Transmux,

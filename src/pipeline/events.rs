@@ -8,6 +8,7 @@ use crate::ingest::source::Leg;
 use crate::ingest::srt::{Closing, Connected, PortCounters, PublisherStats};
 use crate::media::channel::{ChannelName, SessionId};
 use crate::media::fault::{Fault, FaultKind};
+use crate::pixels::hall;
 use crate::pixels::protocol::{PictureKind, Progress};
 use crate::telemetry::names::{Label, Metric, count, gauge};
 use crate::telemetry::report::{Level, Place, log};
@@ -230,6 +231,40 @@ pub fn port(counters: &PortCounters, before: &PortCounters) {
         let what = format!("{dropped} datagrams dropped by the kernel: raise net.core.rmem_max or give CAP_NET_ADMIN");
         log(Level::Warn, "kernel_drops", &Place::default(), what);
     }
+}
+
+/// What happened to a shared worker. Its channels say for themselves what became of them.
+pub fn hall(event: &hall::Event) {
+    use hall::Event;
+    let say = |level, code, what: String| log(level, code, &Place::default(), what);
+    match event {
+        Event::Started { gpu, pid } => say(Level::Info, "worker_started", format!("worker {pid} starts on GPU {gpu}")),
+        Event::Stands { gpu, pid, after, sandbox } => {
+            let what = format!("worker {pid} on GPU {gpu} is ready after {:.2} s; {sandbox}", after.as_secs_f64());
+            say(Level::Info, "worker_ready", what);
+        }
+        Event::Closed { gpu, pid } => {
+            let what = format!("worker {pid} on GPU {gpu}: what a channel left in it hangs; no other one goes there");
+            say(Level::Warn, "worker_closed", what);
+        }
+        Event::Condemned { gpu, pid, channels, why } => {
+            let what = format!("worker {pid} on GPU {gpu} was killed with {channels} channels in it: {why}");
+            say(Level::Warn, "worker_condemned", what);
+        }
+        Event::Ended { gpu, pid, expected: true, how, .. } => {
+            say(Level::Info, "worker_ended", format!("worker {pid} on GPU {gpu} is gone ({how})"));
+        }
+        Event::Ended { gpu, pid, expected: false, channels, how } => {
+            let what = format!("worker {pid} on GPU {gpu} ended with {channels} channels in it ({how})");
+            say(Level::Warn, "worker_died", what);
+        }
+    }
+}
+
+pub fn hall_count(count: &hall::Count) {
+    let gpu = count.gpu.to_string();
+    gauge(Metric::WorkerProcesses, &[Label::Gpu(&gpu)], count.processes as f64);
+    gauge(Metric::WorkerSeats, &[Label::Gpu(&gpu)], count.seats as f64);
 }
 
 fn leg(leg: Leg) -> Label<'static> {

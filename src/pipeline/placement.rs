@@ -4,7 +4,7 @@ use crate::media::channel::{Channel, ChannelKind, Ladder};
 use crate::media::grid::Cadence;
 use crate::media::picture::PictureRule;
 use crate::media::track::VideoConfig;
-use crate::pixels::protocol::{Deinterlace, OpenRendition, OpenVideo};
+use crate::pixels::protocol::{Backend, Deinterlace, OpenRendition, OpenVideo};
 
 /// Aspect ratios closer than this are called equal: 854x480 is 16:9.
 const ASPECT_SLACK: f64 = 0.005;
@@ -63,8 +63,8 @@ pub fn open_video(
         })
         .collect();
     let (source, slate) = (source.clone(), channel.slate.clone());
-    let pictures = Some(PictureRule::of(cadence.rate));
-    OpenVideo { pid, source, cadence, start, renditions, deinterlace: Deinterlace::Frame, slate, pictures }
+    let (backend, pictures) = (Backend::Software, Some(PictureRule::of(cadence.rate)));
+    OpenVideo { pid, source, cadence, start, renditions, deinterlace: Deinterlace::Frame, slate, backend, pictures }
 }
 
 /// Columns and sample aspect of a rendition `height` rows high. Square samples where that widens nothing; else the

@@ -92,7 +92,7 @@ pub struct Session {
 impl Session {
     pub fn new(id: SessionId, config: Arc<Channel>, setup: &Setup, wake: Wake, legacy: Legacy, now: Now) -> Session {
         let scene = Scene { channel: config.name.clone(), session: Some(id.clone()) };
-        let mut workers = Workers::new(setup.worker.clone(), now.mono);
+        let mut workers = Workers::new(setup.hall.clone(), now.mono);
         if config.kind != ChannelKind::Transmux {
             workers.warm(now.mono);
         }

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +22,7 @@ use crate::ingest::source::PublisherId;
 use crate::ingest::srt::{Closing, Event, Port, PortCounters};
 use crate::media::channel::{Channel, ChannelName, SessionId};
 use crate::package::origin::Origin;
+use crate::pixels::hall::Hall;
 use crate::time::{Clock, Mono, Now, SystemClock};
 
 /// Status and statistics are refreshed this often.
@@ -35,8 +35,8 @@ const COMMANDS_MAX: usize = 1 << 16;
 /// What all channels of a shard share.
 pub struct Setup {
     pub origin: Arc<Origin>,
-    /// The `rung-worker` program.
-    pub worker: PathBuf,
+    /// Where workers come from.
+    pub hall: Hall,
     pub witness: Arc<dyn Witness>,
 }
 
@@ -111,7 +111,7 @@ impl Shard {
         let counters = port.counters();
         let mut run = Run {
             port,
-            stills: Stills::new(setup.worker.clone()),
+            stills: Stills::new(setup.hall.clone()),
             setup,
             known: BTreeMap::new(),
             running: BTreeMap::new(),
@@ -474,7 +474,16 @@ impl Run {
         }
         let open = self.running.values().filter_map(ChannelRun::still_owner).map(|owner| owner.session).collect();
         self.stills.keep(now.mono, &open);
+        self.keep_hall(now);
         self.tell_status(now);
+    }
+
+    fn keep_hall(&self, now: Now) {
+        self.setup.hall.run(now.mono);
+        while let Some(event) = self.setup.hall.poll() {
+            events::hall(&event);
+        }
+        self.setup.hall.counts().iter().for_each(events::hall_count);
     }
 
     /// Those that run: the others' status changes with their configuration only.

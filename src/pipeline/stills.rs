@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::BorrowedFd;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::events;
@@ -15,6 +14,7 @@ use crate::media::channel::{ChannelName, SessionId};
 use crate::media::picture::{Due, PictureRule};
 use crate::media::track::VideoConfig;
 use crate::pixels::client::Worker;
+use crate::pixels::hall::{Hall, Home};
 use crate::pixels::protocol::{FromWorker, Picture, Still, ToWorker};
 use crate::time::Mono;
 
@@ -48,7 +48,7 @@ pub struct Owner {
 
 /// The worker, and who waits for it.
 pub(super) struct Stills {
-    program: PathBuf,
+    hall: Hall,
     worker: Option<Worker>,
     /// In turn, one of a session.
     waiting: VecDeque<(Owner, Order)>,
@@ -63,9 +63,9 @@ pub(super) struct Stills {
 }
 
 impl Stills {
-    pub(super) fn new(program: PathBuf) -> Stills {
+    pub(super) fn new(hall: Hall) -> Stills {
         Stills {
-            program,
+            hall,
             worker: None,
             waiting: VecDeque::new(),
             busy: None,
@@ -182,7 +182,7 @@ impl Stills {
         if self.retry.is_some_and(|(at, _)| now < at) {
             return false;
         }
-        match Worker::spawn(&self.program, now) {
+        match self.hall.worker(Home::Own, now) {
             Ok(worker) => {
                 self.worker = Some(worker);
                 self.tell(&ToWorker::Stills { ch: CH });
@@ -295,11 +295,11 @@ mod tests {
     }
 
     /// A program that is no worker: `does` is a line of shell.
-    fn program(folder: &Path, does: &str) -> PathBuf {
+    fn program(folder: &Path, does: &str) -> Hall {
         let file = folder.join("worker");
         std::fs::write(&file, format!("#!/bin/sh\n{does}\n")).unwrap();
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o700)).unwrap();
-        file
+        Hall::new(file)
     }
 
     /// Runs at one instant until the worker's end has been seen.
@@ -364,7 +364,7 @@ mod tests {
 
     #[test]
     fn without_a_program_pictures_are_left_out_and_nothing_else_happens() {
-        let mut stills = Stills::new(PathBuf::from("/no/such/rung-worker"));
+        let mut stills = Stills::new(Hall::new("/no/such/rung-worker".into()));
         assert_eq!(stills.order(Mono(1), owner(1), order(0, BOTH, false)), 0);
         assert_eq!(stills.order(Mono(2), owner(1), order(125, POSTER, false)), 2);
         stills.run(Mono(3));

@@ -3,25 +3,24 @@
 
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::governor::{Act, Governor};
 use super::history::{Fed, History, push_fill};
+use super::pulse::Pulse;
 use super::stage::RestartPlan;
 use crate::media::fault::FaultKind;
-use crate::media::limits::{WORKER_QUEUE_BYTES, WORKER_QUEUE_SPAN, WORKER_SILENCE_SOFTWARE};
+use crate::media::limits::{WORKER_QUEUE_BYTES, WORKER_QUEUE_SPAN};
 use crate::media::track::AudioConfig;
 use crate::pixels::client::Worker;
+use crate::pixels::hall::{Hall, Home};
 use crate::pixels::protocol::{
-    Encoded, Fill, FromWorker, Open, Picture, Progress, RenditionIndex, ToWorker, Unit, VideoInit,
+    Encoded, Fill, FromWorker, Lost, Open, Picture, Progress, RenditionIndex, ToWorker, Unit, VideoInit,
 };
 use crate::time::Mono;
 
-/// The channel's number within its worker: a software worker has one.
+/// The channel's number on its socket: it has one to itself.
 const CH: u32 = 0;
-/// Units went in and nothing was decoded for this long: the worker hangs, whatever it says.
-const STUCK: Duration = Duration::from_secs(3);
 /// Units that may be inside the worker, as time: more wait here, where commands can overtake them. Counted, not
 /// measured by N: behind a hole in the source the next unit is far ahead of what was shown.
 const AHEAD: Duration = Duration::from_millis(700);
@@ -80,7 +79,8 @@ pub enum Event {
 
 /// The worker slot of one session.
 pub struct Workers {
-    program: PathBuf,
+    hall: Hall,
+    home: Home,
     worker: Option<Worker>,
     open: Option<Open>,
     history: History,
@@ -88,8 +88,7 @@ pub struct Workers {
     grid_gop: i64,
     sent: i64,
     progress: Progress,
-    moved: Mono,
-    fed: Mono,
+    pulse: Pulse,
     /// When the worker was told what to make: a warm one that waits for that may be silent.
     asked: Mono,
     overrun: bool,
@@ -106,9 +105,10 @@ pub struct Workers {
 }
 
 impl Workers {
-    pub fn new(program: PathBuf, now: Mono) -> Workers {
+    pub fn new(hall: Hall, now: Mono) -> Workers {
         Workers {
-            program,
+            hall,
+            home: Home::default(),
             worker: None,
             open: None,
             history: History::default(),
@@ -116,8 +116,7 @@ impl Workers {
             grid_gop: 1,
             sent: -1,
             progress: Progress::default(),
-            moved: now,
-            fed: now,
+            pulse: Pulse::new(Home::default(), now),
             asked: now,
             overrun: false,
             pending: VecDeque::new(),
@@ -129,6 +128,11 @@ impl Workers {
             rate_hz: 25.0,
             events: VecDeque::new(),
         }
+    }
+
+    /// Where the next worker runs; the present one stays where it is.
+    pub fn set_home(&mut self, home: Home) {
+        self.home = home;
     }
 
     /// Starts a process ahead of need, so that the first unit finds it warm.
@@ -211,6 +215,7 @@ impl Workers {
         if let Fed::Unit(unit) = &fed {
             self.flight.push((unit.at, now));
         }
+        self.pulse.fed(now);
         self.tell(&match fed {
             Fed::Unit(unit) => ToWorker::Unit { ch: CH, unit },
             Fed::Fill { to, with } => ToWorker::Fill { ch: CH, to, with },
@@ -225,7 +230,6 @@ impl Workers {
         while !held_back || self.flight.len() < ahead {
             let Some(fed) = self.pending.pop_front() else { return };
             self.pending_bytes -= fed.unit().map_or(0, |unit| unit.data.len());
-            self.fed = now;
             self.hand(now, fed);
         }
     }
@@ -320,22 +324,20 @@ impl Workers {
 
     fn spawn(&mut self, now: Mono) {
         self.progress = Progress::default();
-        self.moved = now;
-        self.fed = now;
+        self.pulse = Pulse::new(self.home, now);
         self.grace = now + GRACE;
         self.flight.clear();
         self.pending.clear();
         self.pending_bytes = 0;
-        match Worker::spawn(&self.program, now) {
+        match self.hall.worker(self.home, now) {
             Ok(worker) => self.worker = Some(worker),
-            Err(detail) => self.lose(now, "spawn", detail),
+            Err(detail) => self.lose(now, "spawn", Lost::Channel, detail),
         }
     }
 
     fn send_open(&mut self, now: Mono) {
         let Some(open) = self.open.clone() else { return };
         self.grace = now + GRACE;
-        self.fed = now;
         self.asked = now;
         self.tell(&ToWorker::Open { ch: CH, open: Box::new(open) });
     }
@@ -352,14 +354,12 @@ impl Workers {
         match message {
             FromWorker::Opened { renditions, audio, .. } => {
                 self.retry = None;
-                self.moved = now;
+                self.pulse.opened(now);
                 self.events.push_back(Event::Opened { video: renditions, audio });
             }
             FromWorker::Encoded { frame, .. } => self.events.push_back(Event::Encoded(frame)),
             FromWorker::Progress { progress, .. } => {
-                if progress.decoded != self.progress.decoded || progress.encoded != self.progress.encoded {
-                    self.moved = now;
-                }
+                self.pulse.progress(now, &progress, self.encoder_delay);
                 self.progress = progress;
                 self.hand_over(now);
                 if self.renditions() > 0 && progress.encoded > 0 && now > self.grace {
@@ -372,11 +372,14 @@ impl Workers {
                 self.events.push_back(Event::Late { rendition, resumes });
             }
             FromWorker::Fault { kind, at, detail, .. } => self.events.push_back(Event::Fault { kind, at, detail }),
-            FromWorker::Failed { what, .. } => self.lose(now, "failed", what),
+            FromWorker::Failed { what, lost, .. } => self.lose(now, "failed", lost, what),
             FromWorker::Closed { .. } => self.events.push_back(Event::Closed),
             FromWorker::Picture { picture, .. } => self.events.push_back(Event::Picture(picture)),
-            FromWorker::Hello { .. } | FromWorker::Caps(_) | FromWorker::StillMade { .. } | FromWorker::Made { .. } => {
-            }
+            FromWorker::Hello { .. }
+            | FromWorker::Caps(_)
+            | FromWorker::Gpus(_)
+            | FromWorker::StillMade { .. }
+            | FromWorker::Made { .. } => {}
         }
     }
 
@@ -409,30 +412,65 @@ impl Workers {
         let Some(worker) = self.worker.as_ref() else { return };
         if let Some(end) = worker.end() {
             let detail = end.to_owned();
-            return self.lose(now, "died", detail);
+            // If only this socket closed, the others may go on: a process that is gone is found so by the hall.
+            return self.lose(now, "died", Lost::Channel, detail);
         }
         if self.open.is_none() {
             return;
         }
         let silence = worker.silence(now).min(now - self.asked);
-        if silence > WORKER_SILENCE_SOFTWARE {
+        if silence > worker.silence_max() {
             let detail = format!("worker {} said nothing for {:.1} s", worker.pid(), silence.as_secs_f64());
-            return self.lose(now, "silent", detail);
+            return self.lose(now, "silent", Lost::Process, detail);
         }
-        let hungry = self.fed > self.moved && self.sent > self.progress.next + self.encoder_delay;
-        if hungry && now - self.moved > STUCK {
-            let detail =
-                format!("worker {} decoded nothing for {:.1} s", worker.pid(), (now - self.moved).as_secs_f64());
-            self.lose(now, "stuck", detail);
+        let behind = self.sent > self.progress.next + self.encoder_delay;
+        if let Some(span) = self.pulse.stuck(now, behind).filter(|_| self.renditions() > 0) {
+            let detail = format!("worker {} made nothing for {:.1} s", worker.pid(), span.as_secs_f64());
+            self.lose(now, "stuck", Lost::Process, detail);
         }
     }
 
-    fn lose(&mut self, now: Mono, why: &'static str, detail: String) {
-        self.worker = None;
+    fn lose(&mut self, now: Mono, why: &'static str, lost: Lost, detail: String) {
+        if let Some(worker) = self.worker.take().filter(|_| lost == Lost::Process) {
+            worker.condemn(now, &detail);
+        }
         // The first successor comes at once; one that fails before it has opened waits.
         let wait = self.retry.map_or(Duration::ZERO, |(_, wait)| (wait * 2).clamp(RETRY_MIN, RETRY_MAX));
         self.retry = Some((now + wait, wait));
         self.overrun = false;
         self.events.push_back(Event::Lost { why, detail });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pixels::hall;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn condemned(hall: &Hall) -> bool {
+        std::iter::from_fn(|| hall.poll()).any(|event| matches!(event, hall::Event::Condemned { .. }))
+    }
+
+    #[test]
+    fn only_a_loss_that_says_so_costs_the_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("worker");
+        std::fs::write(&program, "#!/bin/sh\nexec sleep 600\n").unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let now = Mono(1_000_000_000);
+        let hall = Hall::new(program);
+        let mut workers = Workers::new(hall.clone(), now);
+        workers.set_home(Home::Gpu(0));
+        let mut lose = |lost: Lost| {
+            workers.warm(now);
+            assert_eq!(hall.pids().len(), 1);
+            workers.take(now, FromWorker::Failed { ch: CH, what: "the device is lost".into(), lost });
+            let told = workers.poll();
+            assert!(matches!(&told, Some(Event::Lost { why: "failed", detail }) if detail == "the device is lost"));
+            (hall.pids().len(), condemned(&hall))
+        };
+        assert_eq!(lose(Lost::Channel), (1, false));
+        assert_eq!(lose(Lost::Process), (0, true));
     }
 }

@@ -1,7 +1,9 @@
-//! Spawns, feeds and watches one `rung-worker`. Non-blocking: the owner polls `fd()` and calls `run`.
+//! Feeds and watches one channel's `rung-worker`: a process of its own, or a seat in a shared one. Non-blocking: the
+//! owner polls `fd()` and calls `run`.
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use std::collections::VecDeque;
+use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -9,22 +11,31 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use super::hall::Seat;
 use super::protocol::{self, FromWorker, ToWorker, VERSION};
+use crate::media::limits::{WORKER_SILENCE_GPU, WORKER_SILENCE_SOFTWARE};
 use crate::time::Mono;
 
 /// Bytes that may wait for the worker's socket before `send` refuses.
 const OUTGOING_BYTES_MAX: usize = crate::media::limits::PRIME_BYTES + crate::media::limits::WORKER_QUEUE_BYTES;
 
-/// One worker process, from spawn to reaping.
+/// One channel's worker, from its start to its end. Dropped, its process is killed, or its seat is free.
 pub struct Worker {
-    child: Child,
+    place: Place,
     socket: UnixStream,
     incoming: protocol::Decoder,
     outgoing: VecDeque<u8>,
     arrived: VecDeque<FromWorker>,
     heard: Mono,
+    /// Its hello came.
+    greeted: bool,
     end: Option<String>,
     scratch: Vec<u8>,
+}
+
+enum Place {
+    Own(Child),
+    Seat(Seat),
 }
 
 /// What happens when `send` finds the worker's queue full: nothing was queued.
@@ -37,23 +48,43 @@ impl Worker {
     /// # Errors
     /// A sentence that names the program and what to do.
     pub fn spawn(program: &Path, now: Mono) -> Result<Worker, String> {
-        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
-            .map_err(|e| format!("no socketpair for a worker: {e}"))?;
-        let child = spawn_with(program, theirs).map_err(|e| {
-            format!("{} cannot be started: {e}; install it beside rung or set worker.program", program.display())
-        })?;
-        let socket = UnixStream::from(ours);
-        socket.set_nonblocking(true).map_err(|e| format!("worker socket: {e}"))?;
+        let (ours, theirs) = pair(SockType::Stream)?;
+        Worker::over(Place::Own(start(program, &[], theirs)?), ours, now)
+    }
+
+    /// As `spawn`, for a process that only says what this machine can do.
+    ///
+    /// # Errors
+    /// As `spawn`.
+    pub fn spawn_probe(program: &Path, driver_folder: Option<&Path>, now: Mono) -> Result<Worker, String> {
+        let (ours, theirs) = pair(SockType::Stream)?;
+        let mut arguments = vec![OsStr::new("--probe")];
+        if let Some(folder) = driver_folder {
+            arguments.extend([OsStr::new("--driver-folder"), folder.as_os_str()]);
+        }
+        Worker::over(Place::Own(start(program, &arguments, theirs)?), ours, now)
+    }
+
+    /// Says hello from a seat whose other end is on its way to its process.
+    pub(super) fn seated(seat: Seat, socket: OwnedFd, now: Mono) -> Result<Worker, String> {
+        Worker::over(Place::Seat(seat), socket, now)
+    }
+
+    fn over(place: Place, socket: OwnedFd, now: Mono) -> Result<Worker, String> {
+        let socket = UnixStream::from(socket);
         let mut worker = Worker {
-            child,
+            place,
             socket,
             incoming: protocol::Decoder::default(),
             outgoing: VecDeque::new(),
             arrived: VecDeque::new(),
             heard: now,
+            greeted: false,
             end: None,
             scratch: vec![0; 256 << 10],
         };
+        // Should this fail, the worker goes as any other that is dropped.
+        worker.socket.set_nonblocking(true).map_err(|e| format!("worker socket: {e}"))?;
         // An empty queue takes a hello.
         worker.send(&ToWorker::Hello { version: VERSION }).expect("the queue is empty");
         Ok(worker)
@@ -68,8 +99,20 @@ impl Worker {
         !self.outgoing.is_empty() && self.end.is_none()
     }
 
+    /// Of its process, which may be that of other channels too.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        match &self.place {
+            Place::Own(child) => child.id(),
+            Place::Seat(seat) => seat.pid(),
+        }
+    }
+
+    /// Its process can not be trusted: ended now, with every channel in it. A process of its own ends with the worker.
+    pub fn condemn(&self, now: Mono, why: &str) {
+        match &self.place {
+            Place::Own(_) => {}
+            Place::Seat(seat) => seat.condemn(now, why),
+        }
     }
 
     /// Bytes that the worker has not taken yet.
@@ -108,6 +151,8 @@ impl Worker {
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                // What it had not read yet went with it.
+                Err(e) if e.kind() == io::ErrorKind::ConnectionReset => self.ended("closed its socket".into()),
                 Err(e) => self.ended(format!("socket: {e}")),
             }
         }
@@ -123,9 +168,22 @@ impl Worker {
         if self.arrived.is_empty() { self.end.as_deref() } else { None }
     }
 
-    /// How long it has said nothing at all.
+    /// How long it has said nothing at all. In a shared process the time that the process needs to become ready does not
+    /// count: that has a bound of its own, which the hall watches.
     pub fn silence(&self, now: Mono) -> Duration {
-        now - self.heard
+        let since = match &self.place {
+            Place::Seat(seat) if !self.greeted => seat.stood(now).map_or(now, |stood| stood.max(self.heard)),
+            _ => self.heard,
+        };
+        now - since
+    }
+
+    /// A longer silence means that it hangs.
+    pub fn silence_max(&self) -> Duration {
+        match &self.place {
+            Place::Own(_) => WORKER_SILENCE_SOFTWARE,
+            Place::Seat(_) => WORKER_SILENCE_GPU,
+        }
     }
 
     fn take_messages(&mut self) {
@@ -136,7 +194,10 @@ impl Worker {
                         "speaks protocol {version}, this daemon {VERSION}: install both from one build"
                     ));
                 }
-                Ok(Some(message)) => self.arrived.push_back(message),
+                Ok(Some(message)) => {
+                    self.greeted |= matches!(message, FromWorker::Hello { .. });
+                    self.arrived.push_back(message);
+                }
                 Ok(None) => return,
                 Err(e) => return self.ended(e),
             }
@@ -159,22 +220,31 @@ impl Worker {
 
     fn ended(&mut self, why: String) {
         if self.end.is_none() {
-            let status = match self.child.try_wait() {
-                Ok(Some(status)) => format!("worker {} {why} ({status})", self.child.id()),
-                _ => format!("worker {} {why}", self.child.id()),
+            let status = match &mut self.place {
+                Place::Own(child) => child.try_wait().ok().flatten().map(|status| status.to_string()),
+                Place::Seat(seat) => seat.fate(),
             };
-            self.end = Some(status);
+            let how = status.map_or_else(String::new, |status| format!(" ({status})"));
+            self.end = Some(format!("worker {} {why}{how}", self.pid()));
         }
     }
 }
 
 impl Drop for Worker {
-    /// Killed and reaped: a worker holds nothing that needs a farewell.
+    /// Killed and reaped, or the socket closed: a worker holds nothing that needs a farewell.
     fn drop(&mut self) {
-        // Both fail only if the process is already gone.
-        drop(self.child.kill());
-        drop(self.child.wait());
+        if let Place::Own(child) = &mut self.place {
+            // Both fail only if the process is already gone.
+            drop(child.kill());
+            drop(child.wait());
+        }
     }
+}
+
+/// Two connected sockets that no other program inherits.
+pub(super) fn pair(kind: SockType) -> Result<(OwnedFd, OwnedFd), String> {
+    socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)
+        .map_err(|e| format!("no socketpair for a worker: {e}"))
 }
 
 /// The worker that belongs to this program: `rung-worker` beside it.
@@ -188,11 +258,14 @@ pub fn beside_this_program() -> PathBuf {
     beside
 }
 
-fn spawn_with(program: &Path, theirs: OwnedFd) -> io::Result<Child> {
+/// Starts `program` with `theirs` as its descriptor 3.
+pub(super) fn start(program: &Path, arguments: &[&OsStr], theirs: OwnedFd) -> Result<Child, String> {
     let mut command = Command::new(program);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).env("MALLOC_ARENA_MAX", "2");
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).env("MALLOC_ARENA_MAX", "2");
     crate::sys::process::inherit_as(&mut command, theirs.as_raw_fd(), protocol::WORKER_FD);
-    let child = command.spawn()?;
+    let child = command.spawn().map_err(|e| {
+        format!("{} cannot be started: {e}; install it beside rung or set worker.program", program.display())
+    });
     drop(theirs);
-    Ok(child)
+    child
 }

@@ -1,5 +1,7 @@
-//! Messages between daemon and worker: postcard values, each behind a little-endian u32 length, over a socketpair
-//! that the worker inherits as file descriptor 3. `ch` names the channel within this worker (a GPU worker holds several).
+//! Messages between daemon and worker: postcard values, each behind a little-endian u32 length, over a socketpair.
+//! A worker of one channel inherits its end as file descriptor 3. A shared worker inherits a control socket there
+//! instead, and takes the socket of each of its channels from it: a slow channel never stands in another one's way.
+//! `ch` names the channel on its socket.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -13,8 +15,40 @@ use crate::media::track::{AudioConfig, Codec, Colour, Pid, VideoConfig};
 
 /// Changed with every incompatible change: daemon and worker of two versions refuse each other in `hello`.
 pub const VERSION: u32 = 4;
-/// Where a spawned worker finds its end of the socketpair.
+/// Where a spawned worker finds its end of the socketpair, a shared one that of its control socket.
 pub const WORKER_FD: i32 = 3;
+
+/// Daemon to shared worker, on the control socket: a channel sits down. The descriptor of its socket travels with the
+/// message (SCM_RIGHTS); on it everything is as with a worker of one channel, the two `Hello` first. The channel leaves
+/// when that socket closes; the worker goes when the control socket does.
+///
+/// Control messages are postcard values, one a packet (SOCK_SEQPACKET), without a length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Join {
+    /// Names the channel on the control socket; never used twice in one process.
+    pub seat: u32,
+}
+
+/// Shared worker to daemon, on the control socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromShared {
+    /// The driver is initialised and the sandbox in force: from here on channels are served.
+    Hello { version: u32, pid: u32, sandbox: String },
+    /// Nothing of that channel is left: its threads have ended.
+    Left { seat: u32 },
+}
+
+/// How much is lost with what failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Lost {
+    /// This channel; the process can take another one.
+    Channel,
+    /// The process: what a codec, a driver or the device left behind can not be trusted. Every channel in it is told so,
+    /// and it ends.
+    Process,
+    /// The process, and the GPU: it is gone, or answers nothing any more.
+    Device,
+}
 
 /// Index of a rendition within `Open::renditions`.
 pub type RenditionIndex = u8;
@@ -26,6 +60,8 @@ pub enum ToWorker {
     },
     /// Answered by `Caps`.
     Probe,
+    /// Which GPUs there are. Answered by `Gpus`; only a worker that was started with `--probe` looks.
+    ProbeGpus,
     Open {
         ch: u32,
         open: Box<Open>,
@@ -116,6 +152,7 @@ pub struct OpenVideo {
     pub slate: Slate,
     /// Posters and storyboard tiles of the lowest rendition that are made by themselves; `None`: none are.
     pub pictures: Option<PictureRule>,
+    pub backend: Backend,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -202,6 +239,8 @@ pub enum FromWorker {
         pid: u32,
     },
     Caps(Caps),
+    /// The GPUs, or why there are none, in a sentence.
+    Gpus(Result<Vec<GpuCaps>, String>),
     /// The encoders stand: what a player must be told.
     Opened {
         ch: u32,
@@ -254,6 +293,7 @@ pub enum FromWorker {
     Failed {
         ch: u32,
         what: String,
+        lost: Lost,
     },
 }
 
@@ -331,6 +371,8 @@ pub struct Sheet {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
+    /// Units and fills that the decode stage is done with, whatever came of them.
+    pub taken: u64,
     /// Frames out of the decoder; frames held because the source had none; units dropped on one N.
     pub decoded: u64,
     pub repeated: u64,
@@ -343,8 +385,9 @@ pub struct Progress {
     pub copies: u64,
     /// Posters and tiles left out because the one before was still being made.
     pub pictures_skipped: u64,
-    /// Process CPU time, microseconds.
+    /// CPU time of the process, microseconds. A shared worker's channels all report the same sum of them all.
     pub cpu_us: u64,
+    /// Resident memory of the process: the same holds.
     pub rss_bytes: u64,
 }
 
@@ -356,9 +399,72 @@ pub struct Caps {
     /// 1080p-equivalent encode speed measured at start: frames per CPU-second of the default preset at 640x360.
     pub encode_fps_360: u32,
     pub simd: String,
-    /// One sentence: whether an NVIDIA driver was found, and if not, what that means.
-    pub gpu: String,
     pub sandbox: String,
+}
+
+/// What one GPU can do, as its driver says; functions that it lacks say why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuCaps {
+    pub index: u32,
+    pub name: String,
+    /// Driver's CUDA version, "12.4".
+    pub cuda: String,
+    /// Compute capability, "8.9".
+    pub capability: String,
+    pub memory_bytes: u64,
+    pub memory_free_bytes: u64,
+    /// Decode engines; 0: none.
+    pub decode_engines: u32,
+    pub decode: Vec<DecodeCaps>,
+    pub encode: Result<EncodeCaps, String>,
+}
+
+/// A kind of stream that a GPU decodes (4:2:0).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecodeCaps {
+    pub codec: Codec,
+    pub bits: u8,
+    pub width_max: u32,
+    pub height_max: u32,
+}
+
+/// A GPU's H.264 encoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EncodeCaps {
+    pub engines: u32,
+    /// Sessions that could be opened at once when it was asked; as many as were tried: there may be more.
+    pub sessions: u32,
+    pub sessions_tried: u32,
+    pub width_min: u32,
+    pub height_min: u32,
+    pub width_max: u32,
+    pub height_max: u32,
+    pub hevc: bool,
+    pub bframes_max: u32,
+    pub lookahead: bool,
+}
+
+/// Where a channel's pictures are decoded, scaled and encoded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Backend {
+    /// libavcodec, the CPU's scaler, libx264.
+    #[default]
+    Software,
+    /// NVDEC and CUDA; the scaled pictures are copied to the host for libx264.
+    GpuDecode,
+    /// NVDEC, CUDA, NVENC: no picture leaves the GPU.
+    Gpu,
+}
+
+impl Backend {
+    /// As API, metrics and log name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Backend::Software => "software",
+            Backend::GpuDecode => "gpu_decode",
+            Backend::Gpu => "gpu",
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -381,6 +487,24 @@ pub fn encode<T: Serialize>(message: &T, out: &mut Vec<u8>) {
     *out = grown;
     let length = u32::try_from(out.len() - start - 4).expect("messages are bounded by MESSAGE_BYTES_MAX");
     out[start..start + 4].copy_from_slice(&length.to_le_bytes());
+}
+
+/// A control message as a packet.
+pub fn packet<T: Serialize>(message: &T) -> Vec<u8> {
+    postcard::to_stdvec(message).expect("plain data serialises into memory")
+}
+
+/// A packet as a control message.
+///
+/// # Errors
+/// The peer speaks another protocol: the connection is of no use any more.
+pub fn from_packet<T: for<'de> Deserialize<'de>>(packet: &[u8]) -> Result<T, String> {
+    let said = |why: &dyn std::fmt::Display| format!("unreadable control message of {} bytes: {why}", packet.len());
+    match postcard::take_from_bytes(packet) {
+        Ok((message, [])) => Ok(message),
+        Ok((_, rest)) => Err(said(&format_args!("{} bytes too many", rest.len()))),
+        Err(e) => Err(said(&e)),
+    }
 }
 
 /// Takes whole messages off the front of a byte stream.

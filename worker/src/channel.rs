@@ -2,7 +2,9 @@
 
 use rung::media::limits;
 use rung::media::track::{AudioConfig, Pid};
-use rung::pixels::protocol::{Fill, FromWorker, Open, OpenVideo, ToWorker, Unit, VideoInit};
+use rung::pixels::protocol::{
+    Backend, Fill, FromWorker, Lost, Open, OpenRendition, OpenVideo, ToWorker, Unit, VideoInit,
+};
 use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -11,14 +13,20 @@ use std::thread::JoinHandle;
 use crate::audio::{self, Audio, ToAudio};
 use crate::decode::{self, Decode, Outlet, ToDecode};
 use crate::encode::{Encode, Gate, Plan, ToEncode};
+use crate::error::{Error, Harm};
+use crate::gpu::Gpu;
+use crate::gpu::cuda::Stream;
+use crate::picture::planar::Ring;
 use crate::queue::Queue;
+use crate::scale::device::Ladder;
 use crate::shared::Shared;
 use crate::thumbnail::{Look, Pictures};
 
 /// Renditions of one channel.
-const RENDITIONS_MAX: usize = 16;
+const RENDITIONS_MAX: usize = 15;
+/// Pictures of a rendition between the GPU's scaler and an encoder on the CPU.
+const RING_PICTURES: usize = 6;
 
-#[derive(Debug)]
 pub struct Channel {
     ch: u32,
     shared: Arc<Shared>,
@@ -29,6 +37,8 @@ pub struct Channel {
     picture_thread: Option<JoinHandle<()>>,
     encode_threads: Vec<JoinHandle<()>>,
     audio_thread: Option<JoinHandle<()>>,
+    /// The process's GPU, if it has one.
+    gpu: Option<Arc<Gpu>>,
 }
 
 /// What a thread says once it stands, and what it was made for.
@@ -39,7 +49,7 @@ impl Channel {
     ///
     /// # Errors
     /// A sentence: what could not be opened.
-    pub fn open(ch: u32, open: Open, shared: &Arc<Shared>) -> Result<Channel, String> {
+    pub fn open(ch: u32, open: Open, shared: &Arc<Shared>, gpu: Option<&Arc<Gpu>>) -> Result<Channel, String> {
         let video_outputs = open.video.as_ref().map_or(0, |v| v.renditions.len());
         if video_outputs == 0 && open.audio.is_empty() {
             return Err("a channel needs a rendition or an audio track: nothing was asked for".to_owned());
@@ -57,6 +67,7 @@ impl Channel {
             picture_thread: None,
             encode_threads: Vec::new(),
             audio_thread: None,
+            gpu: gpu.cloned(),
         };
         let started = channel.start(open);
         if started.is_err() {
@@ -80,7 +91,7 @@ impl Channel {
                 let Some(audio) = announce(Audio::open(ch, &tracks, rate, &shared), ready, Audio::configs) else {
                     return Ok(());
                 };
-                audio.run(&input)
+                audio.run(&input).map_err(Error::from)
             })?;
             self.audio_thread = Some(thread);
             audio = configs;
@@ -101,21 +112,32 @@ impl Channel {
     fn start_encoder(&mut self, video: &OpenVideo, i: usize) -> Result<(Outlet, VideoInit), String> {
         let rendition = video.renditions[i].clone();
         let input: Arc<Queue<ToEncode>> = Arc::new(Queue::bounded(limits::ENCODER_INPUT_FRAMES));
-        let outlet = Outlet { queue: Arc::clone(&input), gate: Gate::new(video.cadence.gop) };
         let name = format!("enc-{}", rendition.name);
         let index = u8::try_from(i).unwrap_or(u8::MAX);
         let pictures = if i == decode::lowest(&video.renditions) { Some(self.start_pictures(video, i)?) } else { None };
-        let plan = Plan { ch: self.ch, index, rendition, cadence: video.cadence, pictures };
+        let gpu = self.gpu.clone().filter(|_| video.backend != Backend::Software);
+        let ring = match (&gpu, video.backend) {
+            (Some(gpu), Backend::GpuDecode) => Some(self.ring(gpu, &rendition)?),
+            _ => None,
+        };
+        let plan = Plan { ch: self.ch, index, rendition, cadence: video.cadence, pictures, gpu, ring };
         let shared = Arc::clone(&self.shared);
         self.encoders.push(Arc::clone(&input));
-        let (init, thread) = self.thread(&name, Arc::clone(&input), move |ready: Ready<_>| {
-            let Some(encode) = announce(Encode::open(plan, shared), ready, |e| e.init().clone()) else {
+        let queue = Arc::clone(&input);
+        let ((init, inputs), thread) = self.thread(&name, Arc::clone(&input), move |ready: Ready<_>| {
+            let opened = Encode::open(plan, shared);
+            let Some(encode) = announce(opened, ready, |e| (e.init().clone(), e.inputs())) else {
                 return Ok(());
             };
             encode.run(&input)
         })?;
         self.encode_threads.push(thread);
-        Ok((outlet, init))
+        Ok((Outlet { queue, gate: Gate::new(video.cadence.gop), inputs }, init))
+    }
+
+    fn ring(&self, gpu: &Gpu, rendition: &OpenRendition) -> Result<Ring, String> {
+        let (width, height) = (rendition.width as usize, rendition.height as usize);
+        Ring::new(&gpu.device, width, height, RING_PICTURES).map_err(|e| format!("rendition {}: {e}", rendition.name))
     }
 
     /// It ends after the encoder that feeds it.
@@ -131,8 +153,10 @@ impl Channel {
         let input = Arc::new(Queue::bounded(decode::INPUT_UNITS));
         self.video = Some((video.pid, Arc::clone(&input)));
         let (ch, shared, audio) = (self.ch, Arc::clone(&self.shared), self.audio.clone());
+        let gpu = self.gpu.clone().filter(|_| video.backend != Backend::Software);
         let ((), thread) = self.thread("decode", Arc::clone(&input), move |ready: Ready<_>| {
-            let opened = Decode::open(ch, video, unpaced, outlets, audio, shared);
+            let opened = ladder(gpu.as_ref(), &video, &outlets)
+                .and_then(|ladder| Decode::open(ch, video, unpaced, outlets, audio, shared, ladder));
             let Some(decode) = announce(opened, ready, |_| ()) else {
                 return Ok(());
             };
@@ -143,11 +167,11 @@ impl Channel {
     }
 
     /// Starts a thread and waits for its first word. When it ends, its input takes nothing more, so nobody waits for it.
-    fn thread<T: Send + 'static, I: Send + 'static, E: Display>(
+    fn thread<T: Send + 'static, I: Send + 'static>(
         &self,
         name: &str,
         input: Arc<Queue<I>>,
-        body: impl FnOnce(Ready<T>) -> Result<(), E> + Send + 'static,
+        body: impl FnOnce(Ready<T>) -> Result<(), Error> + Send + 'static,
     ) -> Result<(T, JoinHandle<()>), String> {
         let (ready, opened) = sync_channel(1);
         let (ch, shared, what) = (self.ch, Arc::clone(&self.shared), name.to_owned());
@@ -155,7 +179,12 @@ impl Channel {
             let ended = body(ready);
             input.close();
             if let Err(error) = ended {
-                shared.fail(ch, format!("{what}: {error}"));
+                let words = format!("{what}: {error}");
+                match error.harm() {
+                    Harm::Request => shared.fail(ch, words),
+                    Harm::Process => shared.fail_process(ch, &words, Lost::Process),
+                    Harm::Gpu => shared.fail_process(ch, &words, Lost::Device),
+                }
             }
         };
         let thread = self.shared.spawn(name.to_owned(), ch, run).map_err(|e| format!("thread {name}: {e}"))?;
@@ -180,6 +209,7 @@ impl Channel {
             ToWorker::Snap { .. } => self.decode(ToDecode::Snap),
             ToWorker::Hello { .. }
             | ToWorker::Probe
+            | ToWorker::ProbeGpus
             | ToWorker::Open { .. }
             | ToWorker::Close { .. }
             | ToWorker::Stills { .. }
@@ -191,6 +221,14 @@ impl Channel {
 
     /// End of media: everything inside comes out.
     pub fn close(mut self) {
+        self.finish();
+    }
+
+    /// Nobody wants what is inside any more: threads end as soon as they can.
+    pub fn abandon(mut self) {
+        self.video.iter().for_each(|(_, queue)| queue.abandon());
+        self.encoders.iter().for_each(|queue| queue.abandon());
+        self.audio.iter().for_each(|queue| queue.abandon());
         self.finish();
     }
 
@@ -229,6 +267,16 @@ impl Channel {
         }
         self.audio_thread.take().into_iter().for_each(join);
     }
+}
+
+/// What scales this channel's pictures, if a GPU does.
+fn ladder(gpu: Option<&Arc<Gpu>>, video: &OpenVideo, outlets: &[Outlet]) -> Result<Option<Ladder>, Error> {
+    let Some(gpu) = gpu else { return Ok(None) };
+    let sizes = video.renditions.iter().map(|r| (r.width, r.height));
+    let inputs = outlets.iter().map(|outlet| outlet.inputs.clone());
+    let renditions = sizes.zip(inputs).map(|(size, inputs)| Some((size, inputs?))).collect::<Option<Vec<_>>>();
+    let renditions = renditions.ok_or_else(|| Error::Other("a rendition has nowhere to be scaled to".to_owned()))?;
+    Ok(Some(Ladder::new(gpu, &Arc::new(Stream::new(&gpu.device)?), renditions)))
 }
 
 /// Says what was opened, or why it could not be; `None`: nothing to run.

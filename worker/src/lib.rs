@@ -2,22 +2,20 @@
 
 // the process: messages in, messages out
 pub mod probe; // what this machine can do
-pub mod run; // the socket's two ends
-pub mod work; // the one channel, or the test picture
+pub mod process; // what its channels share, and how it ends
+pub mod run; // one channel, or several that share it
+pub mod seat; // a channel's socket: its two ends
+pub mod work; // a channel, or the test picture
 
+pub mod error; // why a stage can not go on
 pub mod queue; // bounded, between threads
 pub mod shared; // the way out, counters, faults, threads
 
 // a channel, in the order that media flows
-#[cfg(feature = "software")]
 pub mod audio; // access units -> the sample grid -> AAC-LC
-#[cfg(feature = "software")]
 pub mod channel; // its threads and queues
-#[cfg(feature = "software")]
 pub mod decode; // access units -> pictures, each N once
-#[cfg(feature = "software")]
 pub mod encode; // scale and encode, one thread per rendition
-#[cfg(feature = "software")]
 pub mod picture; // decoded pictures and pools
 pub mod thumbnail; // posters, storyboard sheets, snapshots: JPEG
 
@@ -26,7 +24,8 @@ pub mod stills; // single pictures of channels that nobody decodes
 #[cfg(feature = "software")]
 pub mod made; // the test picture as a stream
 pub mod pattern; // the demo's test picture and tone
-pub mod sandbox; // what a software worker gives up before it reads a stranger's bytes
+pub mod sandbox; // what a worker gives up before it reads a stranger's bytes
 pub mod scale; // one picture to the sizes of the ladder
 
+pub mod gpu; // ALL NVIDIA FFI
 pub mod av; // ALL libav FFI, and what else of C the process needs

@@ -2,34 +2,81 @@
 
 use rung::pixels::protocol::WORKER_FD;
 use rung_worker::av;
-use rung_worker::run::serve;
+use rung_worker::process::Device;
+use rung_worker::run::{serve, serve_probe, serve_shared};
+use std::ffi::OsString;
 use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 const HELP: &str = "\
-rung-worker: the pixel process of Rung. It decodes, scales and encodes one channel.
+rung-worker: the pixel process of Rung. It decodes, scales and encodes.
 
 It is started by `rung` with a socket as file descriptor 3, and ends when that socket closes.
 There is nothing to start by hand: run `rung demo` or `rung serve`; `rung probe` shows what this program can do here.
 
-  --version   print the version
-  --help      print this text
+  (no argument)                    one channel, on the CPU
+  --gpu INDEX                      up to 8 channels on that GPU; their sockets come over the one that it is started with
+  --probe                          no channel: says what this machine can do, GPUs included
+  --driver-folder PATH             with --gpu or --probe: where the driver's libraries lie, if not where the loader looks
+  --version                        print the version
+  --help                           print this text
 ";
 
 fn main() -> ExitCode {
-    let argument = std::env::args().nth(1);
-    match argument.as_deref() {
-        None => worker(),
-        Some("--version" | "-V") => say(std::io::stdout(), &format!("rung-worker {}\n", env!("CARGO_PKG_VERSION"))),
-        Some("--help" | "-h") => say(std::io::stdout(), HELP),
-        Some(other) => {
-            say(std::io::stderr(), &format!("rung-worker: unknown argument {other:?}\n\n{HELP}"));
+    match Task::read(std::env::args_os().skip(1)) {
+        Ok(Task::Channel) => worker(serve),
+        Ok(Task::Shared(device)) => worker(|socket| serve_shared(socket, device)),
+        Ok(Task::Probe(folder)) => worker(|socket| serve_probe(socket, folder.as_deref())),
+        Ok(Task::Version) => say(std::io::stdout(), &format!("rung-worker {}\n", env!("CARGO_PKG_VERSION"))),
+        Ok(Task::Help) => say(std::io::stdout(), HELP),
+        Err(what) => {
+            say(std::io::stderr(), &format!("rung-worker: {what}\n\n{HELP}"));
             ExitCode::from(2)
         }
     }
 }
 
-fn worker() -> ExitCode {
+/// What the arguments ask for.
+enum Task {
+    Channel,
+    Shared(Device),
+    Probe(Option<PathBuf>),
+    Version,
+    Help,
+}
+
+impl Task {
+    fn read(mut arguments: impl Iterator<Item = OsString>) -> Result<Task, String> {
+        let (mut gpu, mut driver_folder, mut probe) = (None, None, false);
+        while let Some(argument) = arguments.next() {
+            let mut value = || arguments.next().ok_or_else(|| format!("{} needs a value", argument.display()));
+            match argument.to_str() {
+                Some("--version" | "-V") => return Ok(Task::Version),
+                Some("--help" | "-h") => return Ok(Task::Help),
+                Some("--gpu") => {
+                    let index = value()?;
+                    let number = index.to_str().and_then(|text| text.parse().ok());
+                    gpu = Some(number.ok_or_else(|| format!("--gpu takes a number, not {index:?}"))?);
+                }
+                Some("--probe") => probe = true,
+                Some("--driver-folder") => driver_folder = Some(PathBuf::from(value()?)),
+                _ => return Err(format!("unknown argument {argument:?}")),
+            }
+        }
+        if probe && gpu.is_none() {
+            return Ok(Task::Probe(driver_folder));
+        }
+        match (gpu, driver_folder) {
+            (Some(index), driver_folder) => Ok(Task::Shared(Device { index, driver_folder })),
+            (None, None) => Ok(Task::Channel),
+            (None, Some(_)) => Err("--driver-folder goes with --gpu or --probe".to_owned()),
+        }
+    }
+}
+
+fn worker(serve: impl FnOnce(OwnedFd) -> Result<(), String>) -> ExitCode {
     let Some(socket) = av::process::inherited_socket(WORKER_FD) else {
         say(std::io::stderr(), &format!("rung-worker: file descriptor {WORKER_FD} is no socket.\n\n{HELP}"));
         return ExitCode::from(2);

@@ -1,13 +1,16 @@
 //! What this machine can do, in words and figures: the answer to `Probe`.
 
-use rung::pixels::protocol::Caps;
-use std::path::{Path, PathBuf};
+use rung::pixels::protocol::{Caps, GpuCaps};
+use std::path::Path;
 
-/// What was found out at start, in a sentence each.
-#[derive(Debug)]
+use crate::gpu;
+use crate::gpu::load::Driver;
+
+/// What was found out at start.
 pub struct Described {
-    pub gpu: String,
     pub sandbox: String,
+    /// Answers `ProbeGpus`, in a process that was started for it.
+    pub gpus: Option<Result<Vec<GpuCaps>, String>>,
 }
 
 pub fn caps(about: &Described) -> Caps {
@@ -17,7 +20,6 @@ pub fn caps(about: &Described) -> Caps {
         cpus,
         encode_fps_360: encode_fps_360(),
         simd: format!("{:?}", crate::scale::Form::best()).to_lowercase(),
-        gpu: about.gpu.clone(),
         sandbox: about.sandbox.clone(),
     }
 }
@@ -32,36 +34,13 @@ fn backend() -> String {
     "none: built without the software backend".to_owned()
 }
 
-/// Looks for the driver's library where the dynamic loader would, without loading it.
-pub fn gpu() -> String {
-    match find_library("libcuda.so.1") {
-        Some(path) => format!(
-            "an NVIDIA driver is installed ({}), but this build works on the software backend only",
-            path.display()
-        ),
-        None => "no NVIDIA driver (libcuda.so.1) was found: decoding and encoding run on the CPU, through libavcodec \
-                 and libx264"
-            .to_owned(),
-    }
-}
-
-/// The loader's own order: LD_LIBRARY_PATH, its cache, the default folders.
-fn find_library(name: &str) -> Option<PathBuf> {
-    let asked = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
-    let named = std::env::split_paths(&asked).map(|folder| folder.join(name));
-    let cached = std::fs::read("/etc/ld.so.cache").ok().and_then(|cache| cached_path(&cache, name));
-    let defaults = ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64", "/lib", "/usr/lib"];
-    let usual = defaults.iter().map(|folder| Path::new(folder).join(name));
-    named.chain(cached).chain(usual).find(|path| path.exists())
-}
-
-/// The cache keeps zero-terminated strings: paths among them end in "/" and the library's name.
-fn cached_path(cache: &[u8], name: &str) -> Option<PathBuf> {
-    cache
-        .split(|b| *b == 0)
-        .filter_map(|text| std::str::from_utf8(text).ok())
-        .find(|text| text.starts_with('/') && text.ends_with(&format!("/{name}")))
-        .map(PathBuf::from)
+/// The GPUs of this machine. Starts the driver: to be asked in a process that does nothing else.
+///
+/// # Errors
+/// Why there are none, in a sentence.
+pub fn gpus(driver_folder: Option<&Path>) -> Result<Vec<GpuCaps>, String> {
+    let driver = Driver::open(driver_folder).map_err(|absent| absent.to_string())?;
+    gpu::probe::gpus(&driver).map_err(|error| format!("the NVIDIA driver is installed but does not answer: {error}"))
 }
 
 /// Frames per CPU-second of the default preset at 640x360, on a moving picture with detail.
@@ -138,16 +117,4 @@ fn add_grain(n: u32, frame: &mut crate::av::Frame) {
 fn thread_cpu_seconds() -> f64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_is_found_among_the_cache_s_strings() {
-        let cache = b"glibc-ld.so.cache1.1\0libcuda.so.1\0/usr/lib/x/libcuda.so.1\0/usr/lib/x/libcudart.so\0";
-        assert_eq!(cached_path(cache, "libcuda.so.1"), Some(PathBuf::from("/usr/lib/x/libcuda.so.1")));
-        assert_eq!(cached_path(cache, "libcuda.so.2"), None);
-    }
 }

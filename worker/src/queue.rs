@@ -64,6 +64,10 @@ impl<T> Queue<T> {
         self.lock().items.len() >= self.bound
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.lock().items.is_empty()
+    }
+
     /// Waits for an item. `None`: closed, and nothing is left in it.
     pub fn pop(&self) -> Option<T> {
         let mut state = self.lock();
@@ -112,6 +116,17 @@ impl<T> Queue<T> {
         self.emptied.notify_all();
     }
 
+    /// Nothing more goes in, and what is inside is dropped.
+    pub fn abandon(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        let dropped = std::mem::take(&mut state.items);
+        drop(state);
+        self.filled.notify_all();
+        self.emptied.notify_all();
+        drop(dropped);
+    }
+
     fn put(&self, mut state: MutexGuard<'_, State<T>>, item: T) -> bool {
         if state.closed {
             return false;
@@ -142,6 +157,17 @@ mod tests {
         assert!(!queue.try_push(5));
         assert_eq!([queue.pop(), queue.pop(), queue.pop(), queue.pop()], [Some(1), Some(2), Some(4), None]);
         assert_eq!(queue.pop_within(Duration::from_millis(1)), Popped::Closed);
+    }
+
+    #[test]
+    fn an_abandoned_queue_is_empty_and_takes_nothing() {
+        let queue = Arc::new(Queue::bounded(2));
+        assert!(queue.try_push(1) && queue.try_push(2));
+        let waiting = Arc::clone(&queue);
+        let pusher = std::thread::spawn(move || waiting.wait_push(3));
+        queue.abandon();
+        assert!(!pusher.join().unwrap());
+        assert!(queue.pop().is_none() && !queue.try_push(4));
     }
 
     #[test]

@@ -1,173 +1,129 @@
-//! The worker's two ends: messages in on the main thread, messages out on the `write` thread.
-//!
-//! The reader waits when a stage has no room: then the socket fills, and the daemon's bound on a worker's queue acts.
+//! The two ways in which a worker is started: for one channel, and as a shared process on a GPU.
 
-use rung::pixels::protocol::{self, FromWorker, ToWorker, VERSION};
-use rung::time::SystemClock;
-use std::io::{self, Read, Write};
-use std::net::Shutdown;
+use rung::media::limits::{CONTROL_BYTES_MAX, DRIVER_CALL_MAX};
+use rung::pixels::protocol::{self, FromShared, Join, VERSION};
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, recvmsg, send, sockopt,
+};
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use crate::av::process;
 use crate::probe::{self, Described};
-use crate::queue::Popped;
+use crate::process::{Device, Process, watch_over};
 use crate::sandbox;
-use crate::shared::{Outgoing, Shared};
-use crate::work::Work;
+use crate::seat;
 
-/// Between two `Progress` messages; the protocol promises one in 200 ms.
-const PROGRESS: Duration = Duration::from_millis(150);
-/// A write of so much at once is enough.
-const BATCH_BYTES: usize = 256 << 10;
-
-/// Serves the daemon until its end closes.
+/// Serves one channel until the daemon's end closes.
 ///
 /// # Errors
 /// A sentence for the daemon's log: the socket broke, or the other end speaks another protocol.
 pub fn serve(socket: OwnedFd) -> Result<(), String> {
-    let socket = UnixStream::from(socket);
-    let shared = Shared::new();
     // What reads the machine's files does it now; from the sandbox on there is the socket and memory.
-    let gpu = probe::gpu();
+    let process = Process::own();
     let sandbox = sandbox::enter()?;
-    let peer = socket.try_clone().map_err(|e| format!("worker socket: {e}"))?;
-    let broken = Arc::new(AtomicBool::new(false));
-    let (out, gone) = (Arc::clone(&shared), Arc::clone(&broken));
-    let writer = std::thread::Builder::new()
-        .name("write".to_owned())
-        .spawn(move || {
-            // A socket that takes nothing more belongs to a daemon that is gone: the reader sees it too.
-            let exit = write_all(&peer, &out).unwrap_or(false);
-            gone.store(exit, Ordering::Release);
-            // The reader ends with its socket: either the daemon is gone already, or this process must go.
-            peer.shutdown(Shutdown::Both).is_ok()
-        })
-        .map_err(|e| format!("thread write: {e}"))?;
-    shared.send(FromWorker::Hello { version: VERSION, pid: std::process::id() });
-    let mut desk = Desk { shared: Arc::clone(&shared), about: Described { gpu, sandbox }, open: None };
-    let read = desk.read_all(&socket);
-    if broken.load(Ordering::Acquire) {
-        return Err("a thread of the worker stopped: its codecs can not be trusted any more".to_owned());
-    }
-    // The daemon is gone: nobody wants what is still inside, so nothing is drained.
-    shared.out.close();
-    drop(writer);
-    read
+    let shared = process.seat(0)?;
+    let about = Arc::new(Described { sandbox, gpus: None });
+    // The daemon is gone, or this process must go: what is still inside goes with it.
+    seat::serve(UnixStream::from(socket), &shared, &about)?.read
 }
 
-/// What the main thread knows: which channel is open.
-struct Desk {
-    shared: Arc<Shared>,
-    about: Described,
-    open: Option<(u32, Work)>,
+/// Says what this machine can do, GPUs included, until the daemon's end closes. Reads nothing of a stranger, so there is
+/// no sandbox.
+///
+/// # Errors
+/// As `serve`.
+pub fn serve_probe(socket: OwnedFd, driver_folder: Option<&Path>) -> Result<(), String> {
+    let shared = Process::own().seat(0)?;
+    let sandbox = "a probe has no sandbox".to_owned();
+    let about = Arc::new(Described { sandbox, gpus: Some(probe::gpus(driver_folder)) });
+    seat::serve(UnixStream::from(socket), &shared, &about)?.read
 }
 
-impl Desk {
-    fn read_all(&mut self, mut socket: &UnixStream) -> Result<(), String> {
-        let mut decoder = protocol::Decoder::default();
-        let mut bytes = vec![0u8; 64 << 10];
-        loop {
-            match socket.read(&mut bytes) {
-                Ok(0) => return Ok(()),
-                Ok(n) => decoder.push(&bytes[..n]),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
-                Err(e) => return Err(format!("worker socket: {e}")),
-            }
-            while let Some(message) = decoder.pop::<ToWorker>()? {
-                self.handle(message)?;
-            }
-        }
+/// Serves the channels that the daemon hands over on `control`, each on a socket and on threads of its own, until
+/// `control` closes.
+///
+/// # Errors
+/// A sentence for the daemon's log: the control socket broke, or the other end speaks another protocol.
+pub fn serve_shared(control: OwnedFd, device: Device) -> Result<(), String> {
+    // What reads the machine's files and starts the driver's own threads does it now, before the sandbox.
+    let folder = device.driver_folder.clone();
+    let process = Process::of(device);
+    process.take_gpu();
+    let sandbox = sandbox::enter_gpu(folder.as_deref())?;
+    let watched = Arc::downgrade(&process);
+    let watch = std::thread::Builder::new().name("watchdog".to_owned());
+    watch.spawn(move || watch_over(&watched, DRIVER_CALL_MAX)).map_err(|e| format!("thread watchdog: {e}"))?;
+    let hello = FromShared::Hello { version: VERSION, pid: std::process::id(), sandbox: sandbox.clone() };
+    tell(&control, &hello).map_err(|e| format!("control socket: {e}"))?;
+    let room = Arc::new(Room { process, about: Arc::new(Described { sandbox, gpus: None }), control });
+    while let Some((join, socket)) = receive(&room.control)? {
+        admit(&room, join.seat, socket)?;
     }
-
-    fn handle(&mut self, message: ToWorker) -> Result<(), String> {
-        match message {
-            ToWorker::Hello { version } if version == VERSION => {}
-            ToWorker::Hello { version } => {
-                return Err(format!("the daemon speaks protocol version {version}, this worker {VERSION}"));
-            }
-            ToWorker::Probe => self.shared.send(FromWorker::Caps(probe::caps(&self.about))),
-            ToWorker::Open { ch, open } => self.start(ch, |shared| Work::open(ch, *open, shared)),
-            ToWorker::Close { ch } => self.close(ch),
-            ToWorker::Pattern { ch, pattern } => self.start(ch, |shared| Work::pattern(ch, pattern, shared)),
-            ToWorker::Stills { ch } => self.start(ch, |shared| Work::stills(ch, shared)),
-            ToWorker::Unit { ch, .. }
-            | ToWorker::Still { ch, .. }
-            | ToWorker::Forget { ch, .. }
-            | ToWorker::Fill { ch, .. }
-            | ToWorker::Idr { ch, .. }
-            | ToWorker::Retune { ch, .. }
-            | ToWorker::Shed { ch, .. }
-            | ToWorker::Resume { ch, .. }
-            | ToWorker::Snap { ch } => {
-                // Messages for a channel that failed or was refused may still be on their way: they find nobody.
-                if let Some((_, work)) = self.open.as_mut().filter(|(open, _)| *open == ch) {
-                    work.handle(message);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn start(&mut self, ch: u32, work: impl FnOnce(&Arc<Shared>) -> Result<Work, String>) {
-        if let Some((open, _)) = &self.open {
-            let what = format!("this software worker has channel {open} already and takes one: start another worker");
-            return self.shared.fail(ch, what);
-        }
-        match work(&self.shared) {
-            Ok(work) => self.open = Some((ch, work)),
-            Err(what) => {
-                self.shared.counters.close();
-                self.shared.fail(ch, what);
-            }
-        }
-    }
-
-    fn close(&mut self, ch: u32) {
-        // A channel that never opened is closed already.
-        if let Some((_, work)) = self.open.take_if(|(open, _)| *open == ch) {
-            work.close();
-            process::trim_heap();
-            self.shared.counters.close();
-            self.shared.send(FromWorker::Progress { ch, progress: self.shared.progress() });
-        }
-        self.shared.send(FromWorker::Closed { ch });
-    }
+    room.process.give_up_gpu();
+    Ok(())
 }
 
-/// The `write` thread. True: a thread of the worker stopped.
-fn write_all(mut socket: &UnixStream, shared: &Shared) -> io::Result<bool> {
-    let mut bytes = Vec::new();
-    let mut due = SystemClock::mono();
-    loop {
-        let mut exit = false;
-        let mut next = match shared.out.pop_within(due.since(SystemClock::mono())) {
-            Popped::Item(item) => Some(item),
-            Popped::TimedOut => None,
-            Popped::Closed => return Ok(false),
-        };
-        while let Some(item) = next {
-            match item {
-                Outgoing::Message(message) => protocol::encode(&message, &mut bytes),
-                Outgoing::Exit => exit = true,
-            }
-            next = if bytes.len() < BATCH_BYTES { shared.out.try_pop() } else { None };
+/// What the threads that serve a shared process's channels have in common.
+struct Room {
+    process: Arc<Process>,
+    about: Arc<Described>,
+    control: OwnedFd,
+}
+
+fn admit(room: &Arc<Room>, number: u32, socket: UnixStream) -> Result<(), String> {
+    let shared = match room.process.seat(number) {
+        Ok(shared) => shared,
+        Err(what) => {
+            seat::refuse(socket, what);
+            return tell(&room.control, &FromShared::Left { seat: number }).map_err(|e| format!("control socket: {e}"));
         }
-        if SystemClock::mono() >= due {
-            due = SystemClock::mono() + PROGRESS;
-            if let Some(ch) = shared.counters.channel() {
-                let progress = shared.progress();
-                protocol::encode(&FromWorker::Progress { ch, progress }, &mut bytes);
-            }
+    };
+    let (room, seated) = (Arc::clone(room), Arc::clone(&shared));
+    let serve = move || {
+        match seat::serve(socket, &seated, &room.about) {
+            Ok(ended) => ended.clear(),
+            Err(what) => seated.fail(0, what),
         }
-        socket.write_all(&bytes)?;
-        bytes.clear();
-        if exit {
-            return Ok(true);
+        room.process.leave(number);
+        // A daemon that is gone knows.
+        let _gone = tell(&room.control, &FromShared::Left { seat: number });
+    };
+    shared.spawn(format!("seat-{number}"), 0, serve).map(drop).map_err(|e| format!("thread seat-{number}: {e}"))
+}
+
+fn tell(control: &OwnedFd, message: &FromShared) -> Result<(), Errno> {
+    send(control, &protocol::packet(message), SendFlags::NOSIGNAL).map(drop)
+}
+
+/// The next channel and its socket; `None`: the daemon closed the control socket.
+fn receive(control: &OwnedFd) -> Result<Option<(Join, UnixStream)>, String> {
+    let mut bytes = [0; CONTROL_BYTES_MAX];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut rights = RecvAncillaryBuffer::new(&mut space);
+    let received = loop {
+        match recvmsg(control, &mut [IoSliceMut::new(&mut bytes)], &mut rights, RecvFlags::CMSG_CLOEXEC) {
+            Err(Errno::INTR) => {}
+            Err(Errno::CONNRESET) => return Ok(None),
+            other => break other.map_err(|e| format!("control socket: {e}"))?,
         }
+    };
+    let socket = rights.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    });
+    if received.bytes == 0 && socket.is_none() {
+        return Ok(None);
     }
+    if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        return Err("a control message is too long, or brings more than one descriptor".to_owned());
+    }
+    let join: Join = protocol::from_packet(&bytes[..received.bytes])?;
+    let socket = socket.ok_or_else(|| format!("the daemon seats channel {} without a socket", join.seat))?;
+    sockopt::socket_type(&socket).map_err(|e| format!("the daemon seats channel {} on no socket: {e}", join.seat))?;
+    Ok(Some((join, UnixStream::from(socket))))
 }

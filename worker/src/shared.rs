@@ -1,32 +1,35 @@
-//! What every thread of the worker shares: the way out to the daemon, counters, fault reports, and how threads start.
+//! What every thread of a channel shares: the way out to the daemon, counters, fault reports, and how threads start.
 
-use nix::sys::resource::{UsageWho, getrusage};
 use rung::media::fault::FaultKind;
-use rung::pixels::protocol::{FromWorker, Progress};
+use rung::pixels::protocol::{FromWorker, Lost, Progress};
 use rung::time::{Mono, SystemClock};
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::gpu::watch::Watch;
+use crate::process::Process;
 use crate::queue::Queue;
 
 /// Messages on their way out. Full: whoever made one waits; the daemon always reads, so this is backpressure of last
 /// resort, and behind it the shedding rule acts.
 const OUT_MESSAGES: usize = 256;
 
-#[derive(Debug)]
 pub struct Shared {
     pub out: Queue<Outgoing>,
     pub counters: Counters,
-    system: System,
+    process: Arc<Process>,
+    /// Threads that call into a driver.
+    watches: Mutex<Vec<Watch>>,
 }
+
+/// In the names of driver calls that make or end something.
+const SETTING_UP: [&str; 4] = ["Open", "Create", "Initialize", "Destroy"];
 
 #[derive(Debug)]
 pub enum Outgoing {
@@ -40,6 +43,7 @@ pub enum Outgoing {
 pub struct Counters {
     /// The open channel + 1; 0: none.
     open: AtomicU64,
+    pub taken: AtomicU64,
     pub decoded: AtomicU64,
     pub repeated: AtomicU64,
     pub collided: AtomicU64,
@@ -47,14 +51,24 @@ pub struct Counters {
     pub encoded: AtomicU64,
     pub shed: AtomicU64,
     pub pictures_skipped: AtomicU64,
+    /// Pictures copied between host and GPU.
+    pub copies: AtomicU64,
 }
 
 impl Counters {
     /// Starts over for a channel.
     pub fn open(&self, ch: u32, next: i64) {
-        for counter in
-            [&self.decoded, &self.repeated, &self.collided, &self.encoded, &self.shed, &self.pictures_skipped]
-        {
+        let all = [
+            &self.taken,
+            &self.decoded,
+            &self.repeated,
+            &self.collided,
+            &self.encoded,
+            &self.shed,
+            &self.copies,
+            &self.pictures_skipped,
+        ];
+        for counter in all {
             counter.store(0, Ordering::Relaxed);
         }
         self.next.store(next, Ordering::Relaxed);
@@ -76,8 +90,15 @@ impl Counters {
 }
 
 impl Shared {
-    pub fn new() -> Arc<Shared> {
-        Arc::new(Shared { out: Queue::bounded(OUT_MESSAGES), counters: Counters::default(), system: System::open() })
+    /// `Process::seat` makes them.
+    pub(crate) fn new(process: Arc<Process>) -> Arc<Shared> {
+        let (out, counters, watches) = (Queue::bounded(OUT_MESSAGES), Counters::default(), Mutex::default());
+        Arc::new(Shared { out, counters, process, watches })
+    }
+
+    /// The process that this channel is in, and with it the GPU.
+    pub fn process(&self) -> &Arc<Process> {
+        &self.process
     }
 
     /// As it stands.
@@ -85,17 +106,46 @@ impl Shared {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let c = &self.counters;
         Progress {
+            taken: read(&c.taken),
             decoded: read(&c.decoded),
             repeated: read(&c.repeated),
             collided: read(&c.collided),
             next: c.next.load(Ordering::Relaxed),
             encoded: read(&c.encoded),
             shed: read(&c.shed),
-            copies: 0,
+            copies: read(&c.copies),
             pictures_skipped: read(&c.pictures_skipped),
-            cpu_us: System::cpu_us(),
-            rss_bytes: self.system.rss_bytes(),
+            cpu_us: self.process.cpu_us(),
+            rss_bytes: self.process.rss_bytes(),
         }
+    }
+
+    /// A watch for the calling thread's driver calls.
+    pub fn watch(&self, name: String) -> Watch {
+        let watch = Watch::new(name);
+        self.watches().push(watch.clone());
+        watch
+    }
+
+    /// A driver call that has taken longer than `limit`, in words.
+    pub fn hung(&self, now: Mono, limit: Duration) -> Option<String> {
+        self.watches().iter().find_map(|watch| {
+            let (since, call) = watch.stuck_since()?;
+            let span = now.since(since);
+            // Setting up takes its time, above all when several channels do it at once.
+            let limit = if SETTING_UP.iter().any(|what| call.contains(what)) { limit * 20 } else { limit };
+            (span > limit).then(|| format!("{call} of {} has not come back for {} ms", watch.name(), span.as_millis()))
+        })
+    }
+
+    /// What a closed channel's threads did is over.
+    pub fn forget_watches(&self) {
+        self.watches().clear();
+    }
+
+    fn watches(&self) -> MutexGuard<'_, Vec<Watch>> {
+        // Every change is one push or clear.
+        self.watches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for room on the way out.
@@ -103,9 +153,15 @@ impl Shared {
         self.out.wait_push(Outgoing::Message(message));
     }
 
-    /// This channel cannot go on. The process stays for another one.
+    /// This channel cannot go on. The process stays, for another one and for those it has.
     pub fn fail(&self, ch: u32, what: String) {
-        self.send(FromWorker::Failed { ch, what });
+        self.send(FromWorker::Failed { ch, what, lost: Lost::Channel });
+    }
+
+    /// The process can not be trusted any more (a device fault that stays, a call into a codec that does not return, a
+    /// panic): every channel in it is told so, and it ends. In a shared process this does not return.
+    pub fn fail_process(&self, ch: u32, what: &str, lost: Lost) {
+        self.process.end(self, ch, what, lost);
     }
 
     /// A named thread. If it panics the daemon is told why, and the process ends: what a codec left behind is unknown.
@@ -118,41 +174,13 @@ impl Shared {
         let shared = Arc::clone(self);
         std::thread::Builder::new().name(name.clone()).spawn(move || {
             if let Err(panic) = catch_unwind(AssertUnwindSafe(body)) {
-                shared.fail(ch, format!("thread {name} of the worker stopped: {}", sentence(&*panic)));
-                shared.out.push_command(Outgoing::Exit);
+                shared.fail_process(
+                    ch,
+                    &format!("thread {name} of the worker stopped: {}", sentence(&*panic)),
+                    Lost::Process,
+                );
             }
         })
-    }
-}
-
-/// What `Progress` reads from the system. Opened before the sandbox closes the door.
-#[derive(Debug)]
-struct System {
-    statm: Option<File>,
-}
-
-impl System {
-    fn open() -> System {
-        System { statm: File::open("/proc/self/statm").ok() }
-    }
-
-    /// User and system time of the whole process.
-    fn cpu_us() -> u64 {
-        let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else {
-            return 0;
-        };
-        [usage.user_time(), usage.system_time()]
-            .iter()
-            .map(|t| u64::try_from(t.tv_sec() * 1_000_000 + t.tv_usec()).unwrap_or(0))
-            .sum()
-    }
-
-    fn rss_bytes(&self) -> u64 {
-        let mut text = [0u8; 128];
-        let read = self.statm.as_ref().and_then(|f| f.read_at(&mut text, 0).ok()).unwrap_or(0);
-        let text = std::str::from_utf8(&text[..read]).unwrap_or_default();
-        let pages: u64 = text.split(' ').nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
-        pages * u64::try_from(rustix::param::page_size()).unwrap_or(4096)
     }
 }
 
@@ -165,7 +193,6 @@ fn sentence(panic: &(dyn Any + Send)) -> &str {
 }
 
 /// Fault reports of one thread: the first of a kind at once, then one a second with the count since.
-#[derive(Debug)]
 pub struct Faults {
     ch: u32,
     shared: Arc<Shared>,

@@ -1,46 +1,70 @@
-//! What a software worker can be busy with: one channel's ladder, single pictures of many, or the demo's test picture.
+//! What a channel's place in a worker can be busy with: its ladder, single pictures of many, or the demo's test picture.
+//! The one place where a backend is chosen.
 
-use rung::pixels::protocol::{Open, Pattern, ToWorker};
+use rung::pixels::protocol::{Backend, Open, Pattern, ToWorker};
 use std::sync::Arc;
 
 use crate::shared::Shared;
 
-#[cfg(feature = "software")]
 pub enum Work {
     Ladder(crate::channel::Channel),
+    #[cfg(feature = "software")]
     Stills(crate::stills::Stills),
+    #[cfg(feature = "software")]
     Pattern(crate::made::Maker),
 }
 
-#[cfg(feature = "software")]
 impl Work {
     /// # Errors
     /// A sentence: what could not be opened.
     pub fn open(ch: u32, open: Open, shared: &Arc<Shared>) -> Result<Work, String> {
-        crate::channel::Channel::open(ch, open, shared).map(Work::Ladder)
+        let backend = open.video.as_ref().map(|video| video.backend).unwrap_or_default();
+        let gpu = match backend {
+            Backend::Software => None,
+            Backend::GpuDecode | Backend::Gpu => Some(shared.process().gpu()?),
+        };
+        crate::channel::Channel::open(ch, open, shared, gpu.as_ref()).map(Work::Ladder)
     }
 
     /// # Errors
     /// A sentence: what could not be opened.
+    #[cfg(feature = "software")]
     pub fn stills(ch: u32, shared: &Arc<Shared>) -> Result<Work, String> {
         crate::stills::Stills::start(ch, shared).map(Work::Stills)
     }
 
     /// # Errors
+    /// Always.
+    #[cfg(not(feature = "software"))]
+    pub fn stills(_: u32, _: &Arc<Shared>) -> Result<Work, String> {
+        Err("this rung-worker was built without the software backend: it can decode no single picture".to_owned())
+    }
+
+    /// # Errors
     /// A sentence: what could not be opened.
+    #[cfg(feature = "software")]
     pub fn pattern(ch: u32, pattern: Pattern, shared: &Arc<Shared>) -> Result<Work, String> {
         crate::made::Maker::start(ch, pattern, shared).map(Work::Pattern)
+    }
+
+    /// # Errors
+    /// Always.
+    #[cfg(not(feature = "software"))]
+    pub fn pattern(_: u32, _: Pattern, _: &Arc<Shared>) -> Result<Work, String> {
+        Err("this rung-worker was built without the software backend: it can make no test picture".to_owned())
     }
 
     pub fn handle(&mut self, message: ToWorker) {
         match self {
             Work::Ladder(channel) => channel.handle(message),
+            #[cfg(feature = "software")]
             Work::Stills(stills) => match message {
                 ToWorker::Still { still, .. } => stills.make(still),
                 ToWorker::Forget { of, .. } => stills.forget(of),
                 _ => {}
             },
             // A test picture takes no orders but `Close`.
+            #[cfg(feature = "software")]
             Work::Pattern(_) => {}
         }
     }
@@ -49,43 +73,21 @@ impl Work {
     pub fn close(self) {
         match self {
             Work::Ladder(channel) => channel.close(),
+            #[cfg(feature = "software")]
             Work::Stills(stills) => stills.close(),
+            #[cfg(feature = "software")]
             Work::Pattern(maker) => maker.close(),
         }
     }
-}
 
-/// Without the cargo feature `software` nothing can be opened here.
-#[cfg(not(feature = "software"))]
-pub enum Work {}
-
-#[cfg(not(feature = "software"))]
-impl Work {
-    const REFUSAL: &str = "this rung-worker was built without the software backend: it can neither decode nor encode";
-
-    /// # Errors
-    /// Always.
-    pub fn open(_: u32, _: Open, _: &Arc<Shared>) -> Result<Work, String> {
-        Err(Self::REFUSAL.to_owned())
-    }
-
-    /// # Errors
-    /// Always.
-    pub fn stills(_: u32, _: &Arc<Shared>) -> Result<Work, String> {
-        Err(Self::REFUSAL.to_owned())
-    }
-
-    /// # Errors
-    /// Always.
-    pub fn pattern(_: u32, _: Pattern, _: &Arc<Shared>) -> Result<Work, String> {
-        Err(Self::REFUSAL.to_owned())
-    }
-
-    pub fn handle(&mut self, _: ToWorker) {
-        match *self {}
-    }
-
-    pub fn close(self) {
-        match self {}
+    /// Nobody wants what is inside any more.
+    pub fn abandon(self) {
+        match self {
+            Work::Ladder(channel) => channel.abandon(),
+            #[cfg(feature = "software")]
+            Work::Stills(stills) => stills.close(),
+            #[cfg(feature = "software")]
+            Work::Pattern(maker) => maker.close(),
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The worker as the daemon sees it: a process on a socketpair, fed with real streams.
 
+#[expect(dead_code, reason = "other tests use the rest")]
 mod support;
 
 use bytes::Bytes;

@@ -3,6 +3,7 @@
 
 use ffmpeg_sys_next as ff;
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use super::Error;
 use crate::scale::{Planes, PlanesMut};
@@ -46,6 +47,36 @@ impl Frame {
         // SAFETY: the layout is part of a live frame and still empty.
         unsafe { ff::av_channel_layout_default(&raw mut raw.ch_layout, i32::from(channels)) };
         frame.allocate()
+    }
+
+    /// A 4:2:0 8 bit picture over memory that somebody else made: planes Y, U, V one behind the other, their rows
+    /// `strides` bytes apart. It keeps `memory` alive, and nobody writes to it.
+    ///
+    /// # Panics
+    /// `memory` is shorter than that.
+    pub fn over(memory: Arc<dyn Memory>, (width, height): (u32, u32), strides: [usize; 3]) -> Result<Frame, Error> {
+        let (h, ch) = (height as usize, height.div_ceil(2) as usize);
+        let offsets = [0, strides[0] * h, strides[0] * h + strides[1] * ch];
+        let (from, len) = (memory.bytes().as_ptr().cast_mut(), memory.bytes().len());
+        assert!(offsets[2] + strides[2] * ch <= len, "{len} bytes hold {width}x{height} at strides {strides:?}");
+        let mut frame = Frame::empty()?;
+        let owner = Box::into_raw(Box::new(memory)).cast();
+        // SAFETY: `len` bytes that live until `let_go` has dropped their owner; marked read-only.
+        let buffer = unsafe { ff::av_buffer_create(from, len, Some(let_go), owner, ff::AV_BUFFER_FLAG_READONLY) };
+        if buffer.is_null() {
+            // SAFETY: nobody else took it.
+            drop(unsafe { Box::from_raw(owner.cast::<Arc<dyn Memory>>()) });
+            return Err(Error::alloc("frame over other memory"));
+        }
+        let raw = frame.raw_mut();
+        raw.format = ff::AVPixelFormat::AV_PIX_FMT_YUV420P as i32;
+        (raw.width, raw.height) = (int(width), int(height));
+        raw.buf[0] = buffer;
+        for (i, offset) in offsets.into_iter().enumerate() {
+            raw.linesize[i] = i32::try_from(strides[i]).unwrap_or(i32::MAX);
+            raw.data[i] = from.wrapping_add(offset);
+        }
+        Ok(frame)
     }
 
     fn allocate(self) -> Result<Frame, Error> {
@@ -184,6 +215,17 @@ impl Frame {
         // SAFETY: a planar f32 plane of `count` samples per channel, aligned to 64, sole owner (asserted).
         unsafe { std::slice::from_raw_parts_mut(raw.data[channel].cast::<f32>(), count) }
     }
+}
+
+/// Memory that a frame may lie over.
+pub trait Memory: Send + Sync {
+    fn bytes(&self) -> &[u8];
+}
+
+/// The last reference to a buffer over somebody's memory is gone.
+unsafe extern "C" fn let_go(owner: *mut libc::c_void, _: *mut u8) {
+    // SAFETY: made by `Frame::over` for exactly this call.
+    drop(unsafe { Box::from_raw(owner.cast::<Arc<dyn Memory>>()) });
 }
 
 impl Drop for Frame {

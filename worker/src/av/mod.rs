@@ -26,6 +26,6 @@ pub use self::{
     encoder::{AudioEncoder, Coded, Headers, VideoEncoder},
     error::{Error, quiet, versions},
     filter::{Filter, Picked},
-    frame::Frame,
+    frame::{Frame, Memory},
     resampler::Resampler,
 };

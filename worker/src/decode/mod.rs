@@ -2,17 +2,20 @@
 //! Time: N; decoders see a running tag per unit instead, so that two units on one N stay apart.
 //! Invariants: each N from the start on is offered to each rendition exactly once, in order; the lowest rendition is
 //! never shed. Decode waits for it, and for the others as long as frames are young or a backlog melts (`lateness`).
-//! When it fails: damaged input is a fault; an error of libav itself ends the channel (`Failed`).
+//! When it fails: damaged input is a fault; an error of the decoder itself ends the channel (`Failed`).
 
+mod device;
+#[cfg(feature = "software")]
+mod host;
 mod lateness;
 mod show;
+#[cfg(feature = "software")]
 mod slate;
 mod source;
 
 use rung::media::channel::Slate;
 use rung::media::fault::FaultKind;
 use rung::media::sample::Stamps;
-use rung::media::track::VideoConfig;
 use rung::pixels::protocol::{Deinterlace, Fill, FromWorker, OpenRendition, OpenVideo, RenditionIndex, Unit};
 use rung::time::{Mono, SystemClock};
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,14 +23,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::audio::ToAudio;
-use crate::av::Error;
 use crate::encode::{Gate, Job, ToEncode, Verdict};
+use crate::error::Error;
+use crate::gpu::nvdec::Fields;
 use crate::picture::Picture;
 use crate::queue::Queue;
+use crate::scale::Planes;
+use crate::scale::device::{Inputs, Ladder, Patience};
 use crate::shared::{Counters, Faults, Shared};
 use lateness::Lateness;
 use show::{Placed, Show};
-use source::{Decoded, Health, Source};
+use source::{Decoded, Health, Source, Taker};
 
 /// Units between the socket and the decoder. Full: the reader waits, and the daemon's own bound acts.
 pub const INPUT_UNITS: usize = 32;
@@ -61,28 +67,35 @@ pub fn lowest(renditions: &[OpenRendition]) -> usize {
 ///
 /// # Errors
 /// No decoder, or no memory.
-pub fn still(config: &VideoConfig, data: &[u8]) -> Result<Option<crate::av::Frame>, Error> {
-    let mut source = Source::open(config.clone(), false, u32::MAX)?;
-    let mut decoded = Vec::new();
-    source.push(data, 0, &mut decoded)?;
-    source.drain(&mut decoded)?;
-    Ok(decoded.into_iter().find(|picture| !picture.damaged).map(|picture| picture.frame))
+#[cfg(feature = "software")]
+pub fn still(config: &rung::media::track::VideoConfig, data: &[u8]) -> Result<Option<Arc<crate::av::Frame>>, Error> {
+    let mut source = host::Source::open(config.clone(), false, u32::MAX)?;
+    let mut first = None;
+    let mut taker = |decoded: Decoded| {
+        if let (Picture::Host(frame), false, true) = (decoded.picture, decoded.damaged, first.is_none()) {
+            first = Some(frame);
+        }
+    };
+    source.push(data, 0, &mut taker)?;
+    source.drain(&mut taker)?;
+    Ok(first)
 }
 
 /// Where one rendition's pictures go.
-#[derive(Debug)]
 pub struct Outlet {
     pub queue: Arc<Queue<ToEncode>>,
     pub gate: Gate,
+    /// On a GPU: what the scaler writes to.
+    pub inputs: Option<Inputs>,
 }
 
-#[derive(Debug)]
 pub struct Decode {
     ch: u32,
     open: OpenVideo,
     shared: Arc<Shared>,
     faults: Faults,
-    source: Source,
+    /// Away only while a unit is inside: what it gives is shown at once.
+    source: Option<Source>,
     show: Show<Shot>,
     lateness: Lateness,
     /// When the newest unit arrived: a picture that waited inside the decoder for the next unit is not late.
@@ -99,8 +112,7 @@ pub struct Decode {
     idr: BTreeSet<i64>,
     /// Made when it is first needed.
     slate: Option<Picture>,
-    /// Scratch: what one unit brought out, and what is shown because of it.
-    decoded: Vec<Decoded>,
+    /// Scratch: what is shown because of one picture.
     shots: Vec<(i64, Shot, bool)>,
 }
 
@@ -118,6 +130,7 @@ struct Inside {
 }
 
 impl Decode {
+    /// `ladder`: decodes on its GPU; without one on the CPU.
     pub fn open(
         ch: u32,
         open: OpenVideo,
@@ -125,12 +138,12 @@ impl Decode {
         outlets: Vec<Outlet>,
         audio: Option<Arc<Queue<ToAudio>>>,
         shared: Arc<Shared>,
+        ladder: Option<Ladder>,
     ) -> Result<Decode, Error> {
-        let barren = (open.cadence.rate.hz() * BARREN_SECONDS) as u32;
-        let source = Source::open(open.source.clone(), open.deinterlace == Deinterlace::Field, barren)?;
+        let source = open_source(&open, ladder, &shared)?;
         Ok(Decode {
             ch,
-            source,
+            source: Some(source),
             lowest: lowest(&open.renditions),
             show: Show::new(open.start),
             lateness: Lateness::default(),
@@ -145,7 +158,6 @@ impl Decode {
             tag: 0,
             idr: BTreeSet::new(),
             slate: None,
-            decoded: Vec::new(),
             shots: Vec::new(),
         })
     }
@@ -154,8 +166,14 @@ impl Decode {
     pub fn run(mut self, input: &Queue<ToDecode>) -> Result<(), Error> {
         while let Some(command) = input.pop() {
             match command {
-                ToDecode::Unit(unit) => self.unit(&unit)?,
-                ToDecode::Fill { to, with } => self.fill(to, with)?,
+                ToDecode::Unit(unit) => {
+                    self.unit(&unit)?;
+                    Counters::add(&self.shared.counters.taken, 1);
+                }
+                ToDecode::Fill { to, with } => {
+                    self.fill(to, with)?;
+                    Counters::add(&self.shared.counters.taken, 1);
+                }
                 ToDecode::Idr { at } if self.idr.len() < IDR_REQUESTS_MAX => {
                     self.idr.insert(at);
                 }
@@ -182,10 +200,7 @@ impl Decode {
                 }
             }
         }
-        let mut decoded = std::mem::take(&mut self.decoded);
-        self.source.drain(&mut decoded)?;
-        self.show_all(&mut decoded);
-        Ok(())
+        self.with_source(|source, _, taker| source.drain(taker))
     }
 
     /// The lowest rendition is never shed, whoever asks.
@@ -202,8 +217,8 @@ impl Decode {
         while self.inside.first_key_value().is_some_and(|(tag, _)| *tag < self.tag - INSIDE_MAX) {
             self.inside.pop_first();
         }
-        let mut decoded = std::mem::take(&mut self.decoded);
-        match self.source.push(&unit.data, self.tag, &mut decoded)? {
+        let tag = self.tag;
+        match self.with_source(|source, patience, taker| source.push(&unit.data, (tag, unit.at), patience, taker))? {
             Health::Good => {}
             Health::Damaged => {
                 self.faults.note(FaultKind::Decode, unit.at, || "the decoder could not use a picture".to_owned());
@@ -213,15 +228,17 @@ impl Decode {
                 self.faults.note(FaultKind::Decode, unit.at, detail);
             }
         }
-        self.show_all(&mut decoded);
-        self.decoded = decoded;
         Ok(())
     }
 
-    fn show_all(&mut self, decoded: &mut Vec<Decoded>) {
-        for picture in decoded.drain(..) {
-            self.show_one(picture);
-        }
+    /// Every picture is shown while the source still works: it may have room for a few only.
+    fn with_source<T>(&mut self, work: impl FnOnce(&mut Source, &dyn Fn(usize) -> Patience, Taker<'_>) -> T) -> T {
+        let mut source = self.source.take().expect("away only while a unit is inside");
+        let (lowest, waits) = (self.lowest, self.unpaced || !self.lateness.is_overloaded());
+        let patience = |i| if waits || i == lowest { Patience::Waits } else { Patience::Hasty };
+        let done = work(&mut source, &patience, &mut |decoded| self.show_one(decoded));
+        self.source = Some(source);
+        done
     }
 
     fn show_one(&mut self, decoded: Decoded) {
@@ -238,7 +255,7 @@ impl Decode {
             self.faults.note(FaultKind::Decode, at, || "shown with damage".to_owned());
         }
         let stamps = Stamps { decoded: SystemClock::mono(), ..unit.stamps };
-        let shot = Shot { picture: Picture::Host(Arc::new(decoded.frame)), stamps };
+        let shot = Shot { picture: decoded.picture, stamps };
         let shots = &mut self.shots;
         let placed = self.show.picture(at, unit.quiet, shot, &mut |n, shot, repeated| {
             shots.push((n, shot.clone(), repeated));
@@ -279,13 +296,42 @@ impl Decode {
         if let Some(slate) = &self.slate {
             return Ok(slate.clone());
         }
-        let source = &self.open.source;
-        let made = slate::picture(&self.open.slate, source).or_else(|why| {
-            self.faults.note(FaultKind::Decode, at, || why);
-            slate::picture(&Slate::Black, source)
-        });
-        let made = made.map_err(|_| Error::alloc("slate"))?;
+        let made = self.make_slate(at)?;
         Ok(self.slate.insert(made).clone())
+    }
+
+    #[cfg(feature = "software")]
+    fn make_slate(&mut self, at: i64) -> Result<Picture, Error> {
+        let source = &self.open.source;
+        let made = slate::frame(&self.open.slate, source).or_else(|why| {
+            self.faults.note(FaultKind::Decode, at, || why);
+            slate::frame(&Slate::Black, source)
+        });
+        let frame = made.map_err(Error::from)?;
+        let uploaded = self.upload(&frame.planes())?;
+        Ok(uploaded.unwrap_or_else(|| Picture::Host(Arc::new(frame))))
+    }
+
+    /// Without libav there is nothing to read an image with.
+    #[cfg(not(feature = "software"))]
+    fn make_slate(&mut self, at: i64) -> Result<Picture, Error> {
+        if !matches!(self.open.slate, Slate::Black) {
+            let why = || "this worker was built without libav and shows black instead of the slate's image".to_owned();
+            self.faults.note(FaultKind::Decode, at, why);
+        }
+        let (width, height) = (self.open.source.width as usize, self.open.source.height as usize);
+        let luma = vec![if self.open.source.colour.full_range { 0 } else { 16 }; width * height];
+        let (half, chroma) = (width.div_ceil(2), vec![128; width.div_ceil(2) * height.div_ceil(2)]);
+        let black =
+            Planes { y: &luma, u: &chroma, v: &chroma, stride_y: width, stride_u: half, stride_v: half, width, height };
+        self.upload(&black)?.ok_or_else(|| Error::Other("there is no GPU to show black on".to_owned()))
+    }
+
+    fn upload(&mut self, planes: &Planes<'_>) -> Result<Option<Picture>, Error> {
+        let source = self.source.as_mut().expect("away only while a unit is inside");
+        let uploaded = source.uploaded(planes)?;
+        Counters::add(&self.shared.counters.copies, u64::from(uploaded.is_some()));
+        Ok(uploaded)
     }
 
     fn offer_all(&mut self) {
@@ -316,7 +362,8 @@ impl Decode {
         let key = asked || n.rem_euclid(i64::from(self.open.cadence.gop)) == 0;
         for (i, outlet) in self.outlets.iter_mut().enumerate() {
             let waits = self.unpaced || i == self.lowest || !self.lateness.is_overloaded();
-            match outlet.gate.decide(n, !waits && outlet.queue.is_full()) {
+            let there = shot.picture.has(i);
+            match outlet.gate.decide(n, !there || !waits && outlet.queue.is_full()) {
                 Verdict::Encode => {
                     let job = Job { n, key, picture: shot.picture.clone(), stamps: shot.stamps };
                     outlet.queue.wait_push(ToEncode::Frame(job));
@@ -334,4 +381,19 @@ impl Decode {
         }
         self.shared.counters.next.store(n + 1, Ordering::Relaxed);
     }
+}
+
+fn open_source(open: &OpenVideo, ladder: Option<Ladder>, shared: &Shared) -> Result<Source, Error> {
+    let barren = (open.cadence.rate.hz() * BARREN_SECONDS) as u32;
+    let both = open.deinterlace == Deinterlace::Field;
+    if let Some(ladder) = ladder {
+        let fields = if both { Fields::Both } else { Fields::Frame };
+        let watch = shared.watch("decode".to_owned());
+        let source = device::Source::open(open.source.clone(), fields, barren, ladder, watch)?;
+        return Ok(Source::Device(Box::new(source)));
+    }
+    #[cfg(feature = "software")]
+    return Ok(Source::Host(Box::new(host::Source::open(open.source.clone(), both, barren)?)));
+    #[cfg(not(feature = "software"))]
+    Err(Error::Other("this rung-worker was built without the software backend: it decodes on a GPU only".to_owned()))
 }

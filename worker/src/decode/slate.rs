@@ -4,22 +4,19 @@ use rung::media::channel::Slate;
 use rung::media::track::VideoConfig;
 
 use crate::av::{Decoder, Error, Filter, Frame, Pushed};
-use crate::picture::Picture;
 use crate::scale::{PlanesMut, SIDE_MAX, Scaler, Siting};
-use std::sync::Arc;
 
 /// As large as `source`'s pictures, in its range and colours.
 ///
 /// # Errors
 /// A sentence: the image cannot be read, or there is no memory for it.
-pub(super) fn picture(slate: &Slate, source: &VideoConfig) -> Result<Picture, String> {
+pub(super) fn frame(slate: &Slate, source: &VideoConfig) -> Result<Frame, String> {
     let canvas = black(source).map_err(|e| e.to_string())?;
-    let canvas = match slate {
+    match slate {
         // A file is the daemon's to read.
-        Slate::Black | Slate::File(_) => canvas,
-        Slate::Image(bytes) => fitted(&image(bytes, source)?, canvas, source.sar),
-    };
-    Ok(Picture::Host(Arc::new(canvas)))
+        Slate::Black | Slate::File(_) => Ok(canvas),
+        Slate::Image(bytes) => Ok(fitted(&image(bytes, source)?, canvas, source.sar)),
+    }
 }
 
 fn black(source: &VideoConfig) -> Result<Frame, Error> {
@@ -137,7 +134,7 @@ mod tests {
     #[test]
     fn black_is_black_in_either_range() {
         for (full_range, luma) in [(false, 16), (true, 0)] {
-            let Picture::Host(frame) = picture(&Slate::Black, &source(64, 48, (1, 1), full_range)).unwrap();
+            let frame = frame(&Slate::Black, &source(64, 48, (1, 1), full_range)).unwrap();
             let planes = frame.planes();
             assert!(planes.y[..64].iter().all(|y| *y == luma) && planes.u[..32].iter().all(|u| *u == 128));
         }
@@ -147,7 +144,7 @@ mod tests {
     fn what_is_no_image_is_refused_with_words() {
         for bytes in [&b"\x89PNG\r\n\x1a\nnothing"[..], &[0xff, 0xd8, 0xff, 0xe0, 0, 3, 9], b""] {
             let slate = Slate::Image(bytes::Bytes::copy_from_slice(bytes));
-            let words = picture(&slate, &source(64, 48, (1, 1), false)).expect_err("refused");
+            let words = frame(&slate, &source(64, 48, (1, 1), false)).expect_err("refused");
             assert!(words.contains("slate"), "{words}");
         }
     }

@@ -20,6 +20,13 @@ pub(super) struct Fitted {
     pooled: bool,
 }
 
+impl Fitted {
+    /// A picture that has the rendition's size already, and is not the pool's.
+    pub(super) fn of(frame: Frame) -> Fitted {
+        Fitted { frame, pooled: false }
+    }
+}
+
 impl Fit {
     pub(super) fn new(width: u32, height: u32) -> Fit {
         Fit { width, height, pool: Pool::new(width, height), scaler: None }

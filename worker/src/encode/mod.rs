@@ -4,12 +4,19 @@
 //! frame is an IDR; a stretch of frames without a gap is one encoder's; an encoder opened again has the same headers.
 //! When it fails: an error of the encoder ends the channel (`Failed`).
 
+mod device;
+#[cfg(feature = "software")]
+mod fetch;
+#[cfg(feature = "software")]
 mod fit;
 mod gate;
-mod nal;
+#[cfg(feature = "software")]
+mod host;
+pub mod nal;
 
 pub use gate::{Gate, Verdict};
 
+use bytes::Bytes;
 use rung::media::grid::Cadence;
 use rung::media::sample::Stamps;
 use rung::pixels::protocol::{Encoded, FromWorker, OpenRendition, Output, RenditionIndex, VideoInit};
@@ -17,12 +24,16 @@ use rung::time::SystemClock;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::av::{Error, Headers, VideoEncoder};
+use crate::error::Error;
+use crate::gpu::Gpu;
 use crate::picture::Picture;
+use crate::picture::planar::Ring;
 use crate::queue::Queue;
+use crate::scale::device::Inputs;
 use crate::shared::{Counters, Shared};
-use crate::thumbnail::{Pictures, Wanted};
-use fit::{Fit, Fitted};
+use crate::thumbnail::Pictures;
+#[cfg(feature = "software")]
+use crate::thumbnail::Wanted;
 
 #[derive(Debug)]
 pub enum ToEncode {
@@ -43,7 +54,6 @@ pub struct Job {
 }
 
 /// What an encoder thread is made from; the encoder itself is opened on its thread.
-#[derive(Debug)]
 pub struct Plan {
     pub ch: u32,
     pub index: RenditionIndex,
@@ -51,105 +61,138 @@ pub struct Plan {
     pub cadence: Cadence,
     /// Of the lowest rendition.
     pub pictures: Option<Pictures>,
+    /// Where the pictures are; `None`: on the host.
+    pub gpu: Option<Arc<Gpu>>,
+    /// Pictures of a GPU that are encoded on the CPU come from here.
+    pub ring: Option<Ring>,
 }
 
 pub struct Encode {
     plan: Plan,
     shared: Arc<Shared>,
-    init: VideoInit,
-    encoder: Option<VideoEncoder>,
-    /// Next N of this encoder; `None`: none went in yet.
+    coder: Coder,
+    /// Next N of this stretch; `None`: none went in yet.
     next: Option<i64>,
-    fit: Fit,
     /// Stamps of the frames inside.
     inside: VecDeque<(i64, Stamps)>,
-    /// The picture of the last frame, for `Snap`.
-    last: Option<(i64, Fitted)>,
+    /// The last frame that went in.
+    #[cfg(feature = "software")]
+    shown: Option<i64>,
+}
+
+/// One coded frame.
+struct Coded {
+    pts: i64,
+    sync: bool,
+    /// As `Encoded::data`.
+    data: Bytes,
+}
+
+enum Coder {
+    #[cfg(feature = "software")]
+    Host(Box<host::Coder>),
+    Device(Box<device::Coder>),
 }
 
 impl Encode {
     /// Opens the encoder on this thread.
     pub fn open(plan: Plan, shared: Arc<Shared>) -> Result<Encode, Error> {
-        let encoder = VideoEncoder::open(&plan.rendition, plan.cadence, Headers::Global)?;
-        let init = nal::init(encoder.headers()).ok_or(Error::alloc("encoder headers"))?;
-        let fit = Fit::new(plan.rendition.width, plan.rendition.height);
-        Ok(Encode { plan, shared, init, encoder: Some(encoder), next: None, fit, inside: VecDeque::new(), last: None })
+        let coder = Coder::open(&plan, &shared)?;
+        Ok(Encode {
+            plan,
+            shared,
+            coder,
+            next: None,
+            inside: VecDeque::new(),
+            #[cfg(feature = "software")]
+            shown: None,
+        })
     }
 
     pub fn init(&self) -> &VideoInit {
-        &self.init
+        match &self.coder {
+            #[cfg(feature = "software")]
+            Coder::Host(coder) => coder.init(),
+            Coder::Device(coder) => coder.init(),
+        }
+    }
+
+    /// Where a GPU writes this rendition's pictures.
+    pub fn inputs(&self) -> Option<Inputs> {
+        match &self.coder {
+            #[cfg(feature = "software")]
+            Coder::Host(_) => self.plan.ring.clone().map(Inputs::Planar),
+            Coder::Device(coder) => Some(coder.inputs()),
+        }
     }
 
     /// Until the queue is closed; then everything inside comes out.
     pub fn run(mut self, input: &Queue<ToEncode>) -> Result<(), Error> {
         while let Some(command) = input.pop() {
             match command {
-                ToEncode::Frame(job) => self.frame(job)?,
+                ToEncode::Frame(job) => self.frame(&job, !input.is_empty())?,
                 ToEncode::Stop => self.finish()?,
-                ToEncode::Retune(bitrate) => {
-                    self.plan.rendition.bitrate = bitrate;
-                    if let Some(encoder) = &mut self.encoder {
-                        encoder.retune(bitrate);
-                    }
-                }
+                ToEncode::Retune(bitrate) => self.retune(bitrate)?,
                 ToEncode::Snap => self.snap()?,
             }
         }
         self.finish()
     }
 
-    fn frame(&mut self, job: Job) -> Result<(), Error> {
+    /// `more`: another frame waits already.
+    fn frame(&mut self, job: &Job, more: bool) -> Result<(), Error> {
         if self.next.is_some_and(|next| next != job.n) {
             self.finish()?;
         }
-        let first = self.next.is_none();
-        if self.encoder.is_none() {
-            self.encoder = Some(self.reopen()?);
-        }
-        let Picture::Host(source) = &job.picture;
-        let mut fitted = self.fit.fit(source)?;
-        fitted.frame.set_pts(job.n);
-        fitted.frame.set_key(job.key || first);
+        let idr = job.key || self.next.is_none();
         self.inside.push_back((job.n, job.stamps));
         self.next = Some(job.n + 1);
-        self.encoder.as_mut().expect("opened above").push(&fitted.frame)?;
-        self.send_all()?;
-        if let Some(pictures) = &mut self.plan.pictures
-            && let Some(wanted) = pictures.due(job.n)
-        {
-            pictures.hand(job.n, wanted, Box::new(fitted.frame.share()?));
+        match &mut self.coder {
+            #[cfg(feature = "software")]
+            Coder::Host(coder) => {
+                coder.push(job, idr)?;
+                self.shown = Some(job.n);
+                if let (Some(pictures), Some(frame)) = (&mut self.plan.pictures, coder.last())
+                    && let Some(wanted) = pictures.due(job.n)
+                {
+                    pictures.hand(job.n, wanted, Box::new(frame.share()?));
+                }
+            }
+            Coder::Device(coder) => coder.push(job, idr)?,
         }
-        if let Some((_, last)) = self.last.replace((job.n, fitted)) {
-            self.fit.put(last);
-        }
-        Ok(())
-    }
-
-    /// The same settings give the same headers; a player that holds the old ones depends on it.
-    fn reopen(&self) -> Result<VideoEncoder, Error> {
-        let encoder = VideoEncoder::open(&self.plan.rendition, self.plan.cadence, Headers::Global)?;
-        let init = nal::init(encoder.headers());
-        assert!(init.as_ref() == Some(&self.init), "an encoder opened again has other parameter sets");
-        Ok(encoder)
+        self.send_all(more)
     }
 
     fn finish(&mut self) -> Result<(), Error> {
         if self.next.take().is_some() {
-            if let Some(encoder) = &mut self.encoder {
-                encoder.drain();
+            match &mut self.coder {
+                #[cfg(feature = "software")]
+                Coder::Host(coder) => coder.drain(),
+                Coder::Device(coder) => coder.drain()?,
             }
-            self.send_all()?;
-            self.encoder = None;
+            self.send_all(false)?;
+            #[cfg(feature = "software")]
+            if let Coder::Host(coder) = &mut self.coder {
+                coder.reset();
+            }
             self.inside.clear();
         }
         Ok(())
     }
 
-    fn send_all(&mut self) -> Result<(), Error> {
-        let Some(encoder) = &mut self.encoder else {
-            return Ok(());
-        };
-        while let Some(coded) = encoder.pull()? {
+    fn retune(&mut self, bitrate: u64) -> Result<(), Error> {
+        match &mut self.coder {
+            #[cfg(feature = "software")]
+            Coder::Host(coder) => {
+                coder.retune(bitrate);
+                Ok(())
+            }
+            Coder::Device(coder) => coder.retune(bitrate),
+        }
+    }
+
+    fn send_all(&mut self, more: bool) -> Result<(), Error> {
+        while let Some(coded) = self.coder.pull(more)? {
             let place = self.inside.iter().position(|(n, _)| *n == coded.pts);
             let stamps = place.and_then(|i| self.inside.remove(i)).map_or_else(Stamps::default, |(_, s)| s);
             let frame = Encoded {
@@ -157,7 +200,7 @@ impl Encode {
                 at: coded.pts,
                 sync: coded.sync,
                 stamps: Stamps { encoded: SystemClock::mono(), ..stamps },
-                data: nal::sample(coded.data),
+                data: coded.data,
             };
             Counters::add(&self.shared.counters.encoded, 1);
             self.shared.send(FromWorker::Encoded { ch: self.plan.ch, frame });
@@ -171,9 +214,52 @@ impl Encode {
             return Ok(());
         };
         pictures.snap();
-        if let Some((at, last)) = &self.last {
-            pictures.hand(*at, Wanted { snap: true, ..Wanted::default() }, Box::new(last.frame.share()?));
+        #[cfg(feature = "software")]
+        if let (Coder::Host(coder), Some(at)) = (&self.coder, self.shown)
+            && let Some(last) = coder.last()
+        {
+            pictures.hand(at, Wanted { snap: true, ..Wanted::default() }, Box::new(last.share()?));
         }
         Ok(())
+    }
+}
+
+impl Drop for Encode {
+    /// Whoever waits for room in this rendition's inputs would wait for ever.
+    fn drop(&mut self) {
+        if let Some(inputs) = self.inputs() {
+            inputs.close();
+        }
+    }
+}
+
+impl Coder {
+    fn open(plan: &Plan, shared: &Arc<Shared>) -> Result<Coder, Error> {
+        let index = usize::from(plan.index);
+        match (&plan.gpu, &plan.ring) {
+            (Some(gpu), None) => {
+                let watch = shared.watch(format!("encode {}", plan.rendition.name));
+                let coder = device::Coder::open(gpu, &plan.rendition, plan.cadence, index, &watch)?;
+                Ok(Coder::Device(Box::new(coder)))
+            }
+            #[cfg(feature = "software")]
+            (gpu, _) => {
+                let fetch = gpu.as_ref().map(|gpu| fetch::Fetch::open(&gpu.device, &plan.rendition)).transpose()?;
+                let coder = host::Coder::open(&plan.rendition, plan.cadence, index, fetch, Arc::clone(shared))?;
+                Ok(Coder::Host(Box::new(coder)))
+            }
+            #[cfg(not(feature = "software"))]
+            _ => Err(Error::Other(
+                "this rung-worker was built without the software backend: it encodes on a GPU only".to_owned(),
+            )),
+        }
+    }
+
+    fn pull(&mut self, more: bool) -> Result<Option<Coded>, Error> {
+        match self {
+            #[cfg(feature = "software")]
+            Coder::Host(coder) => coder.pull(),
+            Coder::Device(coder) => coder.pull(more),
+        }
     }
 }

@@ -59,13 +59,22 @@ impl Tables {
         Tables { _kernel: kernel, pairs, pairs_per_row, eights, chunks, firsts, reach }
     }
 
-    pub(super) fn vertical(&self, filter: &Filter, src: &Plane<'_>, y: usize, out: &mut [i16]) {
+    pub(super) fn vertical(&self, filter: &Filter, src: &Plane<'_, u8>, y: usize, out: &mut [i16]) {
         if src.width < BLOCK {
             return scalar::vertical(filter, src, y, out);
         }
         let pairs = &self.pairs[y * self.pairs_per_row..][..self.pairs_per_row];
         // SAFETY: `self` holds a `Kernel`, so AVX2 was detected.
         unsafe { vertical(pairs, filter.first(y), filter.taps(), src, out) }
+    }
+
+    pub(super) fn vertical_ten(&self, filter: &Filter, src: &Plane<'_, u16>, y: usize, out: &mut [i16]) {
+        if src.width < BLOCK_TEN {
+            return scalar::vertical(filter, src, y, out);
+        }
+        let pairs = &self.pairs[y * self.pairs_per_row..][..self.pairs_per_row];
+        // SAFETY: `self` holds a `Kernel`, so AVX2 was detected.
+        unsafe { vertical_ten(pairs, filter.first(y), filter.taps(), src, out) }
     }
 
     pub(super) fn horizontal(&self, filter: &Filter, between: &[i16], out: &mut [u8]) {
@@ -77,7 +86,7 @@ impl Tables {
 
 /// Needs `src.width >= BLOCK`; the last block overlaps the one before it.
 #[target_feature(enable = "avx2")]
-fn vertical(pairs: &[i32], first: usize, taps: usize, src: &Plane<'_>, out: &mut [i16]) {
+fn vertical(pairs: &[i32], first: usize, taps: usize, src: &Plane<'_, u8>, out: &mut [i16]) {
     let (width, stride) = (src.width, src.stride);
     assert!(width >= BLOCK && out.len() >= width, "a row holds a block and fits the scratch");
     assert!(pairs.len() == taps.div_ceil(2), "the pairs are the filter's");
@@ -128,6 +137,40 @@ fn add_rows(sums: &mut [__m256i; 4], a: __m256i, b: __m256i, pair: __m256i) {
     ];
     for (sum, samples) in sums.iter_mut().zip(samples) {
         *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(samples, pair));
+    }
+}
+
+/// Needs `src.width >= BLOCK_TEN`; the last block overlaps the one before it.
+#[target_feature(enable = "avx2")]
+fn vertical_ten(pairs: &[i32], first: usize, taps: usize, src: &Plane<'_, u16>, out: &mut [i16]) {
+    let (width, stride) = (src.width, src.stride);
+    assert!(width >= BLOCK_TEN && out.len() >= width, "a row holds a block and fits the scratch");
+    assert!(pairs.len() == taps.div_ceil(2), "the pairs are the filter's");
+    assert!((first + taps - 1) * stride + width <= src.data.len(), "the rows of the filter lie in the plane");
+    let mut x = 0;
+    loop {
+        // Samples 0-3 8-11 and 4-7 12-15: the order that one pack within 128-bit lanes undoes.
+        let mut sums = [_mm256_set1_epi32(1 << 9); 2];
+        for (n, pair) in pairs.iter().enumerate() {
+            let at = (first + 2 * n) * stride + x;
+            // SAFETY: row 2n is one of the filter's: a block from `x` lies in it.
+            let a = unsafe { load_ten(src.data, at) };
+            let odd = 2 * n + 1 == taps;
+            // SAFETY: so is the row after it, unless the taps end here.
+            let b = if odd { _mm256_setzero_si256() } else { unsafe { load_ten(src.data, at + stride) } };
+            let pair = _mm256_set1_epi32(*pair);
+            for (sum, rows) in sums.iter_mut().zip([_mm256_unpacklo_epi16(a, b), _mm256_unpackhi_epi16(a, b)]) {
+                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(rows, pair));
+            }
+        }
+        let [low, high] = sums.map(|sum| _mm256_srai_epi32(sum, 10));
+        if let Some(out) = out[x..].first_chunk_mut() {
+            store_sixteen(out, _mm256_packs_epi32(low, high));
+        }
+        if x + BLOCK_TEN == width {
+            return;
+        }
+        x = (x + BLOCK_TEN).min(width - BLOCK_TEN);
     }
 }
 
@@ -186,6 +229,19 @@ unsafe fn load_block(data: &[u8], at: usize) -> __m256i {
 }
 
 /// # Safety
+/// `data` holds `BLOCK_TEN` samples from `at` on.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn load_ten(data: &[u16], at: usize) -> __m256i {
+    debug_assert!(at + BLOCK_TEN <= data.len(), "the caller checked");
+    // SAFETY: the caller says that `at` lies inside `data`.
+    let from = unsafe { data.as_ptr().add(at) };
+    // SAFETY: the caller says that 32 bytes follow; the load needs no alignment.
+    let samples = unsafe { _mm256_loadu_si256(from.cast()) };
+    _mm256_and_si256(samples, _mm256_set1_epi16(0x3FF))
+}
+
+/// # Safety
 /// `data` holds eight values from `at` on.
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -223,3 +279,5 @@ fn store_sixteen(to: &mut [i16; 16], values: __m256i) {
 
 /// Samples per step of the vertical pass.
 const BLOCK: usize = 32;
+/// The same for 10 bit samples.
+const BLOCK_TEN: usize = 16;

@@ -1,26 +1,26 @@
 //! The coefficients of one axis, exactly as the specification in `scale` says: rational positions, integer weights.
 
 /// One axis of one plane: luma sizes give the ratio, sample counts give the edges.
-pub(super) struct Axis {
+pub(crate) struct Axis {
     /// Luma size of source and target.
-    pub(super) source: usize,
-    pub(super) target: usize,
+    pub(crate) source: usize,
+    pub(crate) target: usize,
     /// Samples of this plane along the axis, source and target.
-    pub(super) from: usize,
-    pub(super) to: usize,
+    pub(crate) from: usize,
+    pub(crate) to: usize,
     /// Where a sample lies in its own width, quarters.
-    pub(super) place: i64,
+    pub(crate) place: i64,
 }
 
 /// For each target sample: `taps` coefficients for the source samples from `first` on, all of which exist.
-pub(super) struct Filter {
+pub(crate) struct Filter {
     taps: usize,
     first: Vec<usize>,
     coefficients: Vec<i16>,
 }
 
 impl Filter {
-    pub(super) fn new(axis: &Axis) -> Filter {
+    pub(crate) fn new(axis: &Axis) -> Filter {
         let rows: Vec<(usize, Vec<i16>)> = (0..axis.to).map(|i| quantise(&axis.weights(i))).collect();
         let taps = rows.iter().map(|(_, row)| row.len()).max().unwrap_or(1);
         let mut filter = Filter { taps, first: Vec::new(), coefficients: Vec::new() };
@@ -36,23 +36,23 @@ impl Filter {
         filter
     }
 
-    pub(super) fn taps(&self) -> usize {
+    pub(crate) fn taps(&self) -> usize {
         self.taps
     }
 
-    pub(super) fn outputs(&self) -> usize {
+    pub(crate) fn outputs(&self) -> usize {
         self.first.len()
     }
 
-    pub(super) fn firsts(&self) -> &[usize] {
+    pub(crate) fn firsts(&self) -> &[usize] {
         &self.first
     }
 
-    pub(super) fn first(&self, i: usize) -> usize {
+    pub(crate) fn first(&self, i: usize) -> usize {
         self.first[i]
     }
 
-    pub(super) fn coefficients(&self, i: usize) -> &[i16] {
+    pub(crate) fn coefficients(&self, i: usize) -> &[i16] {
         &self.coefficients[i * self.taps..][..self.taps]
     }
 }
@@ -105,8 +105,8 @@ fn quantise((first, weights): &(usize, Vec<i128>)) -> (usize, Vec<i16>) {
 }
 
 /// In `place`: a sample in the middle of its width, and one at the left luma sample of its two.
-pub(super) const QUARTER_CENTRE: i64 = 2;
-pub(super) const QUARTER_LEFT: i64 = 1;
+pub(crate) const QUARTER_CENTRE: i64 = 2;
+pub(crate) const QUARTER_LEFT: i64 = 1;
 /// What the coefficients of a sample sum to.
 const ONE: i128 = 1 << 14;
 

@@ -1,17 +1,17 @@
 //! The specification as plain loops; other forms use it for what is too narrow for a vector.
 
-use super::Plane;
 use super::filter::Filter;
+use super::{Plane, Sample};
 
 /// Row `y` of the target's height at the source's width, 64 times its value.
-pub(super) fn vertical(filter: &Filter, src: &Plane<'_>, y: usize, out: &mut [i16]) {
+pub(super) fn vertical<S: Sample>(filter: &Filter, src: &Plane<'_, S>, y: usize, out: &mut [i16]) {
     let first = filter.first(y);
     for (x, out) in out.iter_mut().enumerate().take(src.width) {
-        let mut sum = 1 << 7;
+        let mut sum = 1 << (S::SHIFT - 1);
         for (k, c) in filter.coefficients(y).iter().enumerate() {
-            sum += i32::from(*c) * i32::from(src.data[(first + k) * src.stride + x]);
+            sum += i32::from(*c) * src.data[(first + k) * src.stride + x].value();
         }
-        *out = i16::try_from(sum >> 8).expect("bounded by the coefficients' sum");
+        *out = i16::try_from(sum >> S::SHIFT).expect("bounded by the coefficients' sum");
     }
 }
 

@@ -8,7 +8,7 @@ use rung::media::modes::LatencyMode;
 use rung::media::sample::Stamps;
 use rung::media::track::{AudioConfig, Codec, Colour, VideoConfig};
 use rung::pixels::protocol::{
-    self, Deinterlace, Encoded, FromWorker, Open, OpenAudio, OpenRendition, OpenVideo, Output, ToWorker, Unit,
+    self, Backend, Deinterlace, Encoded, FromWorker, Open, OpenAudio, OpenRendition, OpenVideo, Output, ToWorker, Unit,
     VideoInit,
 };
 use rung::time::{Mono, SystemClock};
@@ -26,7 +26,8 @@ pub(crate) const CH: u32 = 7;
 const DEADLINE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Worker {
-    child: Child,
+    /// `None`: a seat in a shared process.
+    child: Option<Child>,
     socket: UnixStream,
     decoder: protocol::Decoder,
     /// Everything received so far.
@@ -37,17 +38,39 @@ impl Worker {
     /// A fresh process; its `Hello` has been read.
     pub(crate) fn start() -> Worker {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        // The shell moves its standard input to descriptor 3 and becomes the worker.
-        let child = Command::new("sh")
-            .args(["-c", "exec \"$0\" 3<&0 </dev/null", env!("CARGO_BIN_EXE_rung-worker")])
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .spawn()
-            .unwrap();
-        ours.set_read_timeout(Some(DEADLINE)).unwrap();
-        let mut worker = Worker { child, socket: ours, decoder: protocol::Decoder::default(), log: Vec::new() };
+        let child = spawn(&[], OwnedFd::from(theirs));
+        Worker::over(Some(child), ours)
+    }
+
+    /// On a socket whose other end serves one channel; its `Hello` has been read.
+    pub(crate) fn over(child: Option<Child>, socket: UnixStream) -> Worker {
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut worker = Worker { child, socket, decoder: protocol::Decoder::default(), log: Vec::new() };
         worker.send(&ToWorker::Hello { version: protocol::VERSION });
         worker.wait(|m| matches!(m, FromWorker::Hello { version: protocol::VERSION, .. }));
         worker
+    }
+
+    /// Bytes that are no message.
+    pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
+        self.socket.write_all(bytes).unwrap();
+    }
+
+    /// Everything up to the end of the worker's side.
+    pub(crate) fn rest(mut self) -> Vec<FromWorker> {
+        let mut bytes = vec![0; 1 << 16];
+        loop {
+            while let Some(message) = self.decoder.pop::<FromWorker>().unwrap() {
+                self.log.push(message);
+            }
+            match self.socket.read(&mut bytes) {
+                // What it sent before it died may be lost with what we sent and it never read.
+                Ok(0) => return std::mem::take(&mut self.log),
+                Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => return std::mem::take(&mut self.log),
+                Ok(n) => self.decoder.push(&bytes[..n]),
+                Err(e) => panic!("the worker does not close its side: {e}"),
+            }
+        }
     }
 
     pub(crate) fn send(&mut self, message: &ToWorker) {
@@ -88,20 +111,22 @@ impl Worker {
         }
     }
 
-    /// Sends units while another thread reads: neither end may wait for the other for ever.
-    pub(crate) fn feed_and_close(&mut self, messages: Vec<ToWorker>) {
+    /// Sends messages while this thread goes on.
+    pub(crate) fn feed(&self, messages: Vec<ToWorker>) -> std::thread::JoinHandle<()> {
         let mut out = self.socket.try_clone().unwrap();
-        let feeder = std::thread::spawn(move || {
+        std::thread::spawn(move || {
             let mut bytes = Vec::new();
             for message in &messages {
                 bytes.clear();
                 protocol::encode(message, &mut bytes);
                 out.write_all(&bytes).unwrap();
             }
-            bytes.clear();
-            protocol::encode(&ToWorker::Close { ch: CH }, &mut bytes);
-            out.write_all(&bytes).unwrap();
-        });
+        })
+    }
+
+    /// Sends units while another thread reads: neither end may wait for the other for ever.
+    pub(crate) fn feed_and_close(&mut self, messages: Vec<ToWorker>) {
+        let feeder = self.feed(messages.into_iter().chain([ToWorker::Close { ch: CH }]).collect());
         self.wait(|m| matches!(m, FromWorker::Closed { ch: CH }));
         feeder.join().unwrap();
     }
@@ -122,7 +147,8 @@ impl Worker {
         self.socket.shutdown(std::net::Shutdown::Both).unwrap();
         let until = SystemClock::mono() + DEADLINE;
         loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
+            let child = self.child.as_mut().expect("a process of its own");
+            if let Some(status) = child.try_wait().unwrap() {
                 return status;
             }
             assert!(SystemClock::mono() < until, "the worker outlives its daemon");
@@ -133,9 +159,27 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
+        if let Some(child) = &mut self.child {
+            drop(child.kill());
+            drop(child.wait());
+        }
     }
+}
+
+/// The program with `socket` as its descriptor 3.
+pub(crate) fn spawn(arguments: &[&str], socket: OwnedFd) -> Child {
+    spawn_in(arguments, socket, |_| {})
+}
+
+pub(crate) fn spawn_in(arguments: &[&str], socket: OwnedFd, environment: impl FnOnce(&mut Command)) -> Child {
+    // The shell moves its standard input to descriptor 3 and becomes the worker.
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "exec \"$0\" \"$@\" 3<&0 </dev/null", env!("CARGO_BIN_EXE_rung-worker")])
+        .args(arguments)
+        .stdin(Stdio::from(socket));
+    environment(&mut command);
+    command.spawn().unwrap()
 }
 
 /// A coded picture: its frame index, and Annex B bytes.
@@ -266,6 +310,13 @@ pub(crate) fn cadence() -> Cadence {
     Cadence::for_rate(25.0, LatencyMode::Ultra)
 }
 
+/// 320x180 in, one small rendition out: eight at once are no burden.
+pub(crate) fn small() -> Open {
+    let mut open = ladder();
+    open.video.as_mut().unwrap().renditions = vec![rendition(128, 72)];
+    open
+}
+
 /// 320x180 in; 320x180, 192x108 and 128x72 out; nothing is shed.
 pub(crate) fn ladder() -> Open {
     Open {
@@ -277,6 +328,7 @@ pub(crate) fn ladder() -> Open {
             renditions: vec![rendition(320, 180), rendition(192, 108), rendition(128, 72)],
             deinterlace: Deinterlace::Frame,
             slate: Slate::Black,
+            backend: Backend::Software,
             pictures: None,
         }),
         audio: Vec::new(),

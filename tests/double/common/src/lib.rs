@@ -6,12 +6,13 @@
 //! `fault <point> <what> [after=<calls>] [times=<n>]`, where `<what>` is `code=<n>`, `sleep=<ms>` or a word that the
 //! point knows. `after=3` lets three calls of that point pass after the line was first seen; without `times` a fault is
 //! played for ever. A line of the report folder's `<library>.<pid>.count` is `<what> <number>`; each line of
-//! `<library>.<pid>.broken` says which contract a caller broke.
+//! `<library>.<pid>.broken` says which contract a caller broke. Both files are opened at the first call and kept: a process
+//! that gives up opening files goes on reporting.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -35,7 +36,14 @@ struct State {
     read: Option<SystemTime>,
     settings: BTreeMap<String, String>,
     plan: Vec<Planned>,
-    counts: BTreeMap<&'static str, i64>,
+    /// In the order of their first mention.
+    counts: Vec<(&'static str, i64)>,
+    reports: Option<Reports>,
+}
+
+struct Reports {
+    count: fs::File,
+    broken: fs::File,
 }
 
 struct Planned {
@@ -48,7 +56,8 @@ struct Planned {
 
 impl Double {
     pub const fn new(library: &'static str) -> Double {
-        let state = State { read: None, settings: BTreeMap::new(), plan: Vec::new(), counts: BTreeMap::new() };
+        let state =
+            State { read: None, settings: BTreeMap::new(), plan: Vec::new(), counts: Vec::new(), reports: None };
         Double { library, state: Mutex::new(state) }
     }
 
@@ -84,32 +93,29 @@ impl Double {
     /// The caller broke a contract of the driver. Say which, as a sentence with the call's name in front.
     pub fn broken(&self, contract: &str) {
         self.count("contracts broken", 1);
-        if let Some(path) = self.report("broken") {
-            let file = fs::OpenOptions::new().create(true).append(true).open(path);
-            drop(file.and_then(|mut file| writeln!(file, "{contract}")));
+        if let Some(reports) = &mut self.state().reports {
+            drop(writeln!(reports.broken, "{contract}"));
         }
     }
 
     /// Something began (+1) or ended (-1), or was done so often.
     pub fn count(&self, what: &'static str, change: i64) {
         let mut state = self.state();
-        *state.counts.entry(what).or_default() += change;
-        let text: String = state.counts.iter().map(|(what, count)| format!("{what} {count}\n")).collect();
-        // Whoever reads it while it is written sees the old text or the new one.
-        if let Some(path) = self.report("count") {
-            let made = path.with_extension("made");
-            drop(fs::write(&made, text).and_then(|()| fs::rename(&made, &path)));
+        match state.counts.iter_mut().find(|(counted, _)| *counted == what) {
+            Some((_, count)) => *count += change,
+            None => state.counts.push((what, change)),
+        }
+        // Every number keeps its place and its width: whoever reads while it is written sees old numbers or new ones.
+        let text: String = state.counts.iter().map(|(what, count)| format!("{what} {count:+012}\n")).collect();
+        if let Some(reports) = &mut state.reports {
+            let file = &mut reports.count;
+            drop(file.seek(SeekFrom::Start(0)).and_then(|_| file.write_all(text.as_bytes())));
         }
     }
 
     /// As the count stands.
     pub fn counted(&self, what: &str) -> i64 {
-        self.state().counts.get(what).copied().unwrap_or(0)
-    }
-
-    fn report(&self, kind: &str) -> Option<PathBuf> {
-        let folder = PathBuf::from(std::env::var_os("RUNG_DOUBLE_REPORT")?);
-        Some(folder.join(format!("{}.{}.{kind}", self.library, std::process::id())))
+        self.state().counts.iter().find(|(counted, _)| *counted == what).map_or(0, |(_, count)| *count)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -117,7 +123,20 @@ impl Double {
         if let Some(path) = std::env::var_os("RUNG_DOUBLE") {
             state.refresh(Path::new(&path));
         }
+        if state.reports.is_none()
+            && let Some(folder) = std::env::var_os("RUNG_DOUBLE_REPORT")
+        {
+            state.reports = Reports::open(Path::new(&folder), self.library);
+        }
         state
+    }
+}
+
+impl Reports {
+    fn open(folder: &Path, library: &str) -> Option<Reports> {
+        let path = |kind| folder.join(format!("{library}.{}.{kind}", std::process::id()));
+        let count = fs::File::create(path("count")).ok()?;
+        Some(Reports { count, broken: fs::File::create(path("broken")).ok()? })
     }
 }
 
@@ -196,7 +215,8 @@ mod tests {
 
     #[test]
     fn faults_are_played_when_they_are_due_and_a_changed_file_keeps_what_went_before() {
-        let mut state = State { read: None, settings: BTreeMap::new(), plan: Vec::new(), counts: BTreeMap::new() };
+        let mut state =
+            State { read: None, settings: BTreeMap::new(), plan: Vec::new(), counts: Vec::new(), reports: None };
         let path = std::env::temp_dir().join(format!("rung-double-{}", std::process::id()));
         fs::write(&path, "gpus = 2\nfault encode.open code=10 after=1 times=1\n").unwrap();
         state.refresh(&path);

@@ -1,16 +1,20 @@
-//! Purpose: what a software worker gives up before it reads the first byte of a stranger's stream: whoever takes over a
-//! decoder holds a process that can compute, talk on the socket it has, and nothing else.
+//! Purpose: what a worker gives up before it reads the first byte of a stranger's stream: whoever takes over a decoder
+//! holds a process that can compute, talk on the socket it has, and nothing else. On a GPU it can talk to the driver, too.
 //! Time: none.
 //! Invariants: nothing here is undone. A call that is not on the list returns EPERM; it does not kill, so a library that
 //! tries an optional call goes on without it. Later threads inherit everything.
 //! When it fails: `enter` says what could not be put in force, and the caller must not go on. A kernel without Landlock
 //! is no failure: the sentence says so.
 
+mod gpu;
+
+pub use gpu::enter_gpu;
+
 use std::collections::BTreeMap;
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, LandlockStatus, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
-    path_beneath_rules,
+    ABI, Access, AccessFs, AccessNet, LandlockStatus, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr,
+    RulesetError, RulesetStatus, Scope, path_beneath_rules,
 };
 use nix::libc;
 use nix::sys::prctl;
@@ -29,13 +33,11 @@ use seccompiler::{
 /// # Errors
 /// What could not be put in force.
 pub fn enter() -> Result<String, String> {
-    let why = |what: &'static str| move |errno: nix::Error| format!("{what}: {errno}");
     setrlimit(Resource::RLIMIT_AS, ADDRESS_SPACE, ADDRESS_SPACE).map_err(why("limit the address space"))?;
-    setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(why("forbid core dumps"))?;
-    prctl::set_pdeathsig(Signal::SIGKILL).map_err(why("end with the parent"))?;
-    prctl::set_no_new_privs().map_err(why("give up new privileges"))?;
-    let files = landlock()?;
-    let calls = seccomp()?;
+    give_up()?;
+    let reading = path_beneath_rules(READABLE, AccessFs::ReadFile | AccessFs::ReadDir);
+    let files = landlock(reading, &format!("reads {} only", READABLE.join(" and ")))?;
+    let calls = seccomp(allowed())?;
     let mib = ADDRESS_SPACE >> 20;
     Ok(format!(
         "sandbox: seccomp allows {calls} system calls; {files}; {mib} MiB of address space, no core dumps, no new \
@@ -43,33 +45,45 @@ pub fn enter() -> Result<String, String> {
     ))
 }
 
-/// No writing, no TCP, no signals and no abstract sockets of others; reading of `READABLE` only.
-fn landlock() -> Result<String, String> {
+/// What every worker gives up, whatever it works on.
+fn give_up() -> Result<(), String> {
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(why("forbid core dumps"))?;
+    prctl::set_pdeathsig(Signal::SIGKILL).map_err(why("end with the parent"))?;
+    prctl::set_no_new_privs().map_err(why("give up new privileges"))
+}
+
+fn why(what: &'static str) -> impl Fn(nix::Error) -> String {
+    move |errno| format!("{what}: {errno}")
+}
+
+/// No TCP, no signals and no abstract sockets of others, and of the files what `rules` say; `says` is what that means.
+fn landlock(
+    rules: impl Iterator<Item = Result<PathBeneath<PathFd>, RulesetError>>,
+    says: &str,
+) -> Result<String, String> {
     let handled = AccessFs::from_all(ABI_NEWEST);
     let status = Ruleset::default()
         .handle_access(handled)
-        .and_then(|rules| rules.handle_access(AccessNet::from_all(ABI_NEWEST)))
-        .and_then(|rules| rules.scope(Scope::from_all(ABI_NEWEST)))
+        .and_then(|ruleset| ruleset.handle_access(AccessNet::from_all(ABI_NEWEST)))
+        .and_then(|ruleset| ruleset.scope(Scope::from_all(ABI_NEWEST)))
         .and_then(Ruleset::create)
-        .and_then(|rules| rules.add_rules(path_beneath_rules(READABLE, AccessFs::ReadFile | AccessFs::ReadDir)))
-        .and_then(|rules| rules.restrict_self())
+        .and_then(|ruleset| ruleset.add_rules(rules))
+        .and_then(|ruleset| ruleset.restrict_self())
         .map_err(|error| format!("Landlock: {error}"))?;
     Ok(match (status.ruleset, status.landlock) {
         (RulesetStatus::NotEnforced, LandlockStatus::NotEnabled) => {
             "no Landlock: this kernel has it switched off".into()
         }
         (RulesetStatus::NotEnforced, _) => "no Landlock: this kernel lacks it".into(),
-        (_, LandlockStatus::Available { effective_abi, .. }) => {
-            format!("Landlock {} reads {} only", effective_abi as i32, READABLE.join(" and "))
-        }
+        (_, LandlockStatus::Available { effective_abi, .. }) => format!("Landlock {} {says}", effective_abi as i32),
         (_, _) => "Landlock in part".into(),
     })
 }
 
 /// Two filters, because they answer differently: clone3, whose flags a filter cannot see, fails with ENOSYS, upon which
 /// the C library takes clone; all but the allowed calls fail with EPERM. That one comes last: it refuses further ones.
-fn seccomp() -> Result<usize, String> {
-    let allowed = allowed().map_err(|error| format!("seccomp rules: {error}"))?;
+fn seccomp(allowed: Result<Rules, seccompiler::BackendError>) -> Result<usize, String> {
+    let allowed = allowed.map_err(|error| format!("seccomp rules: {error}"))?;
     let count = allowed.len();
     let absent = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     install(absent, SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32))?;
@@ -87,32 +101,31 @@ fn install(rules: Rules, others: SeccompAction, these: SeccompAction) -> Result<
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
+/// The list for software workers.
 fn allowed() -> Result<Rules, seccompiler::BackendError> {
-    let mut rules: Rules = ALWAYS.iter().map(|call| (*call, Vec::new())).collect();
-    // Any of the conditions lets a call pass.
-    let mut when = |call: i64, conditions: Vec<SeccompCondition>| {
-        let any: Result<_, _> = conditions.into_iter().map(|one| SeccompRule::new(vec![one])).collect();
-        any.map(|any| rules.insert(call, any))
-    };
-    let clear = |argument, bits| SeccompCondition::new(argument, Len::Dword, Op::MaskedEq(bits), 0);
-    let set = |argument, bits| SeccompCondition::new(argument, Len::Dword, Op::MaskedEq(bits), bits);
-    let is = |argument, value| SeccompCondition::new(argument, Len::Dword, Op::Eq, value);
-    let bits = |flags: i32| u64::from(flags.cast_unsigned());
-
+    let mut rules = allowed_everywhere()?;
+    let mut when = |call: i64, conditions: Vec<SeccompCondition>| any_of(conditions).map(|any| rules.insert(call, any));
     let writing = bits(libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC | libc::O_APPEND);
     when(libc::SYS_openat, vec![clear(2, writing)?])?;
     #[cfg(target_arch = "x86_64")]
     when(libc::SYS_open, vec![clear(1, writing)?])?;
-    // Threads, not processes.
-    when(libc::SYS_clone, vec![set(0, bits(libc::CLONE_THREAD))?])?;
-    // `abort` raises a signal in its own thread; nobody else's.
-    when(libc::SYS_tgkill, vec![is(0, u64::from(std::process::id()))?])?;
     // No code that was not there from the start.
     when(libc::SYS_mmap, vec![clear(2, bits(libc::PROT_EXEC))?])?;
     when(libc::SYS_mprotect, vec![clear(2, bits(libc::PROT_EXEC))?])?;
     let fcntls = [libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_SETFL, libc::F_DUPFD_CLOEXEC];
     when(libc::SYS_fcntl, fcntls.into_iter().map(|what| is(1, bits(what))).collect::<Result<_, _>>()?)?;
     when(libc::SYS_ioctl, vec![is(1, libc::FIONBIO)?])?;
+    Ok(rules)
+}
+
+/// What no worker can do without.
+fn allowed_everywhere() -> Result<Rules, seccompiler::BackendError> {
+    let mut rules: Rules = ALWAYS.iter().map(|call| (*call, Vec::new())).collect();
+    let mut when = |call: i64, conditions: Vec<SeccompCondition>| any_of(conditions).map(|any| rules.insert(call, any));
+    // Threads, not processes.
+    when(libc::SYS_clone, vec![set(0, bits(libc::CLONE_THREAD))?])?;
+    // `abort` raises a signal in its own thread; nobody else's.
+    when(libc::SYS_tgkill, vec![is(0, u64::from(std::process::id()))?])?;
     let prctls = [libc::PR_SET_NAME, libc::PR_GET_NAME, libc::PR_SET_VMA];
     when(libc::SYS_prctl, prctls.into_iter().map(|what| is(0, bits(what))).collect::<Result<_, _>>()?)?;
     // Threads give way, of their own.
@@ -120,6 +133,29 @@ fn allowed() -> Result<Rules, seccompiler::BackendError> {
     // Ask for limits, set none.
     when(libc::SYS_prlimit64, vec![SeccompCondition::new(2, Len::Qword, Op::Eq, 0)?])?;
     Ok(rules)
+}
+
+/// Any of the conditions lets a call pass.
+fn any_of(conditions: Vec<SeccompCondition>) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+    conditions.into_iter().map(|one| SeccompRule::new(vec![one])).collect()
+}
+
+/// The argument has none of `bits`.
+fn clear(argument: u8, bits: u64) -> Result<SeccompCondition, seccompiler::BackendError> {
+    SeccompCondition::new(argument, Len::Dword, Op::MaskedEq(bits), 0)
+}
+
+/// The argument has all of `bits`.
+fn set(argument: u8, bits: u64) -> Result<SeccompCondition, seccompiler::BackendError> {
+    SeccompCondition::new(argument, Len::Dword, Op::MaskedEq(bits), bits)
+}
+
+fn is(argument: u8, value: u64) -> Result<SeccompCondition, seccompiler::BackendError> {
+    SeccompCondition::new(argument, Len::Dword, Op::Eq, value)
+}
+
+fn bits(flags: i32) -> u64 {
+    u64::from(flags.cast_unsigned())
 }
 
 /// Address space: a 1080p ladder of four renditions takes about 0.5 GiB resident, and thread stacks and allocator

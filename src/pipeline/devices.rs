@@ -1,0 +1,426 @@
+//! Which GPU carries which channel: what a channel costs there, what is booked, what is refused and why. Pure but for the
+//! lock: facts in, placements out.
+//!
+//! A channel is priced in shares of a GPU's resources. It is placed where the fullest resource stays emptiest; nothing is
+//! placed above `FULL`, so that those who run keep their time. Prices rest on the rates below, one per engine; what the
+//! GPU itself says of its load counts instead where it is more.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::media::channel::{BackendPolicy, SessionId};
+use crate::media::grid::FrameRate;
+use crate::media::track::{Codec, VideoConfig};
+use crate::pixels::protocol::{Backend, EncodeCaps, GpuCaps, OpenRendition};
+
+/// Luma samples that one decode engine takes in a second: 625 frames of 1080p, twice as many for HEVC.
+const DECODE_RATE: f64 = 625.0 * 1920.0 * 1080.0;
+const DECODE_RATE_HEVC: f64 = 2.0 * DECODE_RATE;
+/// Luma samples that one encode engine makes in a second at preset P4: 500 frames of 1080p.
+const ENCODE_RATE: f64 = 500.0 * 1920.0 * 1080.0;
+/// Bytes that the scaler reads and writes in a second, at a modest share of the slowest card's bandwidth.
+const SCALE_RATE: f64 = 60e9;
+/// Device memory of an encode session beside its surfaces, and of a channel's share in its process' context.
+const SESSION_BYTES: f64 = 60e6;
+const CONTEXT_BYTES: f64 = 80e6;
+/// A resource is full at this share.
+const FULL: f64 = 0.85;
+/// A GPU that took this many device faults takes no channel until it is well again.
+const FAULTS_MAX: u32 = 2;
+
+/// What a channel asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    pub codec: Codec,
+    pub width: u32,
+    pub height: u32,
+    pub bits: u8,
+    /// chroma_format_idc: 1 is 4:2:0.
+    pub chroma_format: u8,
+    pub rate: FrameRate,
+    /// Columns and rows of each rendition that is encoded.
+    pub renditions: Vec<(u32, u32)>,
+    /// Surfaces that an encoder holds back for B frames and lookahead.
+    pub held: u32,
+}
+
+impl Request {
+    pub fn new(source: &VideoConfig, rate: FrameRate, renditions: &[OpenRendition]) -> Request {
+        Request {
+            codec: source.codec,
+            width: source.width,
+            height: source.height,
+            bits: source.bit_depth,
+            chroma_format: source.chroma_format,
+            rate,
+            renditions: renditions.iter().map(|r| (r.width, r.height)).collect(),
+            held: renditions.iter().map(|r| r.bframes + r.lookahead).max().unwrap_or(0),
+        }
+    }
+}
+
+/// Where a channel runs, and why there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    pub backend: Backend,
+    /// The GPU's index; `None` on the software backend.
+    pub gpu: Option<u32>,
+    /// A sentence for the log and the API.
+    pub why: String,
+}
+
+/// What stood in the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Resource {
+    /// There is no GPU, or none that is well.
+    Gpu,
+    Codec,
+    Encoder,
+    DecodeEngine,
+    EncodeEngine,
+    EncodeSessions,
+    Scaler,
+    Memory,
+}
+
+impl Resource {
+    pub fn name(self) -> &'static str {
+        match self {
+            Resource::Gpu => "gpu",
+            Resource::Codec => "codec",
+            Resource::Encoder => "encoder",
+            Resource::DecodeEngine => "decode_engine",
+            Resource::EncodeEngine => "encode_engine",
+            Resource::EncodeSessions => "encode_sessions",
+            Resource::Scaler => "scaler",
+            Resource::Memory => "gpu_memory",
+        }
+    }
+}
+
+/// A channel that no GPU takes. `Display` names the limiting resource of each GPU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Of the GPU that came closest.
+    pub resource: Resource,
+    pub what: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+/// Shares of a GPU's resources, each 0 to 1; sessions are counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Shares {
+    pub decode: f64,
+    pub scale: f64,
+    pub encode: f64,
+    pub memory: f64,
+    pub sessions: u32,
+}
+
+impl Shares {
+    fn plus(self, more: Shares) -> Shares {
+        Shares {
+            decode: self.decode + more.decode,
+            scale: self.scale + more.scale,
+            encode: self.encode + more.encode,
+            memory: self.memory + more.memory,
+            sessions: self.sessions + more.sessions,
+        }
+    }
+
+    /// The fullest share.
+    fn fullest(&self) -> f64 {
+        self.decode.max(self.scale).max(self.encode).max(self.memory)
+    }
+}
+
+/// What a GPU says of itself, shares from 0 to 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Measured {
+    pub decode: f64,
+    pub encode: f64,
+    pub memory: f64,
+}
+
+/// What `request` costs on `gpu`.
+///
+/// # Errors
+/// The GPU can not do it at all, whatever else it does.
+pub fn price(request: &Request, gpu: &GpuCaps, backend: Backend) -> Result<Shares, Refusal> {
+    let refused = |resource, what: String| Err(Refusal { resource, what: format!("GPU {}: {what}", gpu.index) });
+    let of_kind = gpu.decode.iter().find(|d| d.codec == request.codec && d.bits == request.bits);
+    let (codec, bits) = (request.codec, request.bits);
+    let (Some(decoder), 1) = (of_kind.filter(|_| gpu.decode_engines > 0), request.chroma_format) else {
+        let what = format!("its decoder does not take {codec:?} {bits} bit, chroma format {}", request.chroma_format);
+        return refused(Resource::Codec, what);
+    };
+    if request.width > decoder.width_max || request.height > decoder.height_max {
+        let (w, h) = (request.width, request.height);
+        let what =
+            format!("its decoder takes {codec:?} up to {}x{}, not {w}x{h}", decoder.width_max, decoder.height_max);
+        return refused(Resource::Codec, what);
+    }
+    let hz = request.rate.hz();
+    let samples = |(w, h): (u32, u32)| f64::from(w) * f64::from(h);
+    let source = samples((request.width, request.height));
+    let outputs: f64 = request.renditions.iter().copied().map(samples).sum();
+    let decode_rate = if codec == Codec::H265 { DECODE_RATE_HEVC } else { DECODE_RATE };
+    let bytes_per_sample = if bits > 8 { 3.0 } else { 1.5 };
+    let mut shares = Shares {
+        decode: source * hz / (decode_rate * f64::from(gpu.decode_engines)),
+        scale: (source * bytes_per_sample + outputs * 1.5) * hz / SCALE_RATE,
+        ..Shares::default()
+    };
+    // Reference pictures and spares, two output surfaces; a ring of surfaces per rendition.
+    let decode_bytes = source * bytes_per_sample * (16.0 + 4.0 + 2.0);
+    let surfaces = f64::from(request.held) + SURFACES;
+    let mut bytes = CONTEXT_BYTES + decode_bytes + outputs * 1.5 * surfaces;
+    if backend == Backend::Gpu {
+        let encoder = match &gpu.encode {
+            Ok(encoder) => encoder,
+            Err(why) => return refused(Resource::Encoder, why.clone()),
+        };
+        if let Err(what) = check_sizes(request, encoder) {
+            return refused(Resource::Encoder, what);
+        }
+        shares.encode = outputs * hz / (ENCODE_RATE * f64::from(encoder.engines.max(1)));
+        shares.sessions = u32::try_from(request.renditions.len()).unwrap_or(u32::MAX);
+        bytes += SESSION_BYTES * f64::from(shares.sessions);
+    }
+    shares.memory = bytes / (gpu.memory_bytes.max(1) as f64);
+    Ok(shares)
+}
+
+/// Surfaces of a rendition beyond those that its encoder holds back.
+const SURFACES: f64 = 7.0;
+
+fn check_sizes(request: &Request, encoder: &EncodeCaps) -> Result<(), String> {
+    let too_large = request.renditions.iter().find(|(w, h)| *w > encoder.width_max || *h > encoder.height_max);
+    too_large.map_or(Ok(()), |(w, h)| {
+        Err(format!("its encoder makes at most {}x{}, not {w}x{h}", encoder.width_max, encoder.height_max))
+    })
+}
+
+/// The GPUs of this box and who is on them.
+#[derive(Debug, Default)]
+pub struct Devices(Mutex<Book>);
+
+#[derive(Debug, Default)]
+struct Book {
+    gpus: Vec<Gpu>,
+    placed: BTreeMap<SessionId, (Request, Placement)>,
+}
+
+#[derive(Debug)]
+struct Gpu {
+    caps: GpuCaps,
+    measured: Measured,
+    /// Why nothing is placed here.
+    ill: Option<String>,
+    faults: u32,
+}
+
+impl Devices {
+    pub fn new(gpus: Vec<GpuCaps>) -> Devices {
+        let devices = Devices::default();
+        devices.found(gpus);
+        devices
+    }
+
+    /// What the driver shows now; what is booked stays.
+    pub fn found(&self, gpus: Vec<GpuCaps>) {
+        let one = |caps| Gpu { caps, measured: Measured::default(), ill: None, faults: 0 };
+        self.book().gpus = gpus.into_iter().map(one).collect();
+    }
+
+    /// A GPU's own view of its load.
+    pub fn measured(&self, gpu: u32, measured: Measured) {
+        if let Some(gpu) = self.book().gpu(gpu) {
+            gpu.measured = measured;
+        }
+    }
+
+    /// Nothing is placed on it until `well`.
+    pub fn ill(&self, gpu: u32, why: &str) {
+        if let Some(gpu) = self.book().gpu(gpu) {
+            gpu.ill = Some(why.to_owned());
+        }
+    }
+
+    pub fn well(&self, gpu: u32) {
+        if let Some(gpu) = self.book().gpu(gpu) {
+            (gpu.ill, gpu.faults) = (None, 0);
+        }
+    }
+
+    /// A worker met a device fault there. Often enough, and the GPU is ill until it is said to be well.
+    pub fn fault(&self, gpu: u32, what: &str) {
+        if let Some(gpu) = self.book().gpu(gpu) {
+            gpu.faults += 1;
+            if gpu.faults > FAULTS_MAX {
+                gpu.ill.get_or_insert_with(|| format!("{} device faults, the last: {what}", gpu.faults));
+            }
+        }
+    }
+
+    /// Places a session and books it; one that is placed already is placed anew. `avoid`: not there.
+    ///
+    /// # Errors
+    /// No GPU takes it, and the policy allows nothing else. Nothing is booked then.
+    pub fn place(
+        &self,
+        session: &SessionId,
+        request: &Request,
+        policy: BackendPolicy,
+        avoid: Option<u32>,
+    ) -> Result<Placement, Refusal> {
+        let mut book = self.book();
+        book.placed.remove(session);
+        let placement = book.choose(request, policy, avoid)?;
+        book.placed.insert(session.clone(), (request.clone(), placement.clone()));
+        Ok(placement)
+    }
+
+    /// Whether a session like this would be placed now; books nothing.
+    ///
+    /// # Errors
+    /// As `place`.
+    pub fn room(&self, request: &Request, policy: BackendPolicy) -> Result<Placement, Refusal> {
+        self.book().choose(request, policy, None)
+    }
+
+    pub fn release(&self, session: &SessionId) {
+        self.book().placed.remove(session);
+    }
+
+    /// Each GPU's booked shares, and its channels.
+    pub fn booked(&self) -> Vec<(u32, Shares, usize)> {
+        let book = self.book();
+        book.gpus.iter().map(|gpu| (gpu.caps.index, book.booked_on(&gpu.caps), book.count_on(gpu.caps.index))).collect()
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        // Every change is one insert or remove.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Book {
+    fn gpu(&mut self, index: u32) -> Option<&mut Gpu> {
+        self.gpus.iter_mut().find(|gpu| gpu.caps.index == index)
+    }
+
+    fn booked_on(&self, caps: &GpuCaps) -> Shares {
+        let here = self.placed.values().filter(|(_, placement)| placement.gpu == Some(caps.index));
+        let prices = here.filter_map(|(request, placement)| price(request, caps, placement.backend).ok());
+        prices.fold(Shares::default(), Shares::plus)
+    }
+
+    fn count_on(&self, index: u32) -> usize {
+        self.placed.values().filter(|(_, placement)| placement.gpu == Some(index)).count()
+    }
+
+    fn choose(&self, request: &Request, policy: BackendPolicy, avoid: Option<u32>) -> Result<Placement, Refusal> {
+        if policy == BackendPolicy::Software {
+            let why = "the software backend is configured".to_owned();
+            return Ok(Placement { backend: Backend::Software, gpu: None, why });
+        }
+        let mut refusals = Vec::new();
+        let wanted: &[Backend] = match policy {
+            BackendPolicy::Gpu => &[Backend::Gpu],
+            _ => &[Backend::Gpu, Backend::GpuDecode],
+        };
+        for backend in wanted {
+            match self.best(request, *backend, avoid) {
+                Ok((gpu, why)) => return Ok(Placement { backend: *backend, gpu: Some(gpu), why }),
+                Err(refusal) => refusals.push(refusal),
+            }
+        }
+        // What kept it from the GPU altogether is what an operator must know.
+        let refusal = refusals.remove(0);
+        if policy == BackendPolicy::Auto {
+            let why = format!("software, because {refusal}");
+            return Ok(Placement { backend: Backend::Software, gpu: None, why });
+        }
+        Err(refusal)
+    }
+
+    /// The GPU whose fullest resource stays emptiest.
+    fn best(&self, request: &Request, backend: Backend, avoid: Option<u32>) -> Result<(u32, String), Refusal> {
+        let mut refusals: Vec<Refusal> = Vec::new();
+        let mut best: Option<(f64, u32, String)> = None;
+        for gpu in self.gpus.iter().filter(|gpu| Some(gpu.caps.index) != avoid) {
+            match self.fits(request, backend, gpu) {
+                Ok(after) => {
+                    let full = after.fullest();
+                    if best.as_ref().is_none_or(|(least, ..)| full < *least) {
+                        let why = format!("GPU {}, its fullest resource then at {:.0} %", gpu.caps.index, full * 100.0);
+                        best = Some((full, gpu.caps.index, why));
+                    }
+                }
+                Err(refusal) => refusals.push(refusal),
+            }
+        }
+        if let Some((_, gpu, why)) = best {
+            return Ok((gpu, why));
+        }
+        let Some(resource) = refusals.iter().map(|refusal| refusal.resource).max() else {
+            let what = if avoid.is_some() { "there is no other GPU" } else { "there is no GPU" };
+            return Err(Refusal { resource: Resource::Gpu, what: what.to_owned() });
+        };
+        let what = refusals.iter().map(|refusal| refusal.what.as_str()).collect::<Vec<_>>().join("; ");
+        Err(Refusal { resource, what })
+    }
+
+    /// The GPU's shares with the newcomer.
+    fn fits(&self, request: &Request, backend: Backend, gpu: &Gpu) -> Result<Shares, Refusal> {
+        let index = gpu.caps.index;
+        if let Some(ill) = &gpu.ill {
+            return Err(Refusal { resource: Resource::Gpu, what: format!("GPU {index}: {ill}") });
+        }
+        let price = price(request, &gpu.caps, backend)?;
+        let booked = self.booked_on(&gpu.caps);
+        let now = Shares {
+            decode: booked.decode.max(gpu.measured.decode),
+            scale: booked.scale,
+            encode: booked.encode.max(gpu.measured.encode),
+            memory: booked.memory.max(gpu.measured.memory),
+            sessions: booked.sessions,
+        };
+        let after = now.plus(price);
+        let resources = [
+            (Resource::DecodeEngine, "decode engines", now.decode, price.decode, after.decode),
+            (Resource::EncodeEngine, "encode engines", now.encode, price.encode, after.encode),
+            (Resource::Scaler, "scaler", now.scale, price.scale, after.scale),
+            (Resource::Memory, "memory", now.memory, price.memory, after.memory),
+        ];
+        // What the newcomer does not use cannot stand in its way.
+        if let Some((resource, name, now, price, _)) = resources.iter().find(|r| r.3 > 0.0 && r.4 > FULL) {
+            let what = format!(
+                "GPU {index}: {name} at {:.0} %, this channel needs {:.0} % more, {:.0} % are given out",
+                now * 100.0,
+                price * 100.0,
+                FULL * 100.0
+            );
+            return Err(Refusal { resource: *resource, what });
+        }
+        let sessions = gpu.caps.encode.as_ref().map_or(0, |encode| encode.sessions);
+        if price.sessions > 0 && after.sessions > sessions {
+            let what = format!(
+                "GPU {index}: {} of {sessions} encode sessions are in use, this channel needs {}",
+                now.sessions, price.sessions
+            );
+            return Err(Refusal { resource: Resource::EncodeSessions, what });
+        }
+        Ok(after)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+//! Prices, balance, refusals: each row is a box and a channel that comes to it.
+
+use super::*;
+use crate::pixels::protocol::DecodeCaps;
+
+fn gpu(index: u32, sessions: u32) -> GpuCaps {
+    let decodes = |codec, bits| DecodeCaps { codec, bits, width_max: 4096, height_max: 4096 };
+    let encoder = EncodeCaps {
+        engines: 2,
+        sessions,
+        width_max: 4096,
+        height_max: 4096,
+        hevc: true,
+        bframes_max: 4,
+        lookahead: true,
+    };
+    GpuCaps {
+        index,
+        name: "NVIDIA L4".to_owned(),
+        cuda: "12.4".to_owned(),
+        capability: "8.9".to_owned(),
+        memory_bytes: 24_000_000_000,
+        memory_free_bytes: 23_000_000_000,
+        decode_engines: 4,
+        decode: vec![
+            decodes(Codec::H264, 8),
+            decodes(Codec::H265, 8),
+            decodes(Codec::H265, 10),
+            decodes(Codec::Mpeg2Video, 8),
+        ],
+        encode: Ok(encoder),
+    }
+}
+
+fn without_encoder(index: u32) -> GpuCaps {
+    GpuCaps { encode: Err("this card has no encoder".to_owned()), name: "NVIDIA H100".to_owned(), ..gpu(index, 0) }
+}
+
+/// 1080p30 H.264 to four renditions.
+fn channel() -> Request {
+    Request {
+        codec: Codec::H264,
+        width: 1920,
+        height: 1080,
+        bits: 8,
+        chroma_format: 1,
+        rate: FrameRate::new(30_000, 1_000),
+        renditions: vec![(1920, 1080), (1280, 720), (854, 480), (640, 360)],
+        held: 0,
+    }
+}
+
+fn session(n: u64) -> SessionId {
+    SessionId::new(ulid::Ulid::from_parts(n, 1))
+}
+
+fn placed(devices: &Devices, n: u64) -> Result<(Backend, Option<u32>), Refusal> {
+    devices.place(&session(n), &channel(), BackendPolicy::Gpu, None).map(|p| (p.backend, p.gpu))
+}
+
+#[test]
+fn several_gpus_are_filled_evenly_and_the_one_more_is_refused_by_name() {
+    let devices = Devices::new(vec![gpu(0, 64), gpu(1, 64)]);
+    let mut counts = [0, 0];
+    let refusal = loop {
+        match placed(&devices, counts[0] + counts[1]) {
+            Ok((backend, gpu)) => {
+                assert_eq!(backend, Backend::Gpu);
+                counts[gpu.unwrap() as usize] += 1;
+            }
+            Err(refusal) => break refusal,
+        }
+    };
+    // 109 Mpx/s a channel, 2 x 1,037 Mpx/s of encoding on a GPU, 85 % given out.
+    assert_eq!(counts, [16, 16], "{refusal}");
+    assert_eq!(refusal.resource, Resource::EncodeEngine);
+    let words = refusal.to_string();
+    assert!(words.contains("GPU 0: encode engines at ") && words.contains("GPU 1: encode engines"), "{words}");
+    // Nothing was booked for it, and whoever leaves makes room for it.
+    assert_eq!(devices.booked().iter().map(|(_, _, channels)| channels).sum::<usize>(), 30);
+    devices.release(&session(7));
+    assert!(placed(&devices, 99).is_ok());
+}
+
+#[test]
+fn encode_sessions_are_counted_as_the_driver_allows_them() {
+    let devices = Devices::new(vec![gpu(0, 8)]);
+    assert!(placed(&devices, 1).is_ok() && placed(&devices, 2).is_ok());
+    let refusal = placed(&devices, 3).unwrap_err();
+    assert_eq!(refusal.resource, Resource::EncodeSessions);
+    assert_eq!(refusal.to_string(), "GPU 0: 8 of 8 encode sessions are in use, this channel needs 4");
+    // The same session again is no newcomer.
+    assert!(placed(&devices, 2).is_ok());
+}
+
+#[test]
+fn a_card_without_an_encoder_decodes_and_scales_but_not_where_all_of_it_must_be_on_the_gpu() {
+    let devices = Devices::new(vec![without_encoder(0)]);
+    let automatic = devices.room(&channel(), BackendPolicy::Auto).unwrap();
+    assert_eq!((automatic.backend, automatic.gpu), (Backend::GpuDecode, Some(0)));
+    let refusal = devices.room(&channel(), BackendPolicy::Gpu).unwrap_err();
+    assert_eq!(refusal.to_string(), "GPU 0: this card has no encoder");
+    let both = Devices::new(vec![without_encoder(0), gpu(1, 64)]);
+    assert_eq!(both.room(&channel(), BackendPolicy::Auto).unwrap().gpu, Some(1));
+}
+
+#[test]
+fn what_no_gpu_takes_runs_on_the_cpu_only_if_it_may_and_says_why() {
+    let devices = Devices::new(vec![gpu(0, 64)]);
+    let odd = Request { chroma_format: 2, ..channel() };
+    let automatic = devices.room(&odd, BackendPolicy::Auto).unwrap();
+    assert_eq!(automatic.backend, Backend::Software);
+    assert!(
+        automatic.why.starts_with("software, because GPU 0: its decoder does not take H264 8 bit"),
+        "{}",
+        automatic.why
+    );
+    assert_eq!(devices.room(&odd, BackendPolicy::Gpu).unwrap_err().resource, Resource::Codec);
+    assert_eq!(devices.room(&channel(), BackendPolicy::Software).unwrap().gpu, None);
+    let none = Devices::default();
+    assert_eq!(none.room(&channel(), BackendPolicy::Gpu).unwrap_err().to_string(), "there is no GPU");
+    assert_eq!(none.room(&channel(), BackendPolicy::Auto).unwrap().backend, Backend::Software);
+    let ten = Request { codec: Codec::H264, bits: 10, ..channel() };
+    assert_eq!(devices.room(&ten, BackendPolicy::Gpu).unwrap_err().resource, Resource::Codec);
+    let large = Request { width: 7680, height: 4320, ..channel() };
+    assert!(
+        devices.room(&large, BackendPolicy::Gpu).unwrap_err().to_string().contains("up to 4096x4096, not 7680x4320")
+    );
+}
+
+#[test]
+fn what_a_gpu_says_of_its_load_counts_where_it_is_more_than_what_is_booked() {
+    let devices = Devices::new(vec![gpu(0, 64), gpu(1, 64)]);
+    devices.measured(0, Measured { decode: 0.1, encode: 0.5, memory: 0.1 });
+    assert_eq!(placed(&devices, 1).unwrap().1, Some(1));
+    devices.measured(0, Measured { decode: 0.1, encode: 0.84, memory: 0.1 });
+    devices.measured(1, Measured { decode: 0.9, encode: 0.1, memory: 0.1 });
+    let refusal = placed(&devices, 2).unwrap_err();
+    assert!(refusal.to_string().contains("GPU 0: encode engines at 84 %"), "{refusal}");
+    assert!(refusal.to_string().contains("GPU 1: decode engines at 90 %"), "{refusal}");
+}
+
+#[test]
+fn an_ill_gpu_takes_nobody_until_it_is_well_and_faults_make_it_ill() {
+    let devices = Devices::new(vec![gpu(0, 64), gpu(1, 64)]);
+    devices.ill(0, "it fell off the bus");
+    assert!((1..4).all(|n| placed(&devices, n).unwrap().1 == Some(1)));
+    let other = devices.place(&session(1), &channel(), BackendPolicy::Gpu, Some(1)).unwrap_err();
+    assert!(other.to_string().contains("fell off the bus"), "{other}");
+    for _ in 0..3 {
+        devices.fault(1, "nvEncLockBitstream hung");
+    }
+    assert!(
+        placed(&devices, 5).unwrap_err().to_string().contains("3 device faults, the last: nvEncLockBitstream hung")
+    );
+    devices.well(0);
+    assert_eq!(placed(&devices, 6).unwrap().1, Some(0));
+}
+
+#[test]
+fn hevc_costs_a_decoder_half_and_ten_bits_more_memory() {
+    let price = |request: &Request| price(request, &gpu(0, 64), Backend::Gpu).unwrap();
+    let (avc, hevc) = (price(&channel()), price(&Request { codec: Codec::H265, ..channel() }));
+    assert!((avc.decode - 2.0 * hevc.decode).abs() < 1e-9, "{avc:?} {hevc:?}");
+    let ten = price(&Request { codec: Codec::H265, bits: 10, ..channel() });
+    assert!(ten.memory > hevc.memory && ten.encode == hevc.encode);
+    assert_eq!(avc.sessions, 4);
+}

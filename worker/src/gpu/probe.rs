@@ -1,0 +1,96 @@
+//! Which GPUs there are and what each can do, as the driver tells it. Opens a context and encode sessions for as long as it
+//! asks, and gives everything back.
+
+use rung::media::track::Codec;
+use rung::pixels::protocol::{DecodeCaps, EncodeCaps, GpuCaps};
+use std::sync::Arc;
+
+use super::cuda::Device;
+use super::error::Error;
+use super::ladder::Depth;
+use super::load::{Absent, Driver};
+use super::nvdec;
+use super::nvenc::{Api, Codec as Coded};
+use super::watch::Watch;
+
+/// More sessions than any ladder on one card needs.
+const SESSIONS_TRIED: u32 = 32;
+
+/// The driver's CUDA version, "12.4", and its GPUs.
+///
+/// # Errors
+/// Why there are none, in a sentence.
+pub fn gpus(driver: &Arc<Driver>) -> Result<Vec<GpuCaps>, Error> {
+    (0..driver.gpus()?).map(|index| gpu(driver, index)).collect()
+}
+
+/// "12.4"
+pub fn cuda_version(driver: &Driver) -> String {
+    format!("{}.{}", driver.cuda_version / 1000, driver.cuda_version % 1000 / 10)
+}
+
+fn gpu(driver: &Arc<Driver>, index: u32) -> Result<GpuCaps, Error> {
+    let device = Device::open(driver, index)?;
+    let (free, total) = device.memory()?;
+    let (major, minor) = device.capability()?;
+    let (decode_engines, decode) = decoders(&device);
+    Ok(GpuCaps {
+        index,
+        name: device.name()?,
+        cuda: cuda_version(driver),
+        capability: format!("{major}.{minor}"),
+        memory_bytes: total,
+        memory_free_bytes: free,
+        decode_engines,
+        decode,
+        encode: encoder(driver, &device),
+    })
+}
+
+/// A kind of stream that the driver can not be asked about is one that it does not decode.
+fn decoders(device: &Device) -> (u32, Vec<DecodeCaps>) {
+    let kinds = [
+        (Codec::H264, Depth::Eight),
+        (Codec::H264, Depth::Ten),
+        (Codec::H265, Depth::Eight),
+        (Codec::H265, Depth::Ten),
+        (Codec::Mpeg2Video, Depth::Eight),
+    ];
+    let mut engines = 0;
+    let mut decodes = Vec::new();
+    for (codec, depth) in kinds {
+        let Ok(caps) = nvdec::caps(device, codec, depth) else { continue };
+        if caps.supported {
+            engines = engines.max(caps.engines.max(1));
+            let bits = if depth == Depth::Eight { 8 } else { 10 };
+            decodes.push(DecodeCaps { codec, bits, width_max: caps.width_max, height_max: caps.height_max });
+        }
+    }
+    (engines, decodes)
+}
+
+fn encoder(driver: &Arc<Driver>, device: &Arc<Device>) -> Result<EncodeCaps, String> {
+    let api = Api::open(driver).map_err(|absent: Absent| absent.to_string())?;
+    let watch = Watch::new("probe");
+    let refused = |error: Error| match error.code {
+        1 | 2 => format!("this card has no encoder ({error})"),
+        _ => error.to_string(),
+    };
+    let Some(caps) = api.caps(device, Coded::H264, &watch).map_err(refused)? else {
+        return Err("this card's encoder makes no H.264".to_owned());
+    };
+    let hevc = api.caps(device, Coded::Hevc, &watch).map_err(refused)?.is_some();
+    let sessions = api.sessions_available(device, SESSIONS_TRIED, &watch).map_err(refused)?;
+    Ok(EncodeCaps {
+        engines: caps.engines.max(1),
+        sessions,
+        sessions_tried: SESSIONS_TRIED,
+        width_min: caps.width_min,
+        height_min: caps.height_min,
+        width_max: caps.width_max,
+        height_max: caps.height_max,
+        hevc,
+        bframes_max: caps.bframes_max,
+        lookahead: caps.lookahead,
+    })
+}
