@@ -153,7 +153,7 @@ fn sheets_begin_at_each_hundredth_tile_at_another_shape_and_in_another_worker() 
 
 #[test]
 fn a_full_queue_leaves_pictures_out_and_counts_them_and_a_snapshot_comes_of_a_later_frame() {
-    let shared = Shared::new();
+    let shared = crate::process::Process::own().seat(0).unwrap();
     // No thread takes anything: what is handed over stays.
     let queue = Arc::new(Queue::bounded(1));
     let mut pictures = Pictures {
