@@ -56,6 +56,10 @@ impl Session {
         }
         let force = key(&given, &config, flags)?;
         let encoder = state.encoder(ENCODE)?;
+        if encoder.ended && !force {
+            // What its first picture would refer to is said nowhere.
+            return refuse(ENCODE, "a picture after the end that is not forced to be an IDR picture", INVALID_PARAM);
+        }
         let again = std::mem::take(&mut encoder.ended);
         let planned = encoder.plan.submit(force || encoder.force_idr || again);
         encoder.force_idr = false;
