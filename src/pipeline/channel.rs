@@ -455,7 +455,9 @@ mod tests {
         fn new() -> Scenery {
             let (origin, told) = (Arc::new(Origin::default()), Arc::new(Told::default()));
             let witness = Arc::clone(&told) as Arc<dyn Witness>;
-            let setup = Arc::new(Setup { origin: Arc::clone(&origin), hall: Hall::new("none".into()), witness });
+            let (hall, devices) = (Hall::new("none".into()), Arc::default());
+            let backend = crate::media::channel::BackendPolicy::Software;
+            let setup = Arc::new(Setup { origin: Arc::clone(&origin), hall, devices, backend, witness });
             let config = Channel {
                 name: ChannelName::new("c").unwrap(),
                 kind: ChannelKind::Transmux,

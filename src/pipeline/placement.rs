@@ -29,6 +29,14 @@ pub fn ladder(channel: &Channel, source: &VideoConfig, cadence: Cadence) -> Ladd
     ladder
 }
 
+/// The preset of a channel that names none.
+pub fn preset(backend: Backend) -> &'static str {
+    match backend {
+        Backend::Software | Backend::GpuDecode => "superfast",
+        Backend::Gpu => "p4",
+    }
+}
+
 /// Everything a worker needs to make the ladder; `start`: the first frame it is to show.
 pub fn open_video(
     channel: &Channel,
@@ -39,7 +47,7 @@ pub fn open_video(
     start: i64,
 ) -> OpenVideo {
     let mode = channel.mode.params();
-    let preset = channel.preset.clone().unwrap_or_else(|| "superfast".to_owned());
+    let preset = channel.preset.clone().unwrap_or_else(|| preset(Backend::Software).to_owned());
     let renditions = ladder
         .0
         .iter()

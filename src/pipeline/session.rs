@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::channel::Legacy;
 use super::devices::{Devices, Refusal, Request};
 use super::events::Scene;
+use super::placement;
 use super::placer::Placer;
 use super::shard::Setup;
 use super::snapshots::{Reply, Snapshot, Snapshots};
@@ -604,7 +605,8 @@ impl Session {
         let Some(place) = self.placer.place() else { return };
         let home = place.gpu.map_or(Home::Own, Home::Gpu);
         let (backend, why) = (place.backend, place.why.clone());
-        self.workers.set_place(home, backend, self.placer.is_makeshift());
+        let preset = self.config.preset.as_deref().unwrap_or(placement::preset(backend));
+        self.workers.set_place(home, backend, preset, self.placer.is_makeshift());
         let placed = Placed { backend: backend.name(), gpu: place.gpu, why, step: self.placer.step() };
         self.scene.placed(&placed);
         let reasons =
