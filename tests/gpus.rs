@@ -159,7 +159,7 @@ fn a_machine_without_a_gpu_says_so_once_and_starts_nothing_more() {
     let told = system(&daemon);
     assert_eq!((&told["gpu_monitor"]["state"], &told["gpus"]), (&"unavailable".into(), &Value::Array(Vec::new())));
     assert!(told["gpu_monitor"]["detail"].as_str().is_some_and(|what| what.contains("no GPU is watched")), "{told}");
-    assert_eq!(daemon.log().matches("code=\"gpu").count(), 1, "{}", daemon.log());
+    assert_eq!(daemon.log().matches("gpus_unwatched").count(), 1, "{}", daemon.log());
 }
 
 #[test]
