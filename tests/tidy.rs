@@ -56,6 +56,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("nvml_wrapper", &["worker/src/monitor"]),
     ("seccompiler", &["worker/src/sandbox"]),
     ("landlock", &["worker/src/sandbox"]),
+    ("nvml_wrapper", &["worker/src/monitor"]),
 ];
 
 /// Rooms of the daemon that a worker may name.

@@ -1,7 +1,7 @@
 //! The daemon put together: telemetry, SRT port, shard, HTTP listeners. `rung serve` and `rung demo` both run it.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::probe::Asked;
 use super::state::trusted;
 use crate::control::api::{self, Api, Awaited};
 use crate::control::bridge::Bridge;
-use crate::control::config::{Config, Configured, Loaded, LogFormat};
+use crate::control::config::{Config, Configured, Loaded, Log, LogFormat};
 use crate::control::ledger::{self, Ledger};
 use crate::control::lifecycle::Code;
 use crate::control::record::StreamKey;
@@ -22,11 +22,13 @@ use crate::media::channel::{BackendPolicy, ChannelName, Leg};
 use crate::media::modes::LatencyMode;
 use crate::package::origin::Origin;
 use crate::pipeline::devices::Devices;
+use crate::pipeline::gpus::{GpuWatch, Tuning};
 use crate::pipeline::shard::{Command, Setup, Shard, Watcher};
 use crate::pipeline::status::{self, ChannelStatus, InputState, State};
 use crate::pixels::client::beside_this_program;
 use crate::pixels::hall::Hall;
-use crate::serve::{Check, Health, Options, Server, Site, bind, routes};
+use crate::pixels::monitor::Launch;
+use crate::serve::{Check, Health, Options, Routes, Scrape, Server, Site, bind, routes};
 use crate::telemetry::report::{Level, Place, log};
 use crate::telemetry::setup::{self, Telemetry};
 use crate::time::SystemClock;
@@ -47,6 +49,7 @@ pub(crate) struct Daemon {
     /// Behind the shard: what it says in the end is still written down.
     ledger: Arc<Ledger>,
     _backups: SyncSender<()>,
+    _gpus: Option<GpuWatch>,
     api: Arc<Api>,
     servers: Vec<Server>,
     runtime: tokio::runtime::Runtime,
@@ -58,12 +61,7 @@ impl Daemon {
     /// Opens every socket, then starts everything.
     pub(crate) fn start(loaded: &Loaded) -> Result<Daemon, Failure> {
         let config = &loaded.config;
-        let format = match config.log.format {
-            LogFormat::Text => setup::LogFormat::Text,
-            LogFormat::Json => setup::LogFormat::Json,
-        };
-        let telemetry =
-            setup::start(&setup::Config { format, filter: config.log.level.clone() }).map_err(Failure::usage)?;
+        let telemetry = start_telemetry(&config.log)?;
         let worker = config.worker.program.clone().unwrap_or_else(beside_this_program);
         check_worker(&worker, loaded)?;
         let http = bind(config.http.listen).map_err(|e| Failure::failed(e.to_string()))?;
@@ -77,11 +75,8 @@ impl Daemon {
         let port = srt_port(loaded, &bridge, &devices)?;
         let srt = port.local_addr().map_err(|e| Failure::failed(format!("SRT port: {e}")))?;
         let origin = Arc::new(Origin::default());
-        let hall = Hall::new(worker);
-        hall.set_patience(Duration::from_millis(config.worker.gpu_patience_ms.0));
-        if let Some(folder) = config.worker.driver_folder.clone() {
-            hall.set_driver_folder(folder);
-        }
+        let watch = watch_gpus(&worker, config)?;
+        let hall = hall(worker, config);
         let setup = Setup {
             origin: Arc::clone(&origin),
             hall,
@@ -102,23 +97,13 @@ impl Daemon {
         let options = api::Options {
             srt_port: srt.port(),
             srt_passphrase: loaded.srt_passphrase.is_some(),
+            gpus: watch.as_ref().map(GpuWatch::gpus).unwrap_or_default(),
             ..Default::default()
         };
         let media = api::Media { settled: settled(shard.watcher()), snapshot: snapshot(shard.watcher()) };
         let api = Api::open(Arc::clone(&ledger), options, media).map_err(Failure::failed)?;
         let exporter = telemetry.exporter();
-        let public = Site {
-            origin: Some(origin),
-            health: Some(health.clone()),
-            metrics: None,
-            routes: Some(routes(api.beside(pages))),
-        };
-        let private = Site {
-            origin: None,
-            health: Some(health),
-            metrics: Some(Arc::new(move || exporter.render())),
-            routes: None,
-        };
+        let (public, private) = sites(origin, health, routes(api.beside(pages)), Arc::new(move || exporter.render()));
         let inside = runtime.enter();
         let start = |listener, site| Server::start(listener, site, Options::default());
         let public = start(http, public).map_err(|e| Failure::failed(format!("HTTP: {e}")))?;
@@ -133,6 +118,7 @@ impl Daemon {
             shard,
             ledger,
             _backups: backups,
+            _gpus: watch,
             api,
             servers,
             runtime,
@@ -183,6 +169,14 @@ impl Daemon {
         }
         self.runtime.shutdown_timeout(GRACE);
     }
+}
+
+fn start_telemetry(log: &Log) -> Result<Telemetry, Failure> {
+    let format = match log.format {
+        LogFormat::Text => setup::LogFormat::Text,
+        LogFormat::Json => setup::LogFormat::Json,
+    };
+    setup::start(&setup::Config { format, filter: log.level.clone() }).map_err(Failure::usage)
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
@@ -257,7 +251,7 @@ async fn bootstrap(ledger: &Ledger, loaded: &Loaded) -> Result<(), Failure> {
 
 /// The GPUs that channels may be placed on. A box that must have one and has none says so at start.
 fn find_gpus(worker: &Path, config: &Config) -> Result<Devices, Failure> {
-    if config.worker.backend == BackendPolicy::Software && config.worker.driver_folder.is_none() || !worker.is_file() {
+    if has_no_gpus(worker, config) {
         return Ok(Devices::default());
     }
     let asked = Asked::start(worker, config.worker.driver_folder.as_deref()).and_then(|mut asked| asked.gpus());
@@ -330,6 +324,37 @@ fn check_worker(program: &std::path::Path, loaded: &Loaded) -> Result<(), Failur
         return Err(Failure::usage(what));
     }
     Ok(())
+}
+
+/// What players and operators see, and what only the box itself.
+fn sites(origin: Arc<Origin>, health: Health, routes: Routes, metrics: Scrape) -> (Site, Site) {
+    let public = Site { origin: Some(origin), health: Some(health.clone()), metrics: None, routes: Some(routes) };
+    let private = Site { origin: None, health: Some(health), metrics: Some(metrics), routes: None };
+    (public, private)
+}
+
+fn hall(worker: PathBuf, config: &Config) -> Hall {
+    let hall = Hall::new(worker);
+    hall.set_patience(Duration::from_millis(config.worker.gpu_patience_ms.0));
+    if let Some(folder) = config.worker.driver_folder.clone() {
+        hall.set_driver_folder(folder);
+    }
+    hall
+}
+
+/// A box that works on the CPU has no use for GPUs, and one that only passes media through may have no worker.
+fn has_no_gpus(worker: &Path, config: &Config) -> bool {
+    config.worker.backend == BackendPolicy::Software && config.worker.driver_folder.is_none() || !worker.is_file()
+}
+
+fn watch_gpus(worker: &Path, config: &Config) -> Result<Option<GpuWatch>, Failure> {
+    if has_no_gpus(worker, config) {
+        return Ok(None);
+    }
+    let driver_folder = config.worker.driver_folder.clone();
+    let launch = Launch { program: worker.to_path_buf(), driver_folder, kernel_log: None };
+    let watch = GpuWatch::start(launch, Tuning::default());
+    watch.map(Some).map_err(|e| Failure::failed(format!("watch over the GPUs: {e}")))
 }
 
 fn health(watcher: Watcher) -> Health {

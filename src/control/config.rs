@@ -69,7 +69,7 @@ pub struct Worker {
     pub backend: BackendPolicy,
     /// How long a GPU's worker may be silent or inside one call of the driver before it is replaced, milliseconds.
     pub gpu_patience_ms: Patience,
-    /// Where libcuda.so.1 and its siblings lie, if not where the loader looks.
+    /// Where libcuda.so.1 and its siblings lie, if not where the loader looks. Relative to the configuration file.
     pub driver_folder: Option<PathBuf>,
 }
 
@@ -332,7 +332,7 @@ fn resolve(mut config: Config, path: &Path) -> Result<Loaded, ConfigError> {
         channels.push(configured);
     }
     config.state.folder = folder.join(&config.state.folder);
-    config.worker.driver_folder = config.worker.driver_folder.map(|lies| folder.join(lies));
+    config.worker.driver_folder = config.worker.driver_folder.map(|lies| absolute(folder, &lies));
     Ok(Loaded { config, channels, srt_passphrase })
 }
 
@@ -367,7 +367,7 @@ fn resolve_channel(entry: &BootstrapChannel, path: &Path, folder: &Path) -> Resu
     }
     let mut config = config;
     if let Some(file) = &entry.slate {
-        let file = std::path::absolute(folder.join(file)).unwrap_or_else(|_| folder.join(file));
+        let file = absolute(folder, file);
         read_slate(&file).map_err(|what| wrong(format!("slate: {what}")))?;
         config.profile.slate = Slate::File(file.to_string_lossy().into_owned());
     }
@@ -405,6 +405,11 @@ pub fn read_slate(file: &Path) -> Result<bytes::Bytes, String> {
         return Err(format!("{name} is neither a PNG nor a JPEG file"));
     }
     Ok(bytes.into())
+}
+
+/// What a path of the file means, wherever a worker is started.
+fn absolute(folder: &Path, path: &Path) -> PathBuf {
+    std::path::absolute(folder.join(path)).unwrap_or_else(|_| folder.join(path))
 }
 
 fn first_line(config: &Path, file: &Path, what: &str) -> Result<String, ConfigError> {
@@ -506,6 +511,19 @@ mod tests {
         }
         let channel = channel("reconnect_window_s = 0\nend_on_eos = true\n");
         assert!(channel.policy.reconnect_window_s == Some(0) && channel.policy.end_on_eos);
+    }
+
+    #[test]
+    fn the_driver_s_folder_is_meant_from_the_file() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("rung.toml");
+        let driver_folder = |text: &str| {
+            std::fs::write(&file, text).expect("writable");
+            Loaded::read(&file).expect("valid").config.worker.driver_folder
+        };
+        assert_eq!(driver_folder(""), None);
+        assert_eq!(driver_folder("[worker]\ndriver_folder = \"nv\""), Some(folder.path().join("nv")));
+        assert_eq!(driver_folder("[worker]\ndriver_folder = \"/opt/nv\""), Some("/opt/nv".into()));
     }
 
     #[test]

@@ -309,6 +309,7 @@ fn the_box_says_how_it_is() {
     assert_eq!(system["state"]["condition"], "good");
     assert_eq!(system["state"]["detail"], "the state folder can be written");
     assert!(system["state"]["used_bytes"].as_u64().unwrap() > 4096 && system["event_seq"].as_u64().unwrap() >= 3);
+    assert_eq!((&system["gpu_monitor"]["state"], &system["gpus"]), (&json!("off"), &json!([])));
     let head = rig.ask("HEAD", "/v1/system", Value::Null);
     assert_eq!((head.status, head.body.len()), (200, 0));
 }

@@ -23,6 +23,7 @@ pub mod thumbnail; // posters, storyboard sheets, snapshots: JPEG
 pub mod stills; // single pictures of channels that nobody decodes
 #[cfg(feature = "software")]
 pub mod made; // the test picture as a stream
+pub mod monitor; // watches the machine's GPUs, in a process of its own
 pub mod pattern; // the demo's test picture and tone
 pub mod sandbox; // what a worker gives up before it reads a stranger's bytes
 pub mod scale; // one picture to the sizes of the ladder

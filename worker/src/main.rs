@@ -3,6 +3,7 @@
 use rung::media::limits::DRIVER_CALL_MAX;
 use rung::pixels::protocol::WORKER_FD;
 use rung_worker::av;
+use rung_worker::monitor::{Settings, watch};
 use rung_worker::process::Device;
 use rung_worker::run::{serve, serve_probe, serve_shared};
 use std::ffi::OsString;
@@ -23,6 +24,7 @@ There is nothing to start by hand: run `rung demo` or `rung serve`; `rung probe`
   --patience-ms N                  with --gpu: a driver call that takes longer has hung (500)
   --probe                          no channel: says what this machine can do, GPUs included
   --driver-folder PATH             with --gpu or --probe: where the driver's libraries lie, if not where the loader looks
+  --monitor                        no channel: watch the GPUs and tell the daemon of them
   --version                        print the version
   --help                           print this text
 ";
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
     match Task::read(std::env::args_os().skip(1)) {
         Ok(Task::Channel) => worker(serve),
         Ok(Task::Shared(device)) => worker(|socket| serve_shared(socket, device)),
+        Ok(Task::Monitor(settings)) => worker(|socket| watch(socket, &settings)),
         Ok(Task::Probe(folder)) => worker(|socket| serve_probe(socket, folder.as_deref())),
         Ok(Task::Version) => say(std::io::stdout(), &format!("rung-worker {}\n", env!("CARGO_PKG_VERSION"))),
         Ok(Task::Help) => say(std::io::stdout(), HELP),
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
 enum Task {
     Channel,
     Shared(Device),
+    Monitor(Settings),
     Probe(Option<PathBuf>),
     Version,
     Help,
@@ -59,6 +63,7 @@ impl Task {
             match argument.to_str() {
                 Some("--version" | "-V") => return Ok(Task::Version),
                 Some("--help" | "-h") => return Ok(Task::Help),
+                Some("--monitor") => return Settings::from_arguments(arguments).map(Task::Monitor),
                 Some("--gpu") => {
                     let index = value()?;
                     let number = index.to_str().and_then(|text| text.parse().ok());

@@ -14,6 +14,7 @@ mod call;
 mod change;
 mod channels;
 mod events;
+mod gpus;
 mod openapi;
 mod page;
 mod problem;
@@ -41,6 +42,7 @@ use super::auth::Limit;
 use super::ledger::Ledger;
 use super::state::{Db, Error, Need, State, Table};
 use crate::media::channel::{ChannelName, SessionId};
+use crate::pipeline::gpus::Gpus;
 use crate::pipeline::snapshots;
 use crate::serve::Peer;
 use crate::sys::random;
@@ -100,6 +102,8 @@ pub struct Options {
     pub body_patience: Duration,
     /// Bytes that large bodies may take together while they come and are answered.
     pub bodies_bytes_max: usize,
+    /// What is known of the box's GPUs.
+    pub gpus: Gpus,
 }
 
 impl Default for Options {
@@ -114,6 +118,7 @@ impl Default for Options {
             heartbeat: Duration::from_secs(15),
             body_patience: Duration::from_secs(30),
             bodies_bytes_max: 32 << 20,
+            gpus: Gpus::default(),
         }
     }
 }

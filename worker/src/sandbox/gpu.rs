@@ -67,7 +67,8 @@ fn allowed() -> Result<Rules, seccompiler::BackendError> {
 
 /// What the driver reads after its start: its libraries, the kernel's tables, how the machine is built. Not the state
 /// folder: a token of the daemon lies there.
-const READABLE: [&str; 8] = ["/proc", "/sys", "/dev", "/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/nvidia"];
+pub(super) const READABLE: [&str; 8] =
+    ["/proc", "/sys", "/dev", "/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/nvidia"];
 
 /// What it writes: devices, and its threads' names.
 const WRITABLE: [&str; 2] = ["/dev", "/proc/self"];

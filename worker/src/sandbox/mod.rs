@@ -7,8 +7,10 @@
 //! is no failure: the sentence says so.
 
 mod gpu;
+mod monitor;
 
 pub use gpu::enter_gpu;
+pub use monitor::{end_with_parent, enter_monitor};
 
 use std::collections::BTreeMap;
 

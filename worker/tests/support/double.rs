@@ -193,8 +193,9 @@ impl Driver {
         fs::rename(made, self.settings_file()).unwrap();
     }
 
+    /// Beside the libraries: a confined process may read there.
     fn settings_file(&self) -> PathBuf {
-        self.root.path().join("settings")
+        self.folder().join("settings")
     }
 
     fn report(&self) -> PathBuf {
