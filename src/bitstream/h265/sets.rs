@@ -101,25 +101,25 @@ impl ParameterSets {
         self.revision
     }
 
-    /// The sets a slice with this slice_pic_parameter_set_id uses.
+    /// The sets a slice with this slice_pic_parameter_set_id uses. `None`: one of them, or the VPS, has not come.
     pub fn of(&self, pps_id: u8) -> Option<(&Sps, &Pps)> {
         let (pps, _) = self.pps.get(&pps_id)?;
         let (sps, _) = self.sps.get(&pps.sps_id)?;
-        Some((sps, pps))
+        self.vps.contains_key(&sps.vps_id).then_some((sps, pps))
     }
 
     /// The configuration of pictures that use this PPS. `None`: one of its sets has not come.
     pub fn config(&self, pps_id: u8) -> Option<VideoConfig> {
         let (pps, _) = self.pps.get(&pps_id)?;
         let (sps, sps_bytes) = self.sps.get(&pps.sps_id)?;
-        let vps = self.vps.get(&sps.vps_id);
+        let (vps, vps_bytes) = self.vps.get(&sps.vps_id)?;
         let own = self.pps.values().filter(|(set, _)| set.sps_id == sps.id).map(|(_, bytes)| bytes.clone());
         Some(VideoConfig {
             codec: Codec::H265,
             width: sps.width,
             height: sps.height,
             sar: sps.sar,
-            rate: sps.rate.or_else(|| vps.and_then(|(vps, _)| vps.rate)),
+            rate: sps.rate.or(vps.rate),
             interlaced: sps.fields,
             colour: sps.colour,
             profile: [sps.profile.idc, u8::from(sps.profile.high_tier), sps.profile.level],
@@ -127,7 +127,7 @@ impl ParameterSets {
             chroma_format: sps.chroma_format,
             reorder: Some(sps.reorder),
             sps: sps_bytes.clone(),
-            pps: vps.map(|(_, bytes)| bytes.clone()).into_iter().chain(own).collect(),
+            pps: std::iter::once(vps_bytes.clone()).chain(own).collect(),
         })
     }
 }

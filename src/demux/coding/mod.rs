@@ -71,7 +71,9 @@ pub(super) enum Role {
     /// Part of the picture whose header came.
     More,
     /// Behind a picture it begins the next unit; `sure`: it cannot belong to a further slice or field of the same one.
-    Next { sure: bool },
+    Next {
+        sure: bool,
+    },
     Other,
 }
 
@@ -124,3 +126,6 @@ impl OrderCount {
         msb + lsb
     }
 }
+
+#[cfg(test)]
+mod tests;
