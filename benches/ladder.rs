@@ -199,6 +199,7 @@ fn open_video(clip: &Clip, setup: &Setup) -> OpenVideo {
         slate: Slate::Black,
         backend: Backend::Software,
         preset: setup.zerolatency.then(|| "veryfast".to_owned()),
+        backend: None,
     };
     let cadence = Cadence::for_rate(f64::from(RATE), channel.mode);
     assert!(cadence.gop == GOP, "the table of rates");

@@ -7,19 +7,21 @@ use std::sync::mpsc::{RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
 use super::Failure;
+use super::probe::Asked;
 use super::state::trusted;
 use crate::control::api::{self, Api, Awaited};
 use crate::control::bridge::Bridge;
-use crate::control::config::{Configured, Loaded, LogFormat};
+use crate::control::config::{Config, Configured, Loaded, LogFormat};
 use crate::control::ledger::{self, Ledger};
 use crate::control::lifecycle::Code;
 use crate::control::record::StreamKey;
 use crate::control::state::{self, Db, Need, State as Store};
 use crate::ingest::srt::{Passphrase, Port, PortConfig};
 use crate::ingest::{Admission, Directory, Refusal};
-use crate::media::channel::{ChannelName, Leg};
+use crate::media::channel::{BackendPolicy, ChannelName, Leg};
 use crate::media::modes::LatencyMode;
 use crate::package::origin::Origin;
+use crate::pipeline::devices::Devices;
 use crate::pipeline::shard::{Setup, Shard, Watcher};
 use crate::pipeline::status::{self, ChannelStatus, InputState, State};
 use crate::pixels::client::beside_this_program;
@@ -70,10 +72,23 @@ impl Daemon {
         let bridge = Arc::new(Bridge::new(Arc::clone(&state)));
         let store = |e: crate::control::state::Error| Failure::failed(format!("state folder: {e}"));
         let ledger = Arc::new(Ledger::open(state, Arc::clone(&bridge) as _).map_err(store)?);
-        let port = srt_port(loaded, &bridge)?;
+        let devices = Arc::new(find_gpus(&worker, config)?);
+        let backend = config.worker.backend;
+        let port = srt_port(loaded, &bridge, &devices)?;
         let srt = port.local_addr().map_err(|e| Failure::failed(format!("SRT port: {e}")))?;
         let origin = Arc::new(Origin::default());
-        let setup = Setup { origin: Arc::clone(&origin), hall: Hall::new(worker), witness: Arc::clone(&bridge) as _ };
+        let hall = Hall::new(worker);
+        hall.set_patience(Duration::from_millis(config.worker.gpu_patience_ms.0));
+        if let Some(folder) = config.worker.driver_folder.clone() {
+            hall.set_driver_folder(folder);
+        }
+        let setup = Setup {
+            origin: Arc::clone(&origin),
+            hall,
+            devices: Arc::clone(&devices),
+            backend,
+            witness: Arc::clone(&bridge) as _,
+        };
         let shard = Shard::start(port, setup).map_err(|e| Failure::failed(format!("shard: {e}")))?;
         let backups = back_up_hourly(Arc::clone(ledger.state()))?;
         bridge.join(shard.watcher(), &ledger);
@@ -234,24 +249,52 @@ async fn bootstrap(ledger: &Ledger, loaded: &Loaded) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Publishers at the port, and what the book says about them.
-struct Doors(Arc<Bridge>);
+/// The GPUs that channels may be placed on. A box that must have one and has none says so at start.
+fn find_gpus(worker: &Path, config: &Config) -> Result<Devices, Failure> {
+    if config.worker.backend == BackendPolicy::Software && config.worker.driver_folder.is_none() || !worker.is_file() {
+        return Ok(Devices::default());
+    }
+    let asked = Asked::start(worker, config.worker.driver_folder.as_deref()).and_then(|mut asked| asked.gpus());
+    let why = match asked {
+        Ok(Ok(gpus)) => {
+            for gpu in &gpus {
+                let encodes =
+                    gpu.encode.as_ref().map_or_else(|why| format!("no encoder: {why}"), |_| "encodes".to_owned());
+                let what = format!("GPU {}: {}, {} decode engines, {encodes}", gpu.index, gpu.name, gpu.decode_engines);
+                log(Level::Info, "gpu_found", &Place::default(), what);
+            }
+            return Ok(Devices::new(gpus));
+        }
+        Ok(Err(why)) | Err(why) => why,
+    };
+    let level = if config.worker.backend == BackendPolicy::Gpu { Level::Error } else { Level::Info };
+    log(level, "no_gpu", &Place::default(), why);
+    Ok(Devices::default())
+}
+
+/// Publishers at the port, and what the book and the GPUs say about them.
+struct Doors {
+    bridge: Arc<Bridge>,
+    devices: Arc<Devices>,
+}
 
 impl Directory for Doors {
     fn admit(&self, channel: &str, key: &str, leg: Leg) -> Result<Admission, Refusal> {
-        let (channel, takeover) = self.0.admit(channel, key, leg).map_err(|refusal| match refusal.code {
+        let (channel, takeover) = self.bridge.admit(channel, key, leg).map_err(|refusal| match refusal.code {
             Code::Stopped | Code::NotStarted => Refusal::Stopped,
             Code::NoSuchLeg => Refusal::Unsupported("the channel has one leg: publish on leg a"),
             _ => Refusal::Denied,
         })?;
-        if let Some(trouble) = self.0.trouble() {
+        if let Some(trouble) = self.bridge.trouble() {
             return Err(Refusal::NoCapacity(trouble));
         }
+        // A channel that may run on the CPU always finds room.
+        self.devices.welcome(&channel).map_err(|refusal| Refusal::NoCapacity(refusal.to_string()))?;
         Ok(Admission { channel, takeover })
     }
 }
 
-fn srt_port(loaded: &Loaded, bridge: &Arc<Bridge>) -> Result<Port, Failure> {
+fn srt_port(loaded: &Loaded, bridge: &Arc<Bridge>, devices: &Arc<Devices>) -> Result<Port, Failure> {
     let passphrase = loaded.srt_passphrase.as_deref().map(Passphrase::new).transpose();
     let passphrase = passphrase.map_err(|e| Failure::usage(format!("srt.passphrase_file: {e}")))?;
     // One latency for the port: the shortest that a channel asks for; a caller that asks for more gets more.
@@ -263,7 +306,8 @@ fn srt_port(loaded: &Loaded, bridge: &Arc<Bridge>) -> Result<Port, Failure> {
         passphrase,
         ..PortConfig::default()
     };
-    let doors = Arc::new(Doors(Arc::clone(bridge)));
+    let (bridge, devices) = (Arc::clone(bridge), Arc::clone(devices));
+    let doors = Arc::new(Doors { bridge, devices });
     let port = Port::bind(config, doors).map_err(|e| Failure::failed(e.to_string()))?;
     if let Some(warning) = port.receive_buffer_warning() {
         log(Level::Warn, "receive_buffer", &Place::default(), warning);

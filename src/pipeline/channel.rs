@@ -433,6 +433,7 @@ mod tests {
                 takeover: Takeover::IfSilent,
                 slate: Slate::Black,
                 preset: None,
+                backend: None,
             };
             let now = Now { mono: Mono(50_000_000_000), wall: Wall(1_700_000_000_000_000_000) };
             let channel = ChannelRun::new(Arc::new(config), Legacy::default(), setup);

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use super::status::State;
+use super::witness::Placed;
 use crate::ingest::source::Leg;
 use crate::ingest::srt::{Closing, Connected, PortCounters, PublisherStats};
 use crate::media::channel::{ChannelName, SessionId};
@@ -99,6 +100,22 @@ impl Scene {
         gauge(Metric::WorkerUp, &[self.label()], 0.0);
         count(Metric::WorkerRespawns, &[self.label(), Label::Reason(why)], 1);
         log(Level::Warn, "worker_lost", &self.place(), detail);
+    }
+
+    /// Where the session's pictures are made from now on.
+    pub fn placed(&self, placed: &Placed) {
+        for backend in ["gpu", "gpu_decode", "software", "none"] {
+            let on = if backend == placed.backend { 1.0 } else { 0.0 };
+            gauge(Metric::ChannelBackend, &[self.label(), Label::Backend(backend)], on);
+        }
+        gauge(Metric::ChannelFallbackStep, &[self.label()], f64::from(placed.step));
+        let level = match (placed.backend, placed.step) {
+            ("none", _) => Level::Error,
+            (_, 0) => Level::Info,
+            _ => Level::Warn,
+        };
+        let step = if placed.step > 0 { format!(", step {} down", placed.step) } else { String::new() };
+        log(level, "placed", &self.place(), format!("{}{step}: {}", placed.backend, placed.why));
     }
 
     pub fn worker_opened(&self, respawns: u64, detail: impl Display) {

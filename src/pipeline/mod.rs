@@ -15,5 +15,6 @@ pub mod history; // what a worker's successor must decode
 pub mod governor; // what to shed when late
 pub mod placement; // which outputs, with which settings
 pub mod devices; // which GPU carries which channel
+pub mod placer; // where one session's worker runs over its lives
 pub mod events; // log lines and metrics
 pub mod status; // what is told about it

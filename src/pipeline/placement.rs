@@ -133,6 +133,7 @@ mod tests {
             takeover: Takeover::IfSilent,
             slate: Slate::Black,
             preset: None,
+            backend: None,
         }
     }
 

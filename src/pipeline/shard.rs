@@ -13,14 +13,15 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use super::channel::{ChannelRun, Legacy, Resume};
+use super::devices::Devices;
 use super::events;
 use super::status::ChannelStatus;
 use super::witness::{Wake, Witness};
 use crate::ingest::source::PublisherId;
 use crate::ingest::srt::{Closing, Event, Port, PortCounters};
-use crate::media::channel::{Channel, ChannelName, SessionId};
+use crate::media::channel::{BackendPolicy, Channel, ChannelName, SessionId};
 use crate::package::origin::Origin;
-use crate::pixels::hall::Hall;
+use crate::pixels::hall::{self, Hall};
 use crate::time::{Clock, Mono, Now, SystemClock};
 
 /// Status and statistics are refreshed this often.
@@ -35,6 +36,9 @@ pub struct Setup {
     pub origin: Arc<Origin>,
     /// Where workers come from.
     pub hall: Hall,
+    pub devices: Arc<Devices>,
+    /// Of channels that do not say so themselves.
+    pub backend: BackendPolicy,
     pub witness: Arc<dyn Witness>,
 }
 
@@ -454,8 +458,16 @@ impl Run {
 
     fn keep_hall(&self, now: Now) {
         self.setup.hall.run(now.mono);
+        self.setup.devices.tick(now.mono);
         while let Some(event) = self.setup.hall.poll() {
             events::hall(&event);
+            match &event {
+                hall::Event::Condemned { gpu, why, .. } => self.setup.devices.fault(*gpu, why, now.mono),
+                hall::Event::Ended { gpu, expected: false, how, .. } => {
+                    self.setup.devices.fault(*gpu, how, now.mono);
+                }
+                _ => {}
+            }
         }
         self.setup.hall.counts().iter().for_each(events::hall_count);
     }

@@ -3,6 +3,7 @@
 use crate::ingest::srt::PublisherStats;
 use crate::media::channel::{Channel, ChannelKind, ChannelName};
 use crate::media::modes::LatencyMode;
+use crate::pixels::protocol::Backend;
 use crate::time::Wall;
 
 /// A session's state.
@@ -95,6 +96,8 @@ pub struct WorkerStatus {
     pub respawns: u64,
     pub cpu_us: u64,
     pub rss_bytes: u64,
+    /// Where it works; `None`: nowhere, or it makes only sound.
+    pub backend: Option<(Backend, Option<u32>)>,
 }
 
 #[derive(Clone, Debug)]

@@ -238,7 +238,17 @@ mod tests {
         for other in [&said[0], &said[2]] {
             assert_eq!(other.1, format!("{}, in another channel of this process", said[1].1));
         }
-        assert_eq!(child.wait().unwrap().signal(), Some(6));
+        let until = SystemClock::mono() + Duration::from_secs(30);
+        let status = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            if SystemClock::mono() > until {
+                child.kill().unwrap();
+            }
+            std::thread::yield_now();
+        };
+        assert_eq!(status.signal(), Some(6));
     }
 
     fn last_words(mut socket: &UnixStream) -> (u32, String) {

@@ -8,7 +8,7 @@ use crate::control::record::{
     Activation, ChannelConfig, ChannelId, ChannelRecord, ChannelState, KeyView, Legs, OnMaxDuration, PlaybackId,
     Preset, Slate, Utc,
 };
-use crate::media::channel::{ChannelKind, ChannelName, Ladder, Leg, SessionId, Takeover};
+use crate::media::channel::{BackendPolicy, ChannelKind, ChannelName, Ladder, Leg, SessionId, Takeover};
 use crate::media::modes::LatencyMode;
 
 /// A configured live service.
@@ -140,6 +140,8 @@ macro_rules! channel_fields {
             hold_back_ms: Option<u32>,
             /// Of the software encoder; `null`: the mode's.
             preset: Option<Preset>,
+            /// Where it may run: `gpu` never falls back to the CPU; `null`: as the box is configured.
+            backend: Option<BackendPolicy>,
             slate: Option<Slate>,
             /// A session's longest life in seconds, 60 or more; 0: unlimited; `null`: 12 hours.
             #[schema(maximum = 2_592_000)]
