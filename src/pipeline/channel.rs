@@ -455,7 +455,13 @@ mod tests {
         fn new() -> Scenery {
             let (origin, told) = (Arc::new(Origin::default()), Arc::new(Told::default()));
             let witness = Arc::clone(&told) as Arc<dyn Witness>;
-            let setup = Arc::new(Setup { origin: Arc::clone(&origin), hall: Hall::new("none".into()), witness });
+            let setup = Arc::new(Setup {
+                origin: Arc::clone(&origin),
+                hall: Hall::new("none".into()),
+                devices: Arc::new(crate::pipeline::devices::Devices::new(Vec::new())),
+                backend: crate::media::channel::BackendPolicy::Software,
+                witness,
+            });
             let config = Channel {
                 name: ChannelName::new("c").unwrap(),
                 kind: ChannelKind::Transmux,
