@@ -206,6 +206,8 @@ fn open_video(clip: &Clip, setup: &Setup) -> OpenVideo {
     let source = &clip.video.1;
     let ladder: Ladder = placement::ladder(&channel, source, cadence);
     let mut open = placement::open_video(&channel, clip.video.0, source, cadence, &ladder, 0);
+    // ffmpeg makes none either.
+    open.pictures = None;
     for rendition in open.renditions.iter_mut().filter(|_| setup.zerolatency) {
         (rendition.lookahead, rendition.bframes) = (0, 0);
         rendition.extra = ZEROLATENCY.to_owned();

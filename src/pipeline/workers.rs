@@ -15,7 +15,7 @@ use crate::media::track::AudioConfig;
 use crate::pixels::client::Worker;
 use crate::pixels::hall::{Hall, Home};
 use crate::pixels::protocol::{
-    Backend, Encoded, Fill, FromWorker, Lost, Open, Progress, RenditionIndex, ToWorker, Unit, VideoInit,
+    Backend, Encoded, Fill, FromWorker, Lost, Open, Picture, Progress, RenditionIndex, ToWorker, Unit, VideoInit,
 };
 use crate::time::Mono;
 
@@ -66,6 +66,8 @@ pub enum Event {
         detail: String,
     },
     Progress(Progress),
+    /// A poster, a storyboard sheet, or what `snap` asked for.
+    Picture(Picture),
     Fault {
         kind: FaultKind,
         at: Option<i64>,
@@ -302,6 +304,11 @@ impl Workers {
         self.tell(&ToWorker::Unit { ch: CH, unit });
     }
 
+    /// A picture as it is now: it comes as an event, unless the worker is lost meanwhile.
+    pub fn snap(&mut self) {
+        self.tell(&ToWorker::Snap { ch: CH });
+    }
+
     /// Frames before `frame` are published: a successor need not make them again.
     pub fn published(&mut self, frame: i64) {
         self.history.trim(frame);
@@ -412,10 +419,11 @@ impl Workers {
             FromWorker::Fault { kind, at, detail, .. } => self.events.push_back(Event::Fault { kind, at, detail }),
             FromWorker::Failed { what, lost, .. } => self.lose(now, "failed", lost, what),
             FromWorker::Closed { .. } => self.events.push_back(Event::Closed),
+            FromWorker::Picture { picture, .. } => self.events.push_back(Event::Picture(picture)),
             FromWorker::Hello { .. }
             | FromWorker::Caps(_)
             | FromWorker::Gpus(_)
-            | FromWorker::Picture { .. }
+            | FromWorker::StillMade { .. }
             | FromWorker::Made { .. } => {}
         }
     }

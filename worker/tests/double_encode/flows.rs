@@ -286,3 +286,40 @@ fn inside_messages() {
     }
     card.close();
 }
+
+#[test]
+fn chroma_may_lie_in_planes_of_its_own() {
+    let driver = Driver::new();
+    driver.pass("flows::inside_planes");
+    driver.assert_clean();
+}
+
+#[test]
+#[ignore = "run by chroma_may_lie_in_planes_of_its_own"]
+fn inside_planes() {
+    let card = Card::load(&double::folder());
+    let mut client = Client::start(&card, &Ask { format: IYUV, ..Ask::h264(320, 192, 1_000_000) });
+    let (surface, output) = (client.surfaces[0], client.outputs[0]);
+    let pixels = made(7, 320, 192, false);
+    let (luma, chroma) = pixels.split_at(320 * 192);
+    let upload = |at: usize, row: &[u8]| {
+        assert_eq!((card.cuda.upload)(surface.address + at as u64, row.as_ptr().cast(), row.len()), 0);
+    };
+    for (y, row) in luma.chunks_exact(320).enumerate() {
+        upload(y * surface.pitch, row);
+    }
+    for plane in 0..2 {
+        for (y, row) in chroma.chunks_exact(320).enumerate() {
+            let row: Vec<u8> = row.iter().copied().skip(plane).step_by(2).collect();
+            upload(192 * surface.pitch + (plane * 96 + y) * (surface.pitch / 2), &row);
+        }
+    }
+    let (_, input) = client.map(surface.registration);
+    let mut picture = client.picture(0, input, surface.pitch, output, 0);
+    assert_eq!((card.api.encode)(client.session, picture.at()), 0, "{}", client.sentence());
+    client.pending.push_back((output, input));
+    let taken = client.finish();
+    let (worst, _) = psnr(&decoded(&stream(&taken), "h264", 320, 192, false), &[pixels], false);
+    assert!(worst > 35.0, "{worst} dB");
+    card.close();
+}
