@@ -392,7 +392,7 @@ mod tests {
     use std::time::Duration;
 
     use crate::bitstream::aac::silence;
-    use crate::media::channel::{ChannelKind, Slate, Takeover};
+    use crate::media::channel::{BackendPolicy, ChannelKind, Slate, Takeover};
     use crate::media::grid::{Commit, Record, TimelineLog};
     use crate::media::modes::LatencyMode;
     use crate::mpegts::mux::Muxer;
@@ -455,7 +455,13 @@ mod tests {
         fn new() -> Scenery {
             let (origin, told) = (Arc::new(Origin::default()), Arc::new(Told::default()));
             let witness = Arc::clone(&told) as Arc<dyn Witness>;
-            let setup = Arc::new(Setup { origin: Arc::clone(&origin), hall: Hall::new("none".into()), witness });
+            let setup = Arc::new(Setup {
+                origin: Arc::clone(&origin),
+                hall: Hall::new("none".into()),
+                devices: Arc::default(),
+                backend: BackendPolicy::Software,
+                witness,
+            });
             let config = Channel {
                 name: ChannelName::new("c").unwrap(),
                 kind: ChannelKind::Transmux,
