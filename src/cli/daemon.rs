@@ -7,20 +7,22 @@ use std::sync::mpsc::{RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
 use super::Failure;
+use super::probe::Asked;
 use super::state::trusted;
 use crate::control::api::{self, Api, Awaited};
 use crate::control::bridge::Bridge;
-use crate::control::config::{Configured, Loaded, LogFormat};
+use crate::control::config::{Config, Configured, Loaded, LogFormat};
 use crate::control::ledger::{self, Ledger};
 use crate::control::lifecycle::Code;
 use crate::control::record::StreamKey;
 use crate::control::state::{self, Db, Need, State as Store};
 use crate::ingest::srt::{Passphrase, Port, PortConfig};
 use crate::ingest::{Admission, Directory, Refusal};
-use crate::media::channel::{ChannelName, Leg};
+use crate::media::channel::{BackendPolicy, ChannelName, Leg};
 use crate::media::modes::LatencyMode;
 use crate::package::origin::Origin;
-use crate::pipeline::shard::{Setup, Shard, Watcher};
+use crate::pipeline::devices::Devices;
+use crate::pipeline::shard::{Command, Setup, Shard, Watcher};
 use crate::pipeline::status::{self, ChannelStatus, InputState, State};
 use crate::pixels::client::beside_this_program;
 use crate::pixels::hall::Hall;
@@ -70,10 +72,23 @@ impl Daemon {
         let bridge = Arc::new(Bridge::new(Arc::clone(&state)));
         let store = |e: crate::control::state::Error| Failure::failed(format!("state folder: {e}"));
         let ledger = Arc::new(Ledger::open(state, Arc::clone(&bridge) as _).map_err(store)?);
-        let port = srt_port(loaded, &bridge)?;
+        let devices = Arc::new(find_gpus(&worker, config)?);
+        let backend = config.worker.backend;
+        let port = srt_port(loaded, &bridge, &devices)?;
         let srt = port.local_addr().map_err(|e| Failure::failed(format!("SRT port: {e}")))?;
         let origin = Arc::new(Origin::default());
-        let setup = Setup { origin: Arc::clone(&origin), hall: Hall::new(worker), witness: Arc::clone(&bridge) as _ };
+        let hall = Hall::new(worker);
+        hall.set_patience(Duration::from_millis(config.worker.gpu_patience_ms.0));
+        if let Some(folder) = config.worker.driver_folder.clone() {
+            hall.set_driver_folder(folder);
+        }
+        let setup = Setup {
+            origin: Arc::clone(&origin),
+            hall,
+            devices: Arc::clone(&devices),
+            backend,
+            witness: Arc::clone(&bridge) as _,
+        };
         let shard = Shard::start(port, setup).map_err(|e| Failure::failed(format!("shard: {e}")))?;
         let backups = back_up_hourly(Arc::clone(ledger.state()))?;
         bridge.join(shard.watcher(), &ledger);
@@ -89,7 +104,8 @@ impl Daemon {
             srt_passphrase: loaded.srt_passphrase.is_some(),
             ..Default::default()
         };
-        let api = Api::open(Arc::clone(&ledger), options, settled(shard.watcher())).map_err(Failure::failed)?;
+        let media = api::Media { settled: settled(shard.watcher()), snapshot: snapshot(shard.watcher()) };
+        let api = Api::open(Arc::clone(&ledger), options, media).map_err(Failure::failed)?;
         let exporter = telemetry.exporter();
         let public = Site {
             origin: Some(origin),
@@ -197,6 +213,11 @@ fn settled(watcher: Watcher) -> api::Settled {
     })
 }
 
+/// Asks the data plane for a picture.
+fn snapshot(watcher: Watcher) -> api::TakeSnapshot {
+    Arc::new(move |channel, reply| watcher.tell(Command::Snapshot { channel: channel.clone(), reply }).is_ok())
+}
+
 /// A copy each hour, beside the state, until what is returned is dropped.
 fn back_up_hourly(state: Arc<Store>) -> Result<SyncSender<()>, Failure> {
     let (end, ended) = std::sync::mpsc::sync_channel(0);
@@ -234,24 +255,52 @@ async fn bootstrap(ledger: &Ledger, loaded: &Loaded) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Publishers at the port, and what the book says about them.
-struct Doors(Arc<Bridge>);
+/// The GPUs that channels may be placed on. A box that must have one and has none says so at start.
+fn find_gpus(worker: &Path, config: &Config) -> Result<Devices, Failure> {
+    if config.worker.backend == BackendPolicy::Software && config.worker.driver_folder.is_none() || !worker.is_file() {
+        return Ok(Devices::default());
+    }
+    let asked = Asked::start(worker, config.worker.driver_folder.as_deref()).and_then(|mut asked| asked.gpus());
+    let why = match asked {
+        Ok(Ok(gpus)) => {
+            for gpu in &gpus {
+                let encodes =
+                    gpu.encode.as_ref().map_or_else(|why| format!("no encoder: {why}"), |_| "encodes".to_owned());
+                let what = format!("GPU {}: {}, {} decode engines, {encodes}", gpu.index, gpu.name, gpu.decode_engines);
+                log(Level::Info, "gpu_found", &Place::default(), what);
+            }
+            return Ok(Devices::new(gpus));
+        }
+        Ok(Err(why)) | Err(why) => why,
+    };
+    let level = if config.worker.backend == BackendPolicy::Gpu { Level::Error } else { Level::Info };
+    log(level, "no_gpu", &Place::default(), why);
+    Ok(Devices::default())
+}
+
+/// Publishers at the port, and what the book and the GPUs say about them.
+struct Doors {
+    bridge: Arc<Bridge>,
+    devices: Arc<Devices>,
+}
 
 impl Directory for Doors {
     fn admit(&self, channel: &str, key: &str, leg: Leg) -> Result<Admission, Refusal> {
-        let (channel, takeover) = self.0.admit(channel, key, leg).map_err(|refusal| match refusal.code {
+        let (channel, takeover) = self.bridge.admit(channel, key, leg).map_err(|refusal| match refusal.code {
             Code::Stopped | Code::NotStarted => Refusal::Stopped,
             Code::NoSuchLeg => Refusal::Unsupported("the channel has one leg: publish on leg a"),
             _ => Refusal::Denied,
         })?;
-        if let Some(trouble) = self.0.trouble() {
+        if let Some(trouble) = self.bridge.trouble() {
             return Err(Refusal::NoCapacity(trouble));
         }
+        // A channel that may run on the CPU always finds room.
+        self.devices.welcome(&channel).map_err(|refusal| Refusal::NoCapacity(refusal.to_string()))?;
         Ok(Admission { channel, takeover })
     }
 }
 
-fn srt_port(loaded: &Loaded, bridge: &Arc<Bridge>) -> Result<Port, Failure> {
+fn srt_port(loaded: &Loaded, bridge: &Arc<Bridge>, devices: &Arc<Devices>) -> Result<Port, Failure> {
     let passphrase = loaded.srt_passphrase.as_deref().map(Passphrase::new).transpose();
     let passphrase = passphrase.map_err(|e| Failure::usage(format!("srt.passphrase_file: {e}")))?;
     // One latency for the port: the shortest that a channel asks for; a caller that asks for more gets more.
@@ -263,7 +312,8 @@ fn srt_port(loaded: &Loaded, bridge: &Arc<Bridge>) -> Result<Port, Failure> {
         passphrase,
         ..PortConfig::default()
     };
-    let doors = Arc::new(Doors(Arc::clone(bridge)));
+    let (bridge, devices) = (Arc::clone(bridge), Arc::clone(devices));
+    let doors = Arc::new(Doors { bridge, devices });
     let port = Port::bind(config, doors).map_err(|e| Failure::failed(e.to_string()))?;
     if let Some(warning) = port.receive_buffer_warning() {
         log(Level::Warn, "receive_buffer", &Place::default(), warning);
@@ -309,6 +359,11 @@ fn state_name(session: &status::SessionStatus) -> &'static str {
     }
 }
 
+/// A picture's address on a page: another one with each picture, so that nobody has to ask whether it changed.
+fn poster_address(channel: &ChannelName, etag: &str) -> String {
+    format!("/live/{channel}/poster.jpg?{}", etag.trim_matches('"'))
+}
+
 fn page_status(channel: &ChannelStatus) -> web::ChannelStatus {
     let session = channel.session.as_ref();
     let renditions = session.map_or(&[][..], |s| &s.renditions);
@@ -319,6 +374,7 @@ fn page_status(channel: &ChannelStatus) -> web::ChannelStatus {
         session: session.map(|s| s.id.clone()),
         since_ms: session.and_then(|s| s.live_since).map(|at| at.unix_millis()),
         detail: session.and_then(|s| s.detail.clone()),
+        poster: session.and_then(|s| s.poster.as_ref()).map(|tag| poster_address(&channel.name, tag)),
         renditions: renditions
             .iter()
             .map(|r| web::RenditionStatus {

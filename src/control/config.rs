@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::lifecycle;
 use super::record::{ChannelConfig, Preset, Slate};
-use crate::media::channel::{ChannelKind, ChannelName, Ladder, Takeover};
+use crate::media::channel::{BackendPolicy, ChannelKind, ChannelName, Ladder, Takeover};
 use crate::media::key::{KeyDigest, is_publish_key};
-use crate::media::limits::SLATE_BYTES_MAX;
+use crate::media::limits::{SLATE_BYTES_MAX, WORKER_SILENCE_GPU};
 use crate::media::modes::LatencyMode;
 
 /// The whole configuration. `Config::default()` is an empty file.
@@ -65,6 +65,12 @@ pub struct Metrics {
 pub struct Worker {
     /// The `rung-worker` program; none: the one beside `rung`.
     pub program: Option<PathBuf>,
+    /// Where channels run that do not say so themselves.
+    pub backend: BackendPolicy,
+    /// How long a GPU's worker may be silent or inside one call of the driver before it is replaced, milliseconds.
+    pub gpu_patience_ms: Patience,
+    /// Where libcuda.so.1 and its siblings lie, if not where the loader looks.
+    pub driver_folder: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -115,12 +121,35 @@ pub struct BootstrapChannel {
     pub slate: Option<PathBuf>,
     #[serde(default)]
     pub preset: Option<Preset>,
+    /// Where it may run; none: `worker.backend`.
+    #[serde(default)]
+    pub backend: Option<BackendPolicy>,
     /// File whose first line is the publish key.
     #[serde(default)]
     pub key_file: Option<PathBuf>,
     /// SHA-256 of the publish key, 64 hexadecimal digits.
     #[serde(default)]
     pub key_sha256: Option<String>,
+}
+
+/// 100 to 60,000 ms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience(pub u64);
+
+impl Default for Patience {
+    fn default() -> Self {
+        Patience(u64::try_from(WORKER_SILENCE_GPU.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+impl<'de> Deserialize<'de> for Patience {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let ms = u64::deserialize(d)?;
+        if (100..=60_000).contains(&ms) {
+            return Ok(Patience(ms));
+        }
+        Err(serde::de::Error::custom(format!("gpu_patience_ms = {ms}: write milliseconds from 100 to 60000")))
+    }
 }
 
 /// Seconds with a fraction, kept as milliseconds.
@@ -303,6 +332,7 @@ fn resolve(mut config: Config, path: &Path) -> Result<Loaded, ConfigError> {
         channels.push(configured);
     }
     config.state.folder = folder.join(&config.state.folder);
+    config.worker.driver_folder = config.worker.driver_folder.map(|lies| folder.join(lies));
     Ok(Loaded { config, channels, srt_passphrase })
 }
 
@@ -353,6 +383,7 @@ impl From<&BootstrapChannel> for ChannelConfig {
         config.profile.ladder = entry.ladder.clone();
         config.profile.hold_back_ms = entry.hold_back.map(|s| s.0);
         config.profile.preset = entry.preset;
+        config.profile.backend = entry.backend;
         config.policy.takeover = entry.takeover;
         config.policy.reconnect_window_s = entry.reconnect_window_s.map(|s| u32::try_from(s).unwrap_or(u32::MAX));
         config.policy.end_on_eos = entry.end_on_eos;

@@ -2,6 +2,7 @@
 
 use crate::media::channel::{Channel, ChannelKind, Ladder};
 use crate::media::grid::Cadence;
+use crate::media::picture::PictureRule;
 use crate::media::track::VideoConfig;
 use crate::pixels::protocol::{Backend, Deinterlace, OpenRendition, OpenVideo};
 
@@ -62,8 +63,8 @@ pub fn open_video(
         })
         .collect();
     let (source, slate) = (source.clone(), channel.slate.clone());
-    let backend = Backend::Software;
-    OpenVideo { pid, source, cadence, start, renditions, deinterlace: Deinterlace::Frame, slate, backend }
+    let (backend, pictures) = (Backend::Software, Some(PictureRule::of(cadence.rate)));
+    OpenVideo { pid, source, cadence, start, renditions, deinterlace: Deinterlace::Frame, slate, backend, pictures }
 }
 
 /// Columns and sample aspect of a rendition `height` rows high. Square samples where that widens nothing; else the
@@ -133,6 +134,7 @@ mod tests {
             takeover: Takeover::IfSilent,
             slate: Slate::Black,
             preset: None,
+            backend: None,
         }
     }
 

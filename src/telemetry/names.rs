@@ -90,9 +90,12 @@ metrics_table! {
     WorkerCpu = "rung_worker_cpu_seconds", Kind::Gauge, ["channel"], "Processor time of the channel's present worker";
     WorkerMemory = "rung_worker_memory_bytes", Kind::Gauge, ["channel"], "Resident memory of the channel's worker";
     WorkerSandboxed = "rung_worker_sandboxed", Kind::Gauge, ["channel"], "1 if the kernel grants the whole sandbox, 0 if a part is missing";
+    Pictures = "rung_pictures_total", Kind::Counter, ["channel", "kind"], "Posters, storyboard tiles and snapshots made";
+    PicturesSkipped = "rung_pictures_skipped_total", Kind::Counter, ["channel"], "Posters and storyboard tiles left out because the one before was still being made";
     WorkerProcesses = "rung_worker_processes", Kind::Gauge, ["gpu"], "Worker processes that channels of this GPU share";
     WorkerSeats = "rung_worker_seats", Kind::Gauge, ["gpu"], "Channels in them";
     PictureCopies = "rung_picture_copies_total", Kind::Counter, ["channel"], "Copies of full pictures between host and device";
+    ChannelBackend = "rung_channel_backend", Kind::Gauge, ["channel", "backend"], "1 for the backend that makes the channel's pictures, 0 for the others";
     ChannelFallbackStep = "rung_channel_fallback_step", Kind::Gauge, ["channel"], "0 = on its first choice of device; each step down adds 1";
     PipelineLatency = "rung_pipeline_latency_seconds", LATENESS, ["channel", "stage"], "Time a frame needs for a stage; stage=whole is from the socket to the published part";
     LastPartPublished = "rung_channel_last_part_published_timestamp_seconds", Kind::Gauge, ["channel"], "Unix time at which the channel last made a part, listed or not";
@@ -127,6 +130,7 @@ pub enum Label<'a> {
     Route(&'static str),
     Code(&'static str),
     Env(&'static str),
+    Backend(&'static str),
     /// Index, as the driver counts.
     Gpu(&'a str),
     Version(&'static str),
@@ -148,6 +152,7 @@ impl Label<'_> {
             Label::Route(_) => "route",
             Label::Code(_) => "code",
             Label::Env(_) => "env",
+            Label::Backend(_) => "backend",
             Label::Gpu(_) => "gpu",
             Label::Version(_) => "version",
             Label::ProfileFingerprint(_) => "profile_fp",
@@ -169,6 +174,7 @@ impl Label<'_> {
             | Label::Route(v)
             | Label::Code(v)
             | Label::Env(v)
+            | Label::Backend(v)
             | Label::Gpu(v)
             | Label::Version(v) => v.to_owned(),
         }

@@ -1,5 +1,6 @@
 //! `rung-worker`: started by `rung`, never by hand, except to ask what it is.
 
+use rung::media::limits::DRIVER_CALL_MAX;
 use rung::pixels::protocol::WORKER_FD;
 use rung_worker::av;
 use rung_worker::process::Device;
@@ -9,6 +10,7 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 const HELP: &str = "\
 rung-worker: the pixel process of Rung. It decodes, scales and encodes.
@@ -18,6 +20,7 @@ There is nothing to start by hand: run `rung demo` or `rung serve`; `rung probe`
 
   (no argument)                    one channel, on the CPU
   --gpu INDEX                      up to 8 channels on that GPU; their sockets come over the one that it is started with
+  --patience-ms N                  with --gpu: a driver call that takes longer has hung (500)
   --probe                          no channel: says what this machine can do, GPUs included
   --driver-folder PATH             with --gpu or --probe: where the driver's libraries lie, if not where the loader looks
   --version                        print the version
@@ -50,6 +53,7 @@ enum Task {
 impl Task {
     fn read(mut arguments: impl Iterator<Item = OsString>) -> Result<Task, String> {
         let (mut gpu, mut driver_folder, mut probe) = (None, None, false);
+        let mut patience = DRIVER_CALL_MAX;
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or_else(|| format!("{} needs a value", argument.display()));
             match argument.to_str() {
@@ -61,6 +65,11 @@ impl Task {
                     gpu = Some(number.ok_or_else(|| format!("--gpu takes a number, not {index:?}"))?);
                 }
                 Some("--probe") => probe = true,
+                Some("--patience-ms") => {
+                    let ms = value()?;
+                    let number = ms.to_str().and_then(|text| text.parse().ok()).map(Duration::from_millis);
+                    patience = number.ok_or_else(|| format!("--patience-ms takes a number, not {ms:?}"))?;
+                }
                 Some("--driver-folder") => driver_folder = Some(PathBuf::from(value()?)),
                 _ => return Err(format!("unknown argument {argument:?}")),
             }
@@ -69,7 +78,7 @@ impl Task {
             return Ok(Task::Probe(driver_folder));
         }
         match (gpu, driver_folder) {
-            (Some(index), driver_folder) => Ok(Task::Shared(Device { index, driver_folder })),
+            (Some(index), driver_folder) => Ok(Task::Shared(Device { index, driver_folder, patience })),
             (None, None) => Ok(Task::Channel),
             (None, Some(_)) => Err("--driver-folder goes with --gpu or --probe".to_owned()),
         }

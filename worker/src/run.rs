@@ -1,6 +1,6 @@
 //! The two ways in which a worker is started: for one channel, and as a shared process on a GPU.
 
-use rung::media::limits::{CONTROL_BYTES_MAX, DRIVER_CALL_MAX};
+use rung::media::limits::CONTROL_BYTES_MAX;
 use rung::pixels::protocol::{self, FromShared, Join, VERSION};
 use rustix::io::Errno;
 use rustix::net::{
@@ -51,13 +51,13 @@ pub fn serve_probe(socket: OwnedFd, driver_folder: Option<&Path>) -> Result<(), 
 /// A sentence for the daemon's log: the control socket broke, or the other end speaks another protocol.
 pub fn serve_shared(control: OwnedFd, device: Device) -> Result<(), String> {
     // What reads the machine's files and starts the driver's own threads does it now, before the sandbox.
-    let folder = device.driver_folder.clone();
+    let (folder, patience) = (device.driver_folder.clone(), device.patience);
     let process = Process::of(device);
     process.take_gpu();
     let sandbox = sandbox::enter_gpu(folder.as_deref())?;
     let watched = Arc::downgrade(&process);
     let watch = std::thread::Builder::new().name("watchdog".to_owned());
-    watch.spawn(move || watch_over(&watched, DRIVER_CALL_MAX)).map_err(|e| format!("thread watchdog: {e}"))?;
+    watch.spawn(move || watch_over(&watched, patience)).map_err(|e| format!("thread watchdog: {e}"))?;
     let hello = FromShared::Hello { version: VERSION, pid: std::process::id(), sandbox: sandbox.clone() };
     tell(&control, &hello).map_err(|e| format!("control socket: {e}"))?;
     let room = Arc::new(Room { process, about: Arc::new(Described { sandbox, gpus: None }), control });

@@ -131,11 +131,8 @@ const ALWAYS: &[i64] = &[
 ];
 
 #[cfg(test)]
-#[expect(
-    unsafe_code,
-    reason = "calls that no crate offers because no program should make them, and what a driver does"
-)]
 mod tests {
+    #![expect(unsafe_code, reason = "calls that no crate offers because no program should make them, and a driver's")]
     use super::*;
     use rustix::net::{
         RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,

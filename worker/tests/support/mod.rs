@@ -119,9 +119,17 @@ impl Worker {
             for message in &messages {
                 bytes.clear();
                 protocol::encode(message, &mut bytes);
-                out.write_all(&bytes).unwrap();
+                // A worker that went, or was left, shows in what it does not say.
+                if out.write_all(&bytes).is_err() {
+                    return;
+                }
             }
         })
+    }
+
+    /// Closes a seat's socket, whoever still writes to it.
+    pub(crate) fn leave(self) {
+        self.socket.shutdown(std::net::Shutdown::Both).unwrap();
     }
 
     /// Sends units while another thread reads: neither end may wait for the other for ever.
@@ -329,6 +337,7 @@ pub(crate) fn ladder() -> Open {
             deinterlace: Deinterlace::Frame,
             slate: Slate::Black,
             backend: Backend::Software,
+            pictures: None,
         }),
         audio: Vec::new(),
         unpaced: true,
