@@ -154,6 +154,46 @@ fn assert_audio(seen: &Followed, what: &str, rendition: &str, rate: u32, channel
     assert_eq!(hole, None, "{what}: audio frames follow each other");
 }
 
+/// While all three are on air: posters at the frames that the rule names, of what each viewer sees; a storyboard whose dates
+/// are those of the playlist; a snapshot.
+fn assert_pictures(daemon: &Daemon) {
+    let poster = |name: &str| daemon.wait_for(&format!("/live/{name}/poster.jpg"), Duration::from_secs(20));
+    let shown = |jpeg: &[u8]| numbered::read_counters(jpeg)[0].expect("the poster's number can be read");
+    // A transmux source is shown where it can be decoded: here each 50 frames.
+    for (name, every) in [("t", 125), ("h", 125), ("x", 50)] {
+        let number = shown(&poster(name).body);
+        assert_eq!(number % every, 0, "{name} shows frame {number}");
+    }
+    let first = poster("t");
+    wait(Duration::from_secs(10), "the next poster", || (poster("t").body != first.body).then_some(()));
+    let (before, now) = (shown(&first.body), shown(&poster("t").body));
+    assert_eq!(now, before + 125, "five seconds later");
+
+    let playlist = daemon.get("/live/t/216p.m3u8").text();
+    let date = |line: &str| line.strip_prefix("#EXT-X-PROGRAM-DATE-TIME:").map(str::to_owned);
+    let dates: Vec<String> = playlist.lines().filter_map(date).collect();
+    let text = daemon.get("/live/t/storyboard.vtt").text();
+    let cue = text.split("\n\n").nth(1).expect("a cue").to_owned();
+    let lines: Vec<&str> = cue.lines().collect();
+    assert_eq!((lines[0], lines[1]), (dates[0].as_str(), "00:00:00.000 --> 00:00:10.000"), "{text}");
+    let (sheet, place) = lines[2].split_once("#xywh=").expect("a place");
+    assert_eq!(place, "0,0,160,90");
+    let sheet = daemon.get(&format!("/live/t/{sheet}"));
+    assert_eq!((sheet.status, sheet.header("content-type")), (200, Some("image/jpeg")), "{text}");
+
+    for name in ["t", "x"] {
+        let file = daemon.folder().join("snap.jpg");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rung"));
+        command.args(["channel", "snapshot", name, "-o"]).arg(&file).args(["--server", &daemon.url("")]);
+        let token = daemon.folder().join("rung-data/admin.token");
+        let said = command.arg("--token-file").arg(token).output().expect("rung starts");
+        assert!(said.status.success(), "{name}: {}", String::from_utf8_lossy(&said.stderr));
+        let number = shown(&std::fs::read(&file).expect("written"));
+        assert!(number > 0, "{name} shows frame {number}");
+    }
+    assert!(daemon.metric("rung_pictures_total{channel=\"t\",kind=\"poster\"}") >= 2.0);
+}
+
 #[test]
 fn each_kind_in_its_mode_from_real_publishers_loses_no_picture() {
     daemon::with_room(each_kind_in_its_mode_from_real_publishers_loses_no_picture_once);
@@ -187,6 +227,7 @@ fn each_kind_in_its_mode_from_real_publishers_loses_no_picture_once() {
     assert!(first_part < Duration::from_secs(2), "first part listed after {first_part:?}");
     let _h = ffmpeg_publish(&small, &daemon.publish_url("h"), &[]);
     let _x = transmit_publish(&small, &daemon.publish_url("x"));
+    assert_pictures(&daemon);
 
     let seen = to_the_end(t, "transcode ultra");
     for (name, size) in [("540p", "960x540"), ("360p", "640x360"), ("216p", "384x216")] {

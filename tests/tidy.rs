@@ -33,6 +33,7 @@ const RULES: &[(&str, &[&str])] = &[
 const FOREIGN: &[(&str, &[&str])] = &[
     ("tokio", &["src/serve", "src/control", "src/inspect/hls", "src/cli", "src/web"]),
     ("hyper", &["src/serve", "src/control", "src/inspect/hls", "src/cli"]),
+    ("httpdate", &["src/serve"]),
     ("hyper_util", &["src/serve", "src/control", "src/inspect/hls", "src/cli"]),
     ("sapflow_srt", &["src/ingest/srt"]),
     ("postcard", &["src/pixels", "worker/src"]),

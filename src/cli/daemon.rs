@@ -22,7 +22,7 @@ use crate::media::channel::{BackendPolicy, ChannelName, Leg};
 use crate::media::modes::LatencyMode;
 use crate::package::origin::Origin;
 use crate::pipeline::devices::Devices;
-use crate::pipeline::shard::{Setup, Shard, Watcher};
+use crate::pipeline::shard::{Command, Setup, Shard, Watcher};
 use crate::pipeline::status::{self, ChannelStatus, InputState, State};
 use crate::pixels::client::beside_this_program;
 use crate::pixels::hall::Hall;
@@ -104,7 +104,8 @@ impl Daemon {
             srt_passphrase: loaded.srt_passphrase.is_some(),
             ..Default::default()
         };
-        let api = Api::open(Arc::clone(&ledger), options, settled(shard.watcher())).map_err(Failure::failed)?;
+        let media = api::Media { settled: settled(shard.watcher()), snapshot: snapshot(shard.watcher()) };
+        let api = Api::open(Arc::clone(&ledger), options, media).map_err(Failure::failed)?;
         let exporter = telemetry.exporter();
         let public = Site {
             origin: Some(origin),
@@ -210,6 +211,11 @@ fn settled(watcher: Watcher) -> api::Settled {
             Awaited::Ended(name, id) => open(name).is_none_or(|(on_air, _)| on_air != id.as_str()),
         }
     })
+}
+
+/// Asks the data plane for a picture.
+fn snapshot(watcher: Watcher) -> api::TakeSnapshot {
+    Arc::new(move |channel, reply| watcher.tell(Command::Snapshot { channel: channel.clone(), reply }).is_ok())
 }
 
 /// A copy each hour, beside the state, until what is returned is dropped.
@@ -353,6 +359,11 @@ fn state_name(session: &status::SessionStatus) -> &'static str {
     }
 }
 
+/// A picture's address on a page: another one with each picture, so that nobody has to ask whether it changed.
+fn poster_address(channel: &ChannelName, etag: &str) -> String {
+    format!("/live/{channel}/poster.jpg?{}", etag.trim_matches('"'))
+}
+
 fn page_status(channel: &ChannelStatus) -> web::ChannelStatus {
     let session = channel.session.as_ref();
     let renditions = session.map_or(&[][..], |s| &s.renditions);
@@ -363,6 +374,7 @@ fn page_status(channel: &ChannelStatus) -> web::ChannelStatus {
         session: session.map(|s| s.id.clone()),
         since_ms: session.and_then(|s| s.live_since).map(|at| at.unix_millis()),
         detail: session.and_then(|s| s.detail.clone()),
+        poster: session.and_then(|s| s.poster.as_ref()).map(|tag| poster_address(&channel.name, tag)),
         renditions: renditions
             .iter()
             .map(|r| web::RenditionStatus {

@@ -8,10 +8,13 @@ use std::time::Duration;
 use super::channel::Legacy;
 use super::devices::{Devices, Refusal, Request};
 use super::events::Scene;
+use super::placement;
 use super::placer::Placer;
 use super::shard::Setup;
+use super::snapshots::{Reply, Snapshot, Snapshots};
 use super::stage::Stage;
 use super::status::{InputState, PublisherStatus, RenditionStatus, SessionStatus, State, WorkerStatus};
+use super::stills::{Order, Owner};
 use super::witness::{Fact, Placed, Wake};
 use super::workers::{self, Workers};
 use crate::demux::{self, Demuxer};
@@ -26,7 +29,7 @@ use crate::media::sample::Stamps;
 use crate::package::origin::SessionOutput;
 use crate::package::window::Kind;
 use crate::pixels::hall::Home;
-use crate::pixels::protocol::{Fill, Lost, Open, Progress, Unit};
+use crate::pixels::protocol::{Fill, Lost, Open, Picture, PictureKind, Progress, Unit};
 use crate::telemetry::report::Level;
 use crate::time::{Mono, Now, Wall};
 use crate::timeline::{Facts, Filling, Out, Rules, Timeline};
@@ -89,6 +92,7 @@ pub struct Session {
     announced: bool,
     profile: Option<SourceProfile>,
     dismissal: Option<Closing>,
+    snapshots: Snapshots,
 }
 
 impl Session {
@@ -141,6 +145,7 @@ impl Session {
             announced: false,
             profile: None,
             dismissal: None,
+            snapshots: Snapshots::default(),
         }
     }
 
@@ -349,11 +354,51 @@ impl Session {
         self.dismissal.take()
     }
 
+    /// A picture of now, as soon as the worker has made it.
+    pub fn snapshot(&mut self, now: Mono, reply: Reply) {
+        let ladder = self.stage.as_ref().is_some_and(Stage::has_ladder);
+        let pictured = ladder || self.stage.as_mut().is_some_and(Stage::snap_source);
+        let why = match self.state {
+            _ if self.is_ending() => "its session has ended".to_owned(),
+            State::Live if pictured => {
+                if self.snapshots.wait(now, reply) && ladder {
+                    self.workers.snap();
+                }
+                return;
+            }
+            State::Live => "its source has no picture that could be shown".to_owned(),
+            state => format!("its session is in state {}", state.name()),
+        };
+        reply.give(Snapshot::NotLive(why));
+    }
+
+    /// A picture that is wanted of its passed-through source, and of whom.
+    pub(super) fn still_order(&mut self) -> Option<(Owner, Order)> {
+        let order = self.stage.as_mut().and_then(Stage::still_order).filter(|_| !self.is_ending())?;
+        self.still_owner().map(|owner| (owner, order))
+    }
+
+    pub(super) fn still_owner(&self) -> Option<Owner> {
+        self.stage.as_ref()?.still_owner(&self.config.name)
+    }
+
+    /// What came of such an order.
+    pub(super) fn stills_made(&mut self, now: Now, owner: &Owner, pictures: Vec<Picture>) {
+        if self.still_owner().as_ref() == Some(owner) && !self.is_ending() {
+            pictures.into_iter().for_each(|picture| self.picture(now, picture));
+        }
+    }
+
+    pub(super) fn stills_left_out(&self, pictures: u64) {
+        self.scene.pictures_left_out(pictures);
+    }
+
     pub fn last_msn(&self) -> Option<u64> {
         self.stage.as_ref().map(Stage::last_msn)
     }
 
     pub fn housekeeping(&mut self, now: Now) {
+        self.snapshots.expire(now.mono);
         if std::mem::take(&mut self.flowed) {
             self.facts.extend(self.last_media(now).map(Fact::Media));
         }
@@ -383,6 +428,7 @@ impl Session {
             input: if self.lost { InputState::Reconnecting } else { InputState::Connected },
             detail: self.detail.clone(),
             renditions: self.on_air.as_deref().map(renditions).unwrap_or_default(),
+            poster: self.output_on_air().as_deref().and_then(poster),
             worker,
             publishers,
         }
@@ -559,7 +605,8 @@ impl Session {
         let Some(place) = self.placer.place() else { return };
         let home = place.gpu.map_or(Home::Own, Home::Gpu);
         let (backend, why) = (place.backend, place.why.clone());
-        self.workers.set_place(home, backend, self.placer.is_makeshift());
+        let preset = self.config.preset.as_deref().unwrap_or(placement::preset(backend));
+        self.workers.set_place(home, backend, preset, self.placer.is_makeshift());
         let placed = Placed { backend: backend.name(), gpu: place.gpu, why, step: self.placer.step() };
         self.scene.placed(&placed);
         let reasons =
@@ -627,6 +674,10 @@ impl Session {
                     self.on_air = Some(stage.output());
                 }
                 self.stage_records(now);
+                // Its predecessor was asked, perhaps, and did not answer.
+                if self.snapshots.is_wanted(now.mono) {
+                    self.workers.snap();
+                }
             }
             Event::Encoded(frame) => {
                 if let Some(stage) = &mut self.stage {
@@ -660,12 +711,25 @@ impl Session {
             Event::Fault { kind, at, detail } => self.scene.worker_fault(kind, at, &detail),
             Event::Overrun { at } => self.scene.overrun(at),
             Event::Progress(_) => {}
+            Event::Picture(picture) => self.picture(now, picture),
             Event::Closed => {
                 if self.ending.is_some() {
                     self.publish(now);
                     self.end(now, self.why.unwrap_or_default());
                 }
             }
+        }
+    }
+
+    fn picture(&mut self, now: Now, picture: Picture) {
+        self.scene.picture(&picture.kind);
+        if picture.kind == PictureKind::Snap {
+            return self.snapshots.give(&picture.jpeg);
+        }
+        if let Some(stage) = &mut self.stage
+            && !stage.picture(now, picture)
+        {
+            self.scene.note(Level::Warn, "picture_unusable", "the worker sent a picture that cannot be what it says");
         }
     }
 
@@ -777,9 +841,14 @@ pub fn ended_status(output: &SessionOutput) -> SessionStatus {
         input: InputState::Connected,
         detail: None,
         renditions: renditions(output),
+        poster: poster(output),
         worker: None,
         publishers: Vec::new(),
     }
+}
+
+fn poster(output: &SessionOutput) -> Option<String> {
+    output.pictures().poster().map(|poster| poster.etag.clone())
 }
 
 fn renditions(output: &SessionOutput) -> Vec<RenditionStatus> {

@@ -15,7 +15,9 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use super::channel::{ChannelRun, Legacy, Resume};
 use super::devices::Devices;
 use super::events;
+use super::snapshots::{Reply, Snapshot};
 use super::status::ChannelStatus;
+use super::stills::Stills;
 use super::witness::{Wake, Witness};
 use crate::ingest::source::PublisherId;
 use crate::ingest::srt::{Closing, Event, Port, PortCounters};
@@ -65,6 +67,8 @@ pub enum Command {
     Dismiss { channel: ChannelName, session: SessionId },
     /// The session ends with ENDLIST and its publishers go.
     End { channel: ChannelName, session: SessionId, why: &'static str },
+    /// A picture of the channel as it is now.
+    Snapshot { channel: ChannelName, reply: Reply },
     /// The session's publishers begin another one. `seamless`: it is made alike and viewers need not know.
     RollOver {
         channel: ChannelName,
@@ -111,6 +115,7 @@ impl Shard {
         let counters = port.counters();
         let mut run = Run {
             port,
+            stills: Stills::new(setup.hall.clone()),
             setup,
             known: BTreeMap::new(),
             running: BTreeMap::new(),
@@ -214,6 +219,7 @@ struct Known {
 
 struct Run {
     port: Port,
+    stills: Stills,
     setup: Arc<Setup>,
     known: BTreeMap<ChannelName, Known>,
     /// Those with something to do: thousands may be known, dozens run.
@@ -254,10 +260,24 @@ impl Run {
             self.route(now, event);
         }
         self.each(now, |channel| channel.run(now));
+        self.make_stills(now);
         self.part(now);
         if now.mono - self.kept >= HOUSEKEEPING {
             self.kept = now.mono;
             self.publish_status(now);
+        }
+    }
+
+    fn make_stills(&mut self, now: Now) {
+        for channel in self.running.values_mut() {
+            if let Some((owner, order)) = channel.still_order() {
+                let left_out = self.stills.order(now.mono, owner, order);
+                channel.stills_left_out(left_out);
+            }
+        }
+        self.stills.run(now.mono);
+        while let Some((owner, pictures)) = self.stills.poll() {
+            self.contain(now, &owner.channel, |channel| channel.stills_made(now, &owner, pictures));
         }
     }
 
@@ -312,6 +332,10 @@ impl Run {
             Command::End { channel, session, why } => {
                 self.contain(now, &channel, |channel| channel.end(now, &session, why));
             }
+            Command::Snapshot { channel, reply } => match self.running.get_mut(&channel) {
+                Some(running) => contain(now, running, |running| running.snapshot(now, reply)),
+                None => reply.give(Snapshot::NotLive("it has no session".to_owned())),
+            },
             Command::RollOver { channel, from, to, seamless, publishers } => {
                 let wake = self.wake();
                 self.contain(now, &channel, |channel| {
@@ -428,7 +452,7 @@ impl Run {
         if self.port.polls_fd() {
             fds.push(PollFd::from_borrowed_fd(self.port.fd(), PollFlags::IN));
         }
-        for (fd, writing) in self.running.values().filter_map(ChannelRun::fd) {
+        for (fd, writing) in self.running.values().filter_map(ChannelRun::fd).chain(self.stills.fd()) {
             let events = if writing { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
             fds.push(PollFd::from_borrowed_fd(fd, events));
         }
@@ -452,6 +476,8 @@ impl Run {
             }
             channel.housekeeping(now);
         }
+        let open = self.running.values().filter_map(ChannelRun::still_owner).map(|owner| owner.session).collect();
+        self.stills.keep(now.mono, &open);
         self.keep_hall(now);
         self.tell_status(now);
     }

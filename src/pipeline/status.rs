@@ -77,6 +77,8 @@ pub struct SessionStatus {
     /// A sentence, if there is something to say.
     pub detail: Option<String>,
     pub renditions: Vec<RenditionStatus>,
+    /// The poster's entity tag, if there is one.
+    pub poster: Option<String>,
     pub worker: Option<WorkerStatus>,
     pub publishers: Vec<PublisherStatus>,
 }

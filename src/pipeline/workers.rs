@@ -15,7 +15,7 @@ use crate::media::track::AudioConfig;
 use crate::pixels::client::Worker;
 use crate::pixels::hall::{Hall, Home};
 use crate::pixels::protocol::{
-    Backend, Encoded, Fill, FromWorker, Lost, Open, Progress, RenditionIndex, ToWorker, Unit, VideoInit,
+    Backend, Encoded, Fill, FromWorker, Lost, Open, Picture, Progress, RenditionIndex, ToWorker, Unit, VideoInit,
 };
 use crate::time::Mono;
 
@@ -66,6 +66,8 @@ pub enum Event {
         detail: String,
     },
     Progress(Progress),
+    /// A poster, a storyboard sheet, or what `snap` asked for.
+    Picture(Picture),
     Fault {
         kind: FaultKind,
         at: Option<i64>,
@@ -140,12 +142,13 @@ impl Workers {
         self.home = home;
     }
 
-    /// The next worker runs there, and works so. `least`: it makes only the lowest rendition and the best one of at most
+    /// The next worker runs there, and works so. `preset`: its encoder's. `least`: it makes only the lowest rendition and the best one of at most
     /// `MAKESHIFT_HEIGHT` rows, for a machine that stands in for a better one.
-    pub fn set_place(&mut self, home: Home, backend: Backend, least: bool) {
+    pub fn set_place(&mut self, home: Home, backend: Backend, preset: &str, least: bool) {
         self.set_home(home);
         let Some(video) = self.open.as_mut().and_then(|open| open.video.as_mut()) else { return };
         video.backend = backend;
+        video.renditions.iter_mut().for_each(|r| preset.clone_into(&mut r.preset));
         if !least {
             self.changes.extend(self.governor.free().into_iter().map(|i| (i, false)));
             return;
@@ -302,6 +305,11 @@ impl Workers {
         self.tell(&ToWorker::Unit { ch: CH, unit });
     }
 
+    /// A picture as it is now: it comes as an event, unless the worker is lost meanwhile.
+    pub fn snap(&mut self) {
+        self.tell(&ToWorker::Snap { ch: CH });
+    }
+
     /// Frames before `frame` are published: a successor need not make them again.
     pub fn published(&mut self, frame: i64) {
         self.history.trim(frame);
@@ -412,10 +420,11 @@ impl Workers {
             FromWorker::Fault { kind, at, detail, .. } => self.events.push_back(Event::Fault { kind, at, detail }),
             FromWorker::Failed { what, lost, .. } => self.lose(now, "failed", lost, what),
             FromWorker::Closed { .. } => self.events.push_back(Event::Closed),
+            FromWorker::Picture { picture, .. } => self.events.push_back(Event::Picture(picture)),
             FromWorker::Hello { .. }
             | FromWorker::Caps(_)
             | FromWorker::Gpus(_)
-            | FromWorker::Picture { .. }
+            | FromWorker::StillMade { .. }
             | FromWorker::Made { .. } => {}
         }
     }

@@ -90,6 +90,8 @@ metrics_table! {
     WorkerCpu = "rung_worker_cpu_seconds", Kind::Gauge, ["channel"], "Processor time of the channel's present worker";
     WorkerMemory = "rung_worker_memory_bytes", Kind::Gauge, ["channel"], "Resident memory of the channel's worker";
     WorkerSandboxed = "rung_worker_sandboxed", Kind::Gauge, ["channel"], "1 if the kernel grants the whole sandbox, 0 if a part is missing";
+    Pictures = "rung_pictures_total", Kind::Counter, ["channel", "kind"], "Posters, storyboard tiles and snapshots made";
+    PicturesSkipped = "rung_pictures_skipped_total", Kind::Counter, ["channel"], "Posters and storyboard tiles left out because the one before was still being made";
     WorkerProcesses = "rung_worker_processes", Kind::Gauge, ["gpu"], "Worker processes that channels of this GPU share";
     WorkerSeats = "rung_worker_seats", Kind::Gauge, ["gpu"], "Channels in them";
     PictureCopies = "rung_picture_copies_total", Kind::Counter, ["channel"], "Copies of full pictures between host and device";

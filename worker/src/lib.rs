@@ -17,9 +17,10 @@ pub mod channel; // its threads and queues
 pub mod decode; // access units -> pictures, each N once
 pub mod encode; // scale and encode, one thread per rendition
 pub mod picture; // decoded pictures and pools
-#[cfg(feature = "software")]
-pub mod thumbnail; // JPEG
+pub mod thumbnail; // posters, storyboard sheets, snapshots: JPEG
 
+#[cfg(feature = "software")]
+pub mod stills; // single pictures of channels that nobody decodes
 #[cfg(feature = "software")]
 pub mod made; // the test picture as a stream
 pub mod pattern; // the demo's test picture and tone

@@ -132,7 +132,10 @@ impl Desk {
             ToWorker::Open { ch, open } => self.start(ch, |shared| Work::open(ch, *open, shared)),
             ToWorker::Close { ch } => self.close(ch),
             ToWorker::Pattern { ch, pattern } => self.start(ch, |shared| Work::pattern(ch, pattern, shared)),
+            ToWorker::Stills { ch } => self.start(ch, |shared| Work::stills(ch, shared)),
             ToWorker::Unit { ch, .. }
+            | ToWorker::Still { ch, .. }
+            | ToWorker::Forget { ch, .. }
             | ToWorker::Fill { ch, .. }
             | ToWorker::Idr { ch, .. }
             | ToWorker::Retune { ch, .. }
@@ -212,6 +215,7 @@ fn write_all(mut socket: &UnixStream, shared: &Shared) -> io::Result<bool> {
 mod tests {
     use super::*;
     use crate::process::{Device, Process};
+    use rung::pixels::protocol::Made;
     use std::os::unix::net::UnixListener;
     use std::os::unix::process::ExitStatusExt;
     use std::process::{Command, Stdio};
@@ -282,7 +286,8 @@ mod tests {
             })
             .collect();
         // More than a socket takes.
-        seats[3].send(FromWorker::Picture { ch: 0, at: 0, jpeg: vec![0; 4 << 20].into() });
+        let made = Made { video: true, pts: 0, dts: 0, random_access: true, data: vec![0; 4 << 20].into() };
+        seats[3].send(FromWorker::Made { ch: 0, unit: made });
         let panicking = seats[1].spawn("enc-360p".to_owned(), 4, || panic!("no such plane")).unwrap();
         drop(panicking.join());
         panic!("it goes on");

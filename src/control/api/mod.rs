@@ -41,6 +41,7 @@ use super::auth::Limit;
 use super::ledger::Ledger;
 use super::state::{Db, Error, Need, State, Table};
 use crate::media::channel::{ChannelName, SessionId};
+use crate::pipeline::snapshots;
 use crate::serve::Peer;
 use crate::sys::random;
 use crate::time::{Mono, SystemClock};
@@ -67,6 +68,16 @@ pub enum Awaited {
 
 /// Whether the data plane has followed what was committed. Asked a few times a second: it must not block.
 pub type Settled = Arc<dyn Fn(&Awaited) -> bool + Send + Sync>;
+
+/// Asks for a picture of a channel. False: too much is asked of the data plane already, and there will be no answer.
+pub type TakeSnapshot = Arc<dyn Fn(&ChannelName, snapshots::Reply) -> bool + Send + Sync>;
+
+/// What the API asks of the data plane.
+#[derive(Clone)]
+pub struct Media {
+    pub settled: Settled,
+    pub snapshot: TakeSnapshot,
+}
 
 /// How the API behaves, and what it must know of the box.
 #[derive(Clone, Debug)]
@@ -119,7 +130,7 @@ const CURSOR_KEY: &str = "api cursor key";
 pub struct Api {
     ledger: Arc<Ledger>,
     options: Options,
-    settled: Settled,
+    media: Media,
     access: Access,
     refusals: Refusals,
     running: Running,
@@ -138,7 +149,7 @@ impl Api {
     ///
     /// # Errors
     /// A sentence: the state folder cannot be written.
-    pub fn open(ledger: Arc<Ledger>, options: Options, settled: Settled) -> Result<Arc<Api>, String> {
+    pub fn open(ledger: Arc<Ledger>, options: Options, media: Media) -> Result<Arc<Api>, String> {
         access::ensure_admin(ledger.state())?;
         let fresh = random::secret();
         let key = ledger.state().control.write(Need::Ordinary, move |txn| {
@@ -157,7 +168,7 @@ impl Api {
             running: Running::default(),
             ledger,
             options,
-            settled,
+            media,
             cursor_key,
             since: SystemClock::mono(),
             streams: AtomicUsize::new(0),

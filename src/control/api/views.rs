@@ -40,6 +40,10 @@ pub(super) struct ChannelView {
 struct PlaybackView {
     /// The multivariant playlist.
     playlist: String,
+    /// The newest picture as a JPEG, a new one each 5 s while the channel is live.
+    poster: String,
+    /// WebVTT of the pictures that can be rewound to, while the channel is live.
+    storyboard: String,
     /// The watch page.
     watch: String,
 }
@@ -192,7 +196,12 @@ impl ChannelView {
             created_at: channel.created_at,
             updated_at: channel.updated_at,
             session,
-            playback: PlaybackView { playlist: format!("/live/{name}/index.m3u8"), watch: format!("/watch/{name}") },
+            playback: PlaybackView {
+                playlist: format!("/live/{name}/index.m3u8"),
+                poster: format!("/live/{name}/poster.jpg"),
+                storyboard: format!("/live/{name}/storyboard.vtt"),
+                watch: format!("/watch/{name}"),
+            },
         }
     }
 }

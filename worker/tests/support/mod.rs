@@ -337,6 +337,7 @@ pub(crate) fn ladder() -> Open {
             deinterlace: Deinterlace::Frame,
             slate: Slate::Black,
             backend: Backend::Software,
+            pictures: None,
         }),
         audio: Vec::new(),
         unpaced: true,
