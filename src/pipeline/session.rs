@@ -27,7 +27,7 @@ use crate::media::plan::{Kept, Plan};
 use crate::media::sample::Stamps;
 use crate::package::origin::SessionOutput;
 use crate::package::window::Kind;
-use crate::pixels::protocol::{Fill, Lost, Open, Picture, PictureKind, Progress, Unit};
+use crate::pixels::protocol::{Fill, Picture, PictureKind, Progress, Unit};
 use crate::telemetry::report::Level;
 use crate::time::{Mono, Now, Wall};
 use crate::timeline::{Facts, Filling, Out, Rules, Timeline};
