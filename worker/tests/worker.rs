@@ -489,7 +489,6 @@ fn a_worker_says_what_it_can_do_refuses_a_second_channel_and_goes_with_its_daemo
     match worker.wait(|m| matches!(m, FromWorker::Caps(_))) {
         FromWorker::Caps(caps) => {
             assert!(caps.backend.contains("libavcodec") && caps.cpus > 0 && caps.encode_fps_360 > 10, "{caps:?}");
-            assert!(caps.gpu.contains("NVIDIA"), "{}", caps.gpu);
             assert!(caps.sandbox.contains("seccomp"), "{}", caps.sandbox);
         }
         _ => unreachable!(),
