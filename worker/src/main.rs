@@ -1,5 +1,6 @@
 //! `rung-worker`: started by `rung`, never by hand, except to ask what it is.
 
+use rung::media::limits::DRIVER_CALL_MAX;
 use rung::pixels::protocol::WORKER_FD;
 use rung_worker::av;
 use rung_worker::process::Device;
@@ -9,6 +10,7 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 const HELP: &str = "\
 rung-worker: the pixel process of Rung. It decodes, scales and encodes.
@@ -20,6 +22,8 @@ There is nothing to start by hand: run `rung demo` or `rung serve`; `rung probe`
   --gpu INDEX                      up to 8 channels on that GPU; their sockets come over the one that it is started with
   --probe                          no channel: says what this machine can do, GPUs included
   --driver-folder PATH             with --gpu or --probe: where the driver's libraries lie, if not where the loader looks
+  --call-max MS                    with --gpu: the process ends when a call into the driver takes longer (500); more where
+                                   a driver is only played, by a busy CPU
   --version                        print the version
   --help                           print this text
 ";
@@ -27,7 +31,7 @@ There is nothing to start by hand: run `rung demo` or `rung serve`; `rung probe`
 fn main() -> ExitCode {
     match Task::read(std::env::args_os().skip(1)) {
         Ok(Task::Channel) => worker(serve),
-        Ok(Task::Shared(device)) => worker(|socket| serve_shared(socket, device)),
+        Ok(Task::Shared(device, call_max)) => worker(|socket| serve_shared(socket, device, call_max)),
         Ok(Task::Probe(folder)) => worker(|socket| serve_probe(socket, folder.as_deref())),
         Ok(Task::Version) => say(std::io::stdout(), &format!("rung-worker {}\n", env!("CARGO_PKG_VERSION"))),
         Ok(Task::Help) => say(std::io::stdout(), HELP),
@@ -41,7 +45,8 @@ fn main() -> ExitCode {
 /// What the arguments ask for.
 enum Task {
     Channel,
-    Shared(Device),
+    /// And how long a call into the driver may take.
+    Shared(Device, Duration),
     Probe(Option<PathBuf>),
     Version,
     Help,
@@ -49,7 +54,7 @@ enum Task {
 
 impl Task {
     fn read(mut arguments: impl Iterator<Item = OsString>) -> Result<Task, String> {
-        let (mut gpu, mut driver_folder, mut probe) = (None, None, false);
+        let (mut gpu, mut driver_folder, mut probe, mut call_max) = (None, None, false, None);
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or_else(|| format!("{} needs a value", argument.display()));
             match argument.to_str() {
@@ -60,16 +65,27 @@ impl Task {
                     let number = index.to_str().and_then(|text| text.parse().ok());
                     gpu = Some(number.ok_or_else(|| format!("--gpu takes a number, not {index:?}"))?);
                 }
+                Some("--call-max") => {
+                    let span = value()?;
+                    let number = span.to_str().and_then(|text| text.parse().ok());
+                    let span = number.ok_or_else(|| format!("--call-max takes milliseconds, not {span:?}"))?;
+                    call_max = Some(Duration::from_millis(span));
+                }
                 Some("--probe") => probe = true,
                 Some("--driver-folder") => driver_folder = Some(PathBuf::from(value()?)),
                 _ => return Err(format!("unknown argument {argument:?}")),
             }
         }
+        if call_max.is_some() && gpu.is_none() {
+            return Err("--call-max goes with --gpu".to_owned());
+        }
         if probe && gpu.is_none() {
             return Ok(Task::Probe(driver_folder));
         }
         match (gpu, driver_folder) {
-            (Some(index), driver_folder) => Ok(Task::Shared(Device { index, driver_folder })),
+            (Some(index), driver_folder) => {
+                Ok(Task::Shared(Device { index, driver_folder }, call_max.unwrap_or(DRIVER_CALL_MAX)))
+            }
             (None, None) => Ok(Task::Channel),
             (None, Some(_)) => Err("--driver-folder goes with --gpu or --probe".to_owned()),
         }
