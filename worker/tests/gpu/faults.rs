@@ -15,8 +15,11 @@ fn alive(card: &Card) -> Vec<(String, i64)> {
     counts.filter(|(what, count)| what.starts_with("live ") && *count != 0).collect()
 }
 
+/// With an IDR asked for at 15.
 fn pictures() -> Vec<ToWorker> {
-    to_units(&grey(20, "-c:v libx264 -preset veryfast -bf 0 -g 25"))
+    let mut messages = to_units(&grey(20, "-c:v libx264 -preset veryfast -bf 0 -g 25"));
+    messages.insert(3, ToWorker::Idr { ch: CH, at: 15 });
+    messages
 }
 
 /// Plays each fault into a process in which a neighbour works; the channel must fail with these words, and everything
@@ -40,7 +43,7 @@ fn fail_and_heal(cases: &[(Backend, &str, &[&str])]) {
         assert_eq!(alive(&card), baseline, "{fault}: {what}");
         assert_eq!(card.driver.broken(), Vec::<String>::new(), "{fault}");
         card.driver.heal();
-        card.run(placed(*backend, SMALL), pictures()).assert_whole(0..20, &[0]);
+        card.run(placed(*backend, SMALL), pictures()).assert_whole(0..20, &[0, 15]);
         assert_eq!(alive(&card), baseline, "behind {fault}");
     }
     card.end();
@@ -83,10 +86,9 @@ fn what_fails_on_the_way_fails_its_channel_and_leaves_nothing() {
         (Gpu, "encode.encode code=18", &["nvEncEncodePicture", "busy (18)"]),
         (Gpu, "encode.map code=16 after=5", &["nvEncMapInputResource", "(16)"]),
         (Gpu, "encode.lock code=8 after=5", &["nvEncLockBitstream", "(8)"]),
-        (Gpu, "encode.idr no_idr after=1", &["IDR"]),
+        (Gpu, "encode.idr no_idr after=2", &["frame 15 was asked to be an IDR and is none"]),
         (Gpu, "cuvid.create code=2", &["cuvidCreateDecoder", "out of device memory (2)", "H.264 320x192"]),
         (Gpu, "cuvid.caps code=1", &["cuvidGetDecoderCaps", "(1)"]),
-        (Gpu, "cuvid.unmap code=1 times=1 after=3", &["cuvidUnmapVideoFrame64", "(1)"]),
         (Gpu, "cuda.launch code=701 after=4", &["rung_ladder", "(701)"]),
         (GpuDecode, "cuda.launch code=701 after=4", &["rung_ladder", "(701)"]),
         (GpuDecode, "cuda.copy code=1 after=8", &["cuMemcpy2DAsync", "(1)"]),
@@ -107,7 +109,7 @@ fn pictures_that_the_decoder_can_not_give_are_counted_and_held() {
     ] {
         card.driver.play(fault);
         let ran = card.run(placed(Backend::Gpu, SMALL), pictures());
-        ran.assert_whole(0..20, &[0]);
+        ran.assert_whole(0..20, &[0, 15]);
         let seen = ran.faults.iter().any(|(kind, detail)| *kind == FaultKind::Decode && detail.contains(told));
         assert_eq!(seen, !told.is_empty(), "{fault}: {:?}", ran.faults);
         card.driver.heal();
@@ -116,13 +118,12 @@ fn pictures_that_the_decoder_can_not_give_are_counted_and_held() {
 }
 
 #[test]
-fn a_rate_that_is_refused_is_told_and_the_old_one_stays() {
+fn a_rate_that_is_refused_costs_no_frame() {
     let mut card = Card::new();
     card.driver.play("encode.reconfigure code=8 times=1");
     let mut messages = pictures();
     messages.insert(10, ToWorker::Retune { ch: CH, rendition: 0, bitrate: 100_000 });
-    let ran = card.run(placed(Backend::Gpu, SMALL), messages);
-    ran.assert_whole(0..20, &[0]);
-    assert!(ran.faults.iter().any(|(_, detail)| detail.contains("100000 b/s")), "{:?}", ran.faults);
+    card.run(placed(Backend::Gpu, SMALL), messages).assert_whole(0..20, &[0, 15]);
+    assert_eq!(card.driver.count("faults played"), 1);
     card.end();
 }

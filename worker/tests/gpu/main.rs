@@ -4,7 +4,6 @@
 
 mod absent;
 mod channel;
-#[expect(dead_code, reason = "other tests use the rest")]
 #[path = "../../../tests/support/clips.rs"]
 mod clips;
 #[expect(dead_code, reason = "other tests use the rest")]

@@ -2,6 +2,8 @@
 
 use rung::media::track::Codec;
 use rung::pixels::protocol::{Backend, FromWorker};
+use rung::time::SystemClock;
+use std::time::Duration;
 
 use crate::rig::*;
 use crate::support::*;
@@ -25,6 +27,20 @@ fn held(card: &Card, pid: u32) -> Held {
         threads: entries("task"),
         resident_kib: line.trim().trim_end_matches(" kB").parse().unwrap(),
     }
+}
+
+/// A thread that has said that its channel has left takes a moment to go itself: until there are as many as wanted, or
+/// no fewer for a while.
+fn settled(card: &Card, pid: u32, threads: usize) -> Held {
+    let (mut newest, mut since) = (held(card, pid), SystemClock::mono());
+    while newest.threads != threads && SystemClock::mono().since(since) < Duration::from_millis(300) {
+        let next = held(card, pid);
+        if next.threads < newest.threads {
+            since = SystemClock::mono();
+        }
+        newest = next;
+    }
+    newest
 }
 
 #[test]
@@ -68,9 +84,9 @@ fn channels_come_and_go_and_nothing_of_them_stays() {
     };
     // What is made once is made by then.
     come_and_go(warm);
-    let before = held(&card, pid);
+    let before = settled(&card, pid, 0);
     come_and_go(rounds);
-    let behind = held(&card, pid);
+    let behind = settled(&card, pid, before.threads);
     println!("before {rounds} channels: {before:?}\nbehind them: {behind:?}");
     assert_eq!(behind.live, before.live);
     assert_eq!((behind.descriptors, behind.threads), (before.descriptors, before.threads));

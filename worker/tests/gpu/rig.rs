@@ -40,7 +40,15 @@ impl Card {
     }
 
     pub(crate) fn with(driver: Driver) -> Card {
-        let process = start(&driver);
+        // Here a CPU plays the card, and may have other things to do.
+        let process = start(&driver, &["--call-max", "30000"]);
+        Card { driver, process, seat: Cell::new(0) }
+    }
+
+    /// With the product's own patience.
+    pub(crate) fn impatient() -> Card {
+        let driver = Driver::new();
+        let process = start(&driver, &[]);
         Card { driver, process, seat: Cell::new(0) }
     }
 
@@ -79,9 +87,10 @@ impl Card {
     }
 }
 
-pub(crate) fn start(driver: &Driver) -> Process {
+fn start(driver: &Driver, more: &[&str]) -> Process {
     let folder = driver.folder();
-    Process::start_with(&["--driver-folder", folder.to_str().unwrap()], |command| driver.env(command))
+    let arguments = [&["--driver-folder", folder.to_str().unwrap()], more].concat();
+    Process::start_with(&arguments, |command| driver.env(command))
 }
 
 /// Opens a channel, plays it to its end, and lets go of its socket.

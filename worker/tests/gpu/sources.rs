@@ -22,7 +22,7 @@ fn of(codec: Codec, bits: u8) -> Open {
 fn every_codec_and_depth_that_a_card_takes_is_shown() {
     let dir = tempfile::tempdir().unwrap();
     let card = Card::new();
-    let wide = format!("{GREY},format=yuv420p10le -frames:v 40 -c:v libx265 -preset ultrafast");
+    let wide = format!("{GREY},format=yuv420p,format=yuv420p10le -frames:v 40 -c:v libx265 -preset ultrafast");
     let sources = [
         (Codec::H265, 8, grey(40, "-c:v libx265 -preset ultrafast -x265-params log-level=none:keyint=25")),
         (Codec::H265, 10, clip("wide", &format!("{wide} -x265-params log-level=none:keyint=25:bframes=3"))),
@@ -76,7 +76,8 @@ fn a_source_that_changes_its_size_goes_on_without_an_idr() {
     let larger = "nullsrc=s=640x360:r=25,geq=lum='20+mod(N,40)*5':cb=128:cr=128,format=yuv420p";
     let larger = clip("larger", &format!("{larger} -frames:v 50 -c:v libx264 -preset veryfast -g 25 -bf 0"));
     pictures.extend(larger.into_iter().map(|p| Coded { n: p.n + 50, ..p }));
-    let smaller: Vec<Coded> = pictures[..30].iter().map(|p| Coded { n: p.n + 100, ..p.clone() }).collect();
+    let smaller: Vec<Coded> =
+        pictures[..50].iter().filter(|p| p.n < 30).map(|p| Coded { n: p.n + 100, ..p.clone() }).collect();
     pictures.extend(smaller);
     for backend in [Backend::Gpu, Backend::GpuDecode] {
         let ran = card.run(placed(backend, &SIZES), to_units(&pictures));
