@@ -84,7 +84,7 @@ impl Channel {
             self.audio = Some(Arc::clone(&input));
             let (ch, tracks, shared) = (self.ch, open.audio, Arc::clone(&self.shared));
             let (configs, thread) = self.thread("audio", Arc::clone(&input), move |ready: &Ready<_>| {
-                let Some(audio) = announce(Audio::open(ch, &tracks, rate, &shared), &ready, Audio::configs)? else {
+                let Some(audio) = announce(Audio::open(ch, &tracks, rate, &shared), ready, Audio::configs)? else {
                     return Ok(());
                 };
                 audio.run(&input).map_err(Error::from)
@@ -121,7 +121,7 @@ impl Channel {
         let queue = Arc::clone(&input);
         let ((init, inputs), thread) = self.thread(&name, Arc::clone(&input), move |ready: &Ready<_>| {
             let opened = Encode::open(plan, shared);
-            let Some(encode) = announce(opened, &ready, |e| (e.init().clone(), e.inputs()))? else {
+            let Some(encode) = announce(opened, ready, |e| (e.init().clone(), e.inputs()))? else {
                 return Ok(());
             };
             encode.run(&input)
@@ -150,7 +150,7 @@ impl Channel {
         let ((), thread) = self.thread("decode", Arc::clone(&input), move |ready: &Ready<_>| {
             let opened = ladder(gpu.as_ref(), &video, &outlets, &shared)
                 .and_then(|ladder| Decode::open(ch, video, unpaced, outlets, audio, shared, ladder));
-            let Some(decode) = announce(opened, &ready, |_| ())? else {
+            let Some(decode) = announce(opened, ready, |_| ())? else {
                 return Ok(());
             };
             decode.run(&input)
