@@ -160,6 +160,7 @@ impl Desk {
         match work(&self.shared) {
             Ok(work) => self.open = Some((ch, work)),
             Err(what) => {
+                self.shared.forget_watches();
                 self.shared.counters.close();
                 self.shared.fail(ch, what);
             }
@@ -170,6 +171,7 @@ impl Desk {
         // A channel that never opened is closed already.
         if let Some((_, work)) = self.open.take_if(|(open, _)| *open == ch) {
             work.close();
+            self.shared.forget_watches();
             process::trim_heap();
             self.shared.counters.close();
             self.shared.send(FromWorker::Progress { ch, progress: self.shared.progress() });

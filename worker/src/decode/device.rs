@@ -24,14 +24,8 @@ pub(super) struct Source {
 
 impl Source {
     /// `barren_max`: units without a picture after which a decoder that reported damage is opened anew.
-    pub(super) fn open(
-        config: VideoConfig,
-        fields: Fields,
-        barren_max: u32,
-        ladder: Ladder,
-        watch: Watch,
-    ) -> Result<Source, Error> {
-        let stream = Arc::clone(ladder.stream());
+    pub(super) fn open(config: VideoConfig, fields: Fields, barren_max: u32, ladder: Ladder) -> Result<Source, Error> {
+        let (stream, watch) = (Arc::clone(ladder.stream()), ladder.watch().clone());
         let decoder = Decoder::open(&stream, config.codec, &headers(&config), fields, &watch)?;
         Ok(Source {
             config,
