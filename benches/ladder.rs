@@ -24,7 +24,7 @@ use rung::media::sample::Stamps;
 use rung::media::track::{AudioConfig, Pid, TrackConfig, VideoConfig};
 use rung::pipeline::placement;
 use rung::pixels::client::Worker;
-use rung::pixels::protocol::{Backend, FromWorker, Open, OpenAudio, OpenRendition, OpenVideo, Output, ToWorker, Unit};
+use rung::pixels::protocol::{FromWorker, Open, OpenAudio, OpenRendition, OpenVideo, Output, ToWorker, Unit};
 use rung::time::SystemClock;
 
 const RATE: u32 = 30;
@@ -197,14 +197,16 @@ fn open_video(clip: &Clip, setup: &Setup) -> OpenVideo {
         hold_back_ms: None,
         takeover: Takeover::IfSilent,
         slate: Slate::Black,
-        backend: Backend::Software,
         preset: setup.zerolatency.then(|| "veryfast".to_owned()),
+        backend: None,
     };
     let cadence = Cadence::for_rate(f64::from(RATE), channel.mode);
     assert!(cadence.gop == GOP, "the table of rates");
     let source = &clip.video.1;
     let ladder: Ladder = placement::ladder(&channel, source, cadence);
     let mut open = placement::open_video(&channel, clip.video.0, source, cadence, &ladder, 0);
+    // ffmpeg makes none either.
+    open.pictures = None;
     for rendition in open.renditions.iter_mut().filter(|_| setup.zerolatency) {
         (rendition.lookahead, rendition.bframes) = (0, 0);
         rendition.extra = ZEROLATENCY.to_owned();

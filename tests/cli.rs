@@ -194,6 +194,24 @@ fn events_are_printed_and_followed() {
 }
 
 #[test]
+fn a_snapshot_is_saved_or_the_problem_is_said() {
+    let rig = Rig::new();
+    ok(&rig, &["channel", "create", "live"]);
+    ok(&rig, &["channel", "create", "idle"]);
+    let said = ok(&rig, &["channel", "snapshot", "live", "-o", "now.jpg"]);
+    assert_eq!(said, format!("now.jpg: {} bytes\n", support::SNAPSHOT.len()));
+    assert_eq!(std::fs::read(rig.folder.path().join("now.jpg")).unwrap(), support::SNAPSHOT);
+    let out = command(&rig, &["channel", "snapshot", "live", "-o", "-"]).output().unwrap();
+    assert_eq!(out.stdout, support::SNAPSHOT);
+    let idle = run(&rig, &["channel", "snapshot", "idle", "-o", "idle.jpg"]);
+    assert_eq!(idle.code, 6, "{}", idle.err);
+    assert!(idle.err.contains("idle shows no picture now: it has no session"), "{}", idle.err);
+    assert!(!rig.folder.path().join("idle.jpg").exists());
+    assert_eq!(run(&rig, &["channel", "snapshot", "live", "-o", "no/such/folder.jpg"]).code, 1);
+    assert_eq!(run(&rig, &["channel", "snapshot", "live"]).code, 2);
+}
+
+#[test]
 fn completions_name_the_commands() {
     for shell in ["bash", "zsh", "fish"] {
         let output = Command::new(env!("CARGO_BIN_EXE_rung")).args(["completions", shell]).output().unwrap();

@@ -16,10 +16,11 @@ use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use on_air::{MSN0, OnAir};
 use rung::media::modes::LatencyMode;
+use rung::package::pictures::{SheetVersion, Span};
 use rung::serve::connection::Patience;
 use rung::serve::{Check, Health, Options, Server, Site};
 use rung::telemetry::setup::{Exporter, exporter};
-use rung::time::{Mono, SystemClock};
+use rung::time::{Mono, SystemClock, Wall};
 use tokio::runtime::Runtime;
 
 static METRICS: LazyLock<Exporter> = LazyLock::new(|| exporter().expect("the only registry of this process"));
@@ -793,4 +794,99 @@ fn pages_and_status_are_served_beside_the_media() {
         reply.problem();
     }
     assert_eq!(rig.get("/live/news/720p.m3u8").status, 200);
+}
+
+/// The session's nth tile on its sheet, of made-up bytes.
+fn sheet(tile: u8) -> SheetVersion {
+    let at = i64::from(tile);
+    let span = Span { from_ms: at * 10_000, to_ms: at * 10_000 + 10_000, date: Wall(1_800_000_000_000_000_000) };
+    SheetVersion { number: 0, places: (0..=tile).collect(), tile: (160, 90), jpeg: vec![tile; 64].into(), span }
+}
+
+#[test]
+fn a_poster_has_a_tag_a_date_and_a_short_life_and_is_not_sent_twice() {
+    let mut air = OnAir::new(LatencyMode::Ultra);
+    air.parts(17);
+    let rig = Rig::of(&air);
+    let path = "/live/news/poster.jpg";
+    let none = rig.get(path);
+    assert_eq!((none.status, none.problem()["code"].as_str()), (404, Some("no_picture")));
+    let made = Wall(784_111_777_000_000_000);
+    assert!(air.session.pictures().set_poster(Bytes::from_static(b"one"), made));
+    let reply = rig.ask("GET", &format!("{path}?anything"), &[]);
+    assert_eq!((reply.status, reply.body.as_slice()), (200, &b"one"[..]));
+    assert_eq!(reply.header("content-type"), "image/jpeg");
+    assert_eq!(reply.header("cache-control"), "public, max-age=5");
+    assert_eq!(reply.header("last-modified"), "Sun, 06 Nov 1994 08:49:37 GMT");
+    assert_eq!(reply.header("access-control-allow-origin"), "*");
+    assert_eq!(reply.header("x-content-type-options"), "nosniff");
+    let tag = reply.header("etag").to_owned();
+    assert!(tag.starts_with('"') && tag.len() == 18, "{tag}");
+
+    let head = rig.ask("HEAD", path, &[]);
+    assert_eq!((head.status, head.body.len(), head.header("content-length")), (200, 0, "3"));
+    assert_eq!(head.header("etag"), tag);
+    let again = rig.get_with(path, "If-None-Match", &format!("\"x\", W/{tag}"));
+    assert_eq!((again.status, again.body.len(), again.header("etag")), (304, 0, tag.as_str()));
+    assert_eq!(again.header("cache-control"), "public, max-age=5");
+    let since = |date| rig.get_with(path, "If-Modified-Since", date).status;
+    assert_eq!(since("Sun, 06 Nov 1994 08:49:37 GMT"), 304);
+    assert_eq!((since("Sun, 06 Nov 1994 08:49:36 GMT"), since("yesterday")), (200, 200));
+    let both = [("If-None-Match", "\"x\""), ("If-Modified-Since", "Sun, 06 Nov 1994 08:49:37 GMT")];
+    assert_eq!(rig.ask("GET", path, &both).status, 200, "the tag decides");
+    assert_eq!(rig.ask("POST", path, &[]).status, 405);
+
+    assert!(air.session.pictures().set_poster(Bytes::from_static(b"two"), made));
+    let next = rig.get_with(path, "If-None-Match", &tag);
+    assert_eq!((next.status, next.body.as_slice()), (200, &b"two"[..]));
+    assert_ne!(next.header("etag"), tag);
+
+    // It stays while the ended session lingers, and goes with it.
+    air.end();
+    assert_eq!(rig.get(path).status, 200);
+    air.origin.channel("news").unwrap().set_session(None);
+    assert_eq!((rig.get(path).status, rig.get(path).problem()["code"].as_str()), (404, Some("no_session")));
+    assert_eq!(rig.get("/live/nobody/poster.jpg").problem()["code"], "channel_unknown");
+}
+
+#[test]
+fn a_storyboard_leads_to_sheets_that_never_change() {
+    let mut air = OnAir::new(LatencyMode::Ultra);
+    air.parts(17);
+    let rig = Rig::of(&air);
+    let session = air.session.id.clone();
+    for path in ["/live/news/storyboard.vtt".to_owned(), format!("/live/news/{session}/storyboard.vtt")] {
+        assert_eq!(rig.get(&path).problem()["code"], "no_picture");
+    }
+    let mut named: Vec<(String, Vec<u8>)> = Vec::new();
+    for tile in 0..3 {
+        assert!(air.session.pictures().set_sheet(sheet(tile), 0));
+        for folder in ["/live/news/".to_owned(), format!("/live/news/{session}/")] {
+            let text = rig.get(&format!("{folder}storyboard.vtt"));
+            assert_eq!((text.status, text.header("content-type")), (200, "text/vtt; charset=utf-8"));
+            assert_eq!(text.header("cache-control"), "public, max-age=5");
+            assert!(text.text().starts_with("WEBVTT\nX-TIMESTAMP-MAP=LOCAL:00:00:00.000,MPEGTS:0\n\n"));
+            assert_eq!(text.text().matches(" --> ").count(), usize::from(tile) + 1);
+            assert_eq!(
+                rig.get_with(&format!("{folder}storyboard.vtt"), "If-None-Match", text.header("etag")).status,
+                304
+            );
+            let place = text.text().lines().find(|line| line.contains("#xywh=")).unwrap();
+            let (file, at) = place.split_once("#xywh=").unwrap();
+            assert_eq!(at, "0,0,160,90");
+            let reply = rig.get(&format!("{folder}{file}"));
+            assert_eq!((reply.status, reply.header("content-type")), (200, "image/jpeg"), "{folder}{file}");
+            assert_eq!(reply.header("cache-control"), "public, max-age=86400, immutable");
+            assert_eq!(reply.body, vec![tile; 64]);
+            assert_eq!(rig.get_with(&format!("{folder}{file}"), "If-None-Match", reply.header("etag")).status, 304);
+            named.push((format!("{folder}{file}"), reply.body));
+        }
+    }
+    for (address, bytes) in &named {
+        assert_eq!(&rig.get(address).body, bytes, "{address} names what it named");
+    }
+    let gone = rig.get(&format!("/live/news/{session}/storyboard-0-0000000000000000.jpg"));
+    assert_eq!((gone.status, gone.problem()["code"].as_str()), (404, Some("no_picture")));
+    let other = rig.get(&named[1].0.replace(session.as_str(), "se_01ARZ3NDEKTSV4RRFFQ69G5FAV"));
+    assert_eq!(other.problem()["code"], "session_over");
 }

@@ -154,6 +154,46 @@ fn assert_audio(seen: &Followed, what: &str, rendition: &str, rate: u32, channel
     assert_eq!(hole, None, "{what}: audio frames follow each other");
 }
 
+/// While all three are on air: posters at the frames that the rule names, of what each viewer sees; a storyboard whose dates
+/// are those of the playlist; a snapshot.
+fn assert_pictures(daemon: &Daemon) {
+    let poster = |name: &str| daemon.wait_for(&format!("/live/{name}/poster.jpg"), Duration::from_secs(20));
+    let shown = |jpeg: &[u8]| numbered::read_counters(jpeg)[0].expect("the poster's number can be read");
+    // A transmux source is shown where it can be decoded: here each 50 frames.
+    for (name, every) in [("t", 125), ("h", 125), ("x", 50)] {
+        let number = shown(&poster(name).body);
+        assert_eq!(number % every, 0, "{name} shows frame {number}");
+    }
+    let first = poster("t");
+    wait(Duration::from_secs(10), "the next poster", || (poster("t").body != first.body).then_some(()));
+    let (before, now) = (shown(&first.body), shown(&poster("t").body));
+    assert_eq!(now, before + 125, "five seconds later");
+
+    let playlist = daemon.get("/live/t/216p.m3u8").text();
+    let date = |line: &str| line.strip_prefix("#EXT-X-PROGRAM-DATE-TIME:").map(str::to_owned);
+    let dates: Vec<String> = playlist.lines().filter_map(date).collect();
+    let text = daemon.get("/live/t/storyboard.vtt").text();
+    let cue = text.split("\n\n").nth(1).expect("a cue").to_owned();
+    let lines: Vec<&str> = cue.lines().collect();
+    assert_eq!((lines[0], lines[1]), (dates[0].as_str(), "00:00:00.000 --> 00:00:10.000"), "{text}");
+    let (sheet, place) = lines[2].split_once("#xywh=").expect("a place");
+    assert_eq!(place, "0,0,160,90");
+    let sheet = daemon.get(&format!("/live/t/{sheet}"));
+    assert_eq!((sheet.status, sheet.header("content-type")), (200, Some("image/jpeg")), "{text}");
+
+    for name in ["t", "x"] {
+        let file = daemon.folder().join("snap.jpg");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rung"));
+        command.args(["channel", "snapshot", name, "-o"]).arg(&file).args(["--server", &daemon.url("")]);
+        let token = daemon.folder().join("rung-data/admin.token");
+        let said = command.arg("--token-file").arg(token).output().expect("rung starts");
+        assert!(said.status.success(), "{name}: {}", String::from_utf8_lossy(&said.stderr));
+        let number = shown(&std::fs::read(&file).expect("written"));
+        assert!(number > 0, "{name} shows frame {number}");
+    }
+    assert!(daemon.metric("rung_pictures_total{channel=\"t\",kind=\"poster\"}") >= 2.0);
+}
+
 #[test]
 fn each_kind_in_its_mode_from_real_publishers_loses_no_picture() {
     daemon::with_room(each_kind_in_its_mode_from_real_publishers_loses_no_picture_once);
@@ -187,6 +227,7 @@ fn each_kind_in_its_mode_from_real_publishers_loses_no_picture_once() {
     assert!(first_part < Duration::from_secs(2), "first part listed after {first_part:?}");
     let _h = ffmpeg_publish(&small, &daemon.publish_url("h"), &[]);
     let _x = transmit_publish(&small, &daemon.publish_url("x"));
+    assert_pictures(&daemon);
 
     let seen = to_the_end(t, "transcode ultra");
     for (name, size) in [("540p", "960x540"), ("360p", "640x360"), ("216p", "384x216")] {
@@ -451,4 +492,49 @@ fn sound_that_changes_once() {
         broken.dedup();
         assert_eq!(broken.len(), 1, "{name}: {broken:?}");
     }
+}
+
+/// What contribution encoders send beside H.264: HEVC of ten bits with open GOPs, interlaced MPEG-2 video. Both become
+/// ladders, picture for picture; a channel that passes its source on refuses them by name.
+#[test]
+fn hevc_of_ten_bits_and_interlaced_mpeg2_become_ladders() {
+    daemon::with_room(hevc_and_mpeg2_once);
+}
+
+fn hevc_and_mpeg2_once() {
+    let _alone = alone();
+    let made = |name: &str, encode: &str| {
+        let drawn = Drawn { width: 638, height: 358, rate: "25", pictures: 250 };
+        clip(name, drawn, &[&tone(10)], &format!("{encode} -c:a aac -ac 2 -b:a 96k"))
+    };
+    let hevc = made(
+        "hevc-ten.ts",
+        "-pix_fmt yuv420p10le -c:v libx265 -preset ultrafast -b:v 1M \
+         -x265-params log-level=none:keyint=25:min-keyint=25:scenecut=0:bframes=3:b-pyramid=1:open-gop=1",
+    );
+    let mpeg2 = made("mpeg2-fields.ts", "-c:v mpeg2video -flags +ilme+ildct -top 1 -bf 2 -g 12 -b:v 4M");
+    let daemon = Daemon::start(
+        &[
+            transcode("hevc", "ultra", SMALL_LADDER),
+            transcode("mpeg2", "ultra", SMALL_LADDER),
+            channel("copy", "transmux", "ultra", ""),
+        ]
+        .concat(),
+    );
+    let files = [("hevc", &hevc), ("mpeg2", &mpeg2)];
+    let follows: Vec<Follow> = files.iter().map(|(name, _)| Follow::start(daemon.http, name)).collect();
+    let _publishers: Vec<Running> =
+        files.iter().map(|(name, file)| publish_all(file, &daemon.publish_url(name))).collect();
+    let _copy = publish_all(&hevc, &daemon.publish_url("copy"));
+    for (follow, (name, _)) in follows.into_iter().zip(files) {
+        let seen = to_the_end(follow, name);
+        assert_video(&seen, name, "180p", "320x180", 50);
+        assert_video(&seen, name, "90p", "160x90", 50);
+        let audio = seen.renditions.keys().find(|k| k.starts_with("a-")).expect("audio").clone();
+        assert_audio(&seen, name, &audio, 48_000, 2);
+    }
+    let log = daemon.log();
+    assert!(!log.contains("worker_lost"), "no worker was replaced: {log}");
+    let why = "the source's video is HEVC, and a transmux or hybrid channel passes on H.264 only: set kind = ";
+    assert!(log.contains(why), "{log}");
 }

@@ -103,6 +103,7 @@ fn channel(kind: ChannelKind, mode: LatencyMode) -> Channel {
         takeover: Takeover::IfSilent,
         slate: Slate::Black,
         preset: None,
+        backend: None,
     }
 }
 

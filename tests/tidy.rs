@@ -33,6 +33,7 @@ const RULES: &[(&str, &[&str])] = &[
 const FOREIGN: &[(&str, &[&str])] = &[
     ("tokio", &["src/serve", "src/control", "src/inspect/hls", "src/cli", "src/web"]),
     ("hyper", &["src/serve", "src/control", "src/inspect/hls", "src/cli"]),
+    ("httpdate", &["src/serve"]),
     ("hyper_util", &["src/serve", "src/control", "src/inspect/hls", "src/cli"]),
     ("sapflow_srt", &["src/ingest/srt"]),
     ("postcard", &["src/pixels", "worker/src"]),
@@ -55,13 +56,14 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("nvml_wrapper", &["worker/src/monitor"]),
     ("seccompiler", &["worker/src/sandbox"]),
     ("landlock", &["worker/src/sandbox"]),
+    ("nvml_wrapper", &["worker/src/monitor"]),
 ];
 
 /// Rooms of the daemon that a worker may name.
 const WORKER_MAY: &[&str] = &["time", "telemetry", "media", "bitstream", "mpegts", "sys", "pixels"];
 
 /// Tags of `lib.rs`'s list; everything in brackets that starts like one must be one of these with a clause.
-const TAGS: &[&str] = &["HLS", "TS", "BMFF", "AVC", "SRT", "AAC", "EN"];
+const TAGS: &[&str] = &["HLS", "TS", "BMFF", "AVC", "HEVC", "MPEG2V", "SRT", "AAC", "EN"];
 
 const UNSAFE_MAY: &[&str] = &[
     "src/sys",

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use http::Method;
 use http::header::HeaderName;
 use serde_json::{Map, Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::remote::{self, Extra, Remote, Session, cell, instant, print_json, print_table, query, segment};
 use super::{Failure, print};
@@ -55,6 +55,13 @@ enum What {
         channel: String,
         #[command(flatten)]
         wait: Wait,
+    },
+    /// Save a picture of a channel as it is now
+    Snapshot {
+        channel: String,
+        /// File for the JPEG; - is the standard output
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
     },
     /// Delete a channel
     Delete {
@@ -146,6 +153,7 @@ impl Channel {
         let json = self.remote.json;
         let answer = match &self.what {
             What::List { state } => return list(&session, state.clone(), json),
+            What::Snapshot { channel, output } => return snapshot(&session, &path(channel, "/snapshot"), output, json),
             What::Create { name, from, fields } => {
                 let mut body = fields.read()?;
                 body.insert("name".into(), name.as_str().into());
@@ -199,6 +207,22 @@ fn list(session: &Session, state: Option<String>, json: bool) -> Result<(), Fail
     };
     let rows: Vec<Vec<String>> = channels.iter().map(row).collect();
     print_table(&["name", "state", "kind", "mode", "session", "created"], &rows);
+    Ok(())
+}
+
+fn snapshot(session: &Session, path: &str, output: &Path, json: bool) -> Result<(), Failure> {
+    let jpeg = session.fetch(Method::POST, path, Extra::default())?;
+    let wrong = |e: std::io::Error| Failure::failed(format!("{}: {e}", output.display()));
+    if output == Path::new("-") {
+        return std::io::Write::write_all(&mut std::io::stdout().lock(), &jpeg).map_err(wrong);
+    }
+    std::fs::write(output, &jpeg).map_err(wrong)?;
+    let (file, bytes) = (output.display().to_string(), jpeg.len());
+    if json {
+        print_json(&json!({ "file": file, "bytes": bytes }));
+    } else {
+        print(&format!("{file}: {bytes} bytes"));
+    }
     Ok(())
 }
 
@@ -276,7 +300,9 @@ fn show(channel: &Value) {
     ] {
         rows.push((field, cell(&channel[field])));
     }
-    rows.push(("playlist", cell(&channel["playback"]["playlist"])));
+    for address in ["playlist", "poster", "storyboard"] {
+        rows.push((address, cell(&channel["playback"][address])));
+    }
     for (name, value) in rows {
         print(&format!("{name:<20}{value}"));
     }

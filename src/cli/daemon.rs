@@ -1,30 +1,34 @@
 //! The daemon put together: telemetry, SRT port, shard, HTTP listeners. `rung serve` and `rung demo` both run it.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
 use super::Failure;
+use super::probe::Asked;
 use super::state::trusted;
 use crate::control::api::{self, Api, Awaited};
 use crate::control::bridge::Bridge;
-use crate::control::config::{Configured, Loaded, LogFormat};
+use crate::control::config::{Config, Configured, Loaded, Log, LogFormat};
 use crate::control::ledger::{self, Ledger};
 use crate::control::lifecycle::Code;
 use crate::control::record::StreamKey;
 use crate::control::state::{self, Db, Need, State as Store};
 use crate::ingest::srt::{Passphrase, Port, PortConfig};
 use crate::ingest::{Admission, Directory, Refusal};
-use crate::media::channel::{ChannelName, Leg};
+use crate::media::channel::{BackendPolicy, ChannelName, Leg};
 use crate::media::modes::LatencyMode;
 use crate::package::origin::Origin;
-use crate::pipeline::shard::{Setup, Shard, Watcher};
+use crate::pipeline::devices::Devices;
+use crate::pipeline::gpus::{GpuWatch, Tuning};
+use crate::pipeline::shard::{Command, Setup, Shard, Watcher};
 use crate::pipeline::status::{self, ChannelStatus, InputState, State};
 use crate::pixels::client::beside_this_program;
 use crate::pixels::hall::Hall;
-use crate::serve::{Check, Health, Options, Server, Site, bind, routes};
+use crate::pixels::monitor::Launch;
+use crate::serve::{Check, Health, Options, Routes, Scrape, Server, Site, bind, routes};
 use crate::telemetry::report::{Level, Place, log};
 use crate::telemetry::setup::{self, Telemetry};
 use crate::time::SystemClock;
@@ -45,6 +49,7 @@ pub(crate) struct Daemon {
     /// Behind the shard: what it says in the end is still written down.
     ledger: Arc<Ledger>,
     _backups: SyncSender<()>,
+    _gpus: Option<GpuWatch>,
     api: Arc<Api>,
     servers: Vec<Server>,
     runtime: tokio::runtime::Runtime,
@@ -56,12 +61,7 @@ impl Daemon {
     /// Opens every socket, then starts everything.
     pub(crate) fn start(loaded: &Loaded) -> Result<Daemon, Failure> {
         let config = &loaded.config;
-        let format = match config.log.format {
-            LogFormat::Text => setup::LogFormat::Text,
-            LogFormat::Json => setup::LogFormat::Json,
-        };
-        let telemetry =
-            setup::start(&setup::Config { format, filter: config.log.level.clone() }).map_err(Failure::usage)?;
+        let telemetry = start_telemetry(&config.log)?;
         let worker = config.worker.program.clone().unwrap_or_else(beside_this_program);
         check_worker(&worker, loaded)?;
         let http = bind(config.http.listen).map_err(|e| Failure::failed(e.to_string()))?;
@@ -70,10 +70,20 @@ impl Daemon {
         let bridge = Arc::new(Bridge::new(Arc::clone(&state)));
         let store = |e: crate::control::state::Error| Failure::failed(format!("state folder: {e}"));
         let ledger = Arc::new(Ledger::open(state, Arc::clone(&bridge) as _).map_err(store)?);
-        let port = srt_port(loaded, &bridge)?;
+        let devices = Arc::new(find_gpus(&worker, config)?);
+        let backend = config.worker.backend;
+        let port = srt_port(loaded, &bridge, &devices)?;
         let srt = port.local_addr().map_err(|e| Failure::failed(format!("SRT port: {e}")))?;
         let origin = Arc::new(Origin::default());
-        let setup = Setup { origin: Arc::clone(&origin), hall: Hall::new(worker), witness: Arc::clone(&bridge) as _ };
+        let watch = watch_gpus(&worker, config)?;
+        let hall = hall(worker, config);
+        let setup = Setup {
+            origin: Arc::clone(&origin),
+            hall,
+            devices: Arc::clone(&devices),
+            backend,
+            witness: Arc::clone(&bridge) as _,
+        };
         let shard = Shard::start(port, setup).map_err(|e| Failure::failed(format!("shard: {e}")))?;
         let backups = back_up_hourly(Arc::clone(ledger.state()))?;
         bridge.join(shard.watcher(), &ledger);
@@ -87,22 +97,13 @@ impl Daemon {
         let options = api::Options {
             srt_port: srt.port(),
             srt_passphrase: loaded.srt_passphrase.is_some(),
+            gpus: watch.as_ref().map(GpuWatch::gpus).unwrap_or_default(),
             ..Default::default()
         };
-        let api = Api::open(Arc::clone(&ledger), options, settled(shard.watcher())).map_err(Failure::failed)?;
+        let media = api::Media { settled: settled(shard.watcher()), snapshot: snapshot(shard.watcher()) };
+        let api = Api::open(Arc::clone(&ledger), options, media).map_err(Failure::failed)?;
         let exporter = telemetry.exporter();
-        let public = Site {
-            origin: Some(origin),
-            health: Some(health.clone()),
-            metrics: None,
-            routes: Some(routes(api.beside(pages))),
-        };
-        let private = Site {
-            origin: None,
-            health: Some(health),
-            metrics: Some(Arc::new(move || exporter.render())),
-            routes: None,
-        };
+        let (public, private) = sites(origin, health, routes(api.beside(pages)), Arc::new(move || exporter.render()));
         let inside = runtime.enter();
         let start = |listener, site| Server::start(listener, site, Options::default());
         let public = start(http, public).map_err(|e| Failure::failed(format!("HTTP: {e}")))?;
@@ -117,6 +118,7 @@ impl Daemon {
             shard,
             ledger,
             _backups: backups,
+            _gpus: watch,
             api,
             servers,
             runtime,
@@ -169,6 +171,14 @@ impl Daemon {
     }
 }
 
+fn start_telemetry(log: &Log) -> Result<Telemetry, Failure> {
+    let format = match log.format {
+        LogFormat::Text => setup::LogFormat::Text,
+        LogFormat::Json => setup::LogFormat::Json,
+    };
+    setup::start(&setup::Config { format, filter: log.level.clone() }).map_err(Failure::usage)
+}
+
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     let built = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("http").build();
     built.map_err(|e| Failure::failed(format!("HTTP threads: {e}")))
@@ -195,6 +205,11 @@ fn settled(watcher: Watcher) -> api::Settled {
             Awaited::Ended(name, id) => open(name).is_none_or(|(on_air, _)| on_air != id.as_str()),
         }
     })
+}
+
+/// Asks the data plane for a picture.
+fn snapshot(watcher: Watcher) -> api::TakeSnapshot {
+    Arc::new(move |channel, reply| watcher.tell(Command::Snapshot { channel: channel.clone(), reply }).is_ok())
 }
 
 /// A copy each hour, beside the state, until what is returned is dropped.
@@ -234,24 +249,52 @@ async fn bootstrap(ledger: &Ledger, loaded: &Loaded) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Publishers at the port, and what the book says about them.
-struct Doors(Arc<Bridge>);
+/// The GPUs that channels may be placed on. A box that must have one and has none says so at start.
+fn find_gpus(worker: &Path, config: &Config) -> Result<Devices, Failure> {
+    if has_no_gpus(worker, config) {
+        return Ok(Devices::default());
+    }
+    let asked = Asked::start(worker, config.worker.driver_folder.as_deref()).and_then(|mut asked| asked.gpus());
+    let why = match asked {
+        Ok(Ok(gpus)) => {
+            for gpu in &gpus {
+                let encodes =
+                    gpu.encode.as_ref().map_or_else(|why| format!("no encoder: {why}"), |_| "encodes".to_owned());
+                let what = format!("GPU {}: {}, {} decode engines, {encodes}", gpu.index, gpu.name, gpu.decode_engines);
+                log(Level::Info, "gpu_found", &Place::default(), what);
+            }
+            return Ok(Devices::new(gpus));
+        }
+        Ok(Err(why)) | Err(why) => why,
+    };
+    let level = if config.worker.backend == BackendPolicy::Gpu { Level::Error } else { Level::Info };
+    log(level, "no_gpu", &Place::default(), why);
+    Ok(Devices::default())
+}
+
+/// Publishers at the port, and what the book and the GPUs say about them.
+struct Doors {
+    bridge: Arc<Bridge>,
+    devices: Arc<Devices>,
+}
 
 impl Directory for Doors {
     fn admit(&self, channel: &str, key: &str, leg: Leg) -> Result<Admission, Refusal> {
-        let (channel, takeover) = self.0.admit(channel, key, leg).map_err(|refusal| match refusal.code {
+        let (channel, takeover) = self.bridge.admit(channel, key, leg).map_err(|refusal| match refusal.code {
             Code::Stopped | Code::NotStarted => Refusal::Stopped,
             Code::NoSuchLeg => Refusal::Unsupported("the channel has one leg: publish on leg a"),
             _ => Refusal::Denied,
         })?;
-        if let Some(trouble) = self.0.trouble() {
+        if let Some(trouble) = self.bridge.trouble() {
             return Err(Refusal::NoCapacity(trouble));
         }
+        // A channel that may run on the CPU always finds room.
+        self.devices.welcome(&channel).map_err(|refusal| Refusal::NoCapacity(refusal.to_string()))?;
         Ok(Admission { channel, takeover })
     }
 }
 
-fn srt_port(loaded: &Loaded, bridge: &Arc<Bridge>) -> Result<Port, Failure> {
+fn srt_port(loaded: &Loaded, bridge: &Arc<Bridge>, devices: &Arc<Devices>) -> Result<Port, Failure> {
     let passphrase = loaded.srt_passphrase.as_deref().map(Passphrase::new).transpose();
     let passphrase = passphrase.map_err(|e| Failure::usage(format!("srt.passphrase_file: {e}")))?;
     // One latency for the port: the shortest that a channel asks for; a caller that asks for more gets more.
@@ -263,7 +306,8 @@ fn srt_port(loaded: &Loaded, bridge: &Arc<Bridge>) -> Result<Port, Failure> {
         passphrase,
         ..PortConfig::default()
     };
-    let doors = Arc::new(Doors(Arc::clone(bridge)));
+    let (bridge, devices) = (Arc::clone(bridge), Arc::clone(devices));
+    let doors = Arc::new(Doors { bridge, devices });
     let port = Port::bind(config, doors).map_err(|e| Failure::failed(e.to_string()))?;
     if let Some(warning) = port.receive_buffer_warning() {
         log(Level::Warn, "receive_buffer", &Place::default(), warning);
@@ -280,6 +324,37 @@ fn check_worker(program: &std::path::Path, loaded: &Loaded) -> Result<(), Failur
         return Err(Failure::usage(what));
     }
     Ok(())
+}
+
+/// What players and operators see, and what only the box itself.
+fn sites(origin: Arc<Origin>, health: Health, routes: Routes, metrics: Scrape) -> (Site, Site) {
+    let public = Site { origin: Some(origin), health: Some(health.clone()), metrics: None, routes: Some(routes) };
+    let private = Site { origin: None, health: Some(health), metrics: Some(metrics), routes: None };
+    (public, private)
+}
+
+fn hall(worker: PathBuf, config: &Config) -> Hall {
+    let hall = Hall::new(worker);
+    hall.set_patience(Duration::from_millis(config.worker.gpu_patience_ms.0));
+    if let Some(folder) = config.worker.driver_folder.clone() {
+        hall.set_driver_folder(folder);
+    }
+    hall
+}
+
+/// A box that works on the CPU has no use for GPUs, and one that only passes media through may have no worker.
+fn has_no_gpus(worker: &Path, config: &Config) -> bool {
+    config.worker.backend == BackendPolicy::Software && config.worker.driver_folder.is_none() || !worker.is_file()
+}
+
+fn watch_gpus(worker: &Path, config: &Config) -> Result<Option<GpuWatch>, Failure> {
+    if has_no_gpus(worker, config) {
+        return Ok(None);
+    }
+    let driver_folder = config.worker.driver_folder.clone();
+    let launch = Launch { program: worker.to_path_buf(), driver_folder, kernel_log: None };
+    let watch = GpuWatch::start(launch, Tuning::default());
+    watch.map(Some).map_err(|e| Failure::failed(format!("watch over the GPUs: {e}")))
 }
 
 fn health(watcher: Watcher) -> Health {
@@ -309,6 +384,11 @@ fn state_name(session: &status::SessionStatus) -> &'static str {
     }
 }
 
+/// A picture's address on a page: another one with each picture, so that nobody has to ask whether it changed.
+fn poster_address(channel: &ChannelName, etag: &str) -> String {
+    format!("/live/{channel}/poster.jpg?{}", etag.trim_matches('"'))
+}
+
 fn page_status(channel: &ChannelStatus) -> web::ChannelStatus {
     let session = channel.session.as_ref();
     let renditions = session.map_or(&[][..], |s| &s.renditions);
@@ -319,6 +399,7 @@ fn page_status(channel: &ChannelStatus) -> web::ChannelStatus {
         session: session.map(|s| s.id.clone()),
         since_ms: session.and_then(|s| s.live_since).map(|at| at.unix_millis()),
         detail: session.and_then(|s| s.detail.clone()),
+        poster: session.and_then(|s| s.poster.as_ref()).map(|tag| poster_address(&channel.name, tag)),
         renditions: renditions
             .iter()
             .map(|r| web::RenditionStatus {

@@ -106,6 +106,16 @@ impl Session {
 
     /// One request; its answer is JSON, or nothing.
     pub(crate) fn ask(&self, method: Method, path: &str, extra: Extra) -> Result<Value, Failure> {
+        let body = self.fetch(method, path, extra)?;
+        if body.is_empty() {
+            return Ok(Value::Null);
+        }
+        let foreign = |_| Failure::failed(format!("{} answers no JSON: is it Rung?", self.server));
+        serde_json::from_slice(&body).map_err(foreign)
+    }
+
+    /// One request, and its answer's bytes.
+    pub(crate) fn fetch(&self, method: Method, path: &str, extra: Extra) -> Result<Bytes, Failure> {
         self.runtime.block_on(async {
             let answered = async {
                 let response = self.send(method, path, extra).await?;
@@ -115,11 +125,7 @@ impl Session {
                 if !parts.status.is_success() {
                     return Err(refused(parts.status, &body));
                 }
-                if body.is_empty() {
-                    return Ok(Value::Null);
-                }
-                let foreign = |_| Failure::failed(format!("{} answers no JSON: is it Rung?", self.server));
-                serde_json::from_slice(&body).map_err(foreign)
+                Ok(body)
             };
             let late = |_| Failure { what: format!("{} did not answer in time", self.server), code: UNREACHABLE };
             tokio::time::timeout(PATIENCE, answered).await.map_err(late)?

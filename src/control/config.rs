@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::lifecycle;
 use super::record::{ChannelConfig, Preset, Slate};
-use crate::media::channel::{ChannelKind, ChannelName, Ladder, Takeover};
+use crate::media::channel::{BackendPolicy, ChannelKind, ChannelName, Ladder, Takeover};
 use crate::media::key::{KeyDigest, is_publish_key};
-use crate::media::limits::SLATE_BYTES_MAX;
+use crate::media::limits::{SLATE_BYTES_MAX, WORKER_SILENCE_GPU};
 use crate::media::modes::LatencyMode;
 
 /// The whole configuration. `Config::default()` is an empty file.
@@ -65,6 +65,12 @@ pub struct Metrics {
 pub struct Worker {
     /// The `rung-worker` program; none: the one beside `rung`.
     pub program: Option<PathBuf>,
+    /// Where channels run that do not say so themselves.
+    pub backend: BackendPolicy,
+    /// How long a GPU's worker may be silent or inside one call of the driver before it is replaced, milliseconds.
+    pub gpu_patience_ms: Patience,
+    /// Where libcuda.so.1 and its siblings lie, if not where the loader looks. Relative to the configuration file.
+    pub driver_folder: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -115,12 +121,35 @@ pub struct BootstrapChannel {
     pub slate: Option<PathBuf>,
     #[serde(default)]
     pub preset: Option<Preset>,
+    /// Where it may run; none: `worker.backend`.
+    #[serde(default)]
+    pub backend: Option<BackendPolicy>,
     /// File whose first line is the publish key.
     #[serde(default)]
     pub key_file: Option<PathBuf>,
     /// SHA-256 of the publish key, 64 hexadecimal digits.
     #[serde(default)]
     pub key_sha256: Option<String>,
+}
+
+/// 100 to 60,000 ms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience(pub u64);
+
+impl Default for Patience {
+    fn default() -> Self {
+        Patience(u64::try_from(WORKER_SILENCE_GPU.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+impl<'de> Deserialize<'de> for Patience {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let ms = u64::deserialize(d)?;
+        if (100..=60_000).contains(&ms) {
+            return Ok(Patience(ms));
+        }
+        Err(serde::de::Error::custom(format!("gpu_patience_ms = {ms}: write milliseconds from 100 to 60000")))
+    }
 }
 
 /// Seconds with a fraction, kept as milliseconds.
@@ -303,6 +332,7 @@ fn resolve(mut config: Config, path: &Path) -> Result<Loaded, ConfigError> {
         channels.push(configured);
     }
     config.state.folder = folder.join(&config.state.folder);
+    config.worker.driver_folder = config.worker.driver_folder.map(|lies| absolute(folder, &lies));
     Ok(Loaded { config, channels, srt_passphrase })
 }
 
@@ -337,7 +367,7 @@ fn resolve_channel(entry: &BootstrapChannel, path: &Path, folder: &Path) -> Resu
     }
     let mut config = config;
     if let Some(file) = &entry.slate {
-        let file = std::path::absolute(folder.join(file)).unwrap_or_else(|_| folder.join(file));
+        let file = absolute(folder, file);
         read_slate(&file).map_err(|what| wrong(format!("slate: {what}")))?;
         config.profile.slate = Slate::File(file.to_string_lossy().into_owned());
     }
@@ -353,6 +383,7 @@ impl From<&BootstrapChannel> for ChannelConfig {
         config.profile.ladder = entry.ladder.clone();
         config.profile.hold_back_ms = entry.hold_back.map(|s| s.0);
         config.profile.preset = entry.preset;
+        config.profile.backend = entry.backend;
         config.policy.takeover = entry.takeover;
         config.policy.reconnect_window_s = entry.reconnect_window_s.map(|s| u32::try_from(s).unwrap_or(u32::MAX));
         config.policy.end_on_eos = entry.end_on_eos;
@@ -374,6 +405,11 @@ pub fn read_slate(file: &Path) -> Result<bytes::Bytes, String> {
         return Err(format!("{name} is neither a PNG nor a JPEG file"));
     }
     Ok(bytes.into())
+}
+
+/// What a path of the file means, wherever a worker is started.
+fn absolute(folder: &Path, path: &Path) -> PathBuf {
+    std::path::absolute(folder.join(path)).unwrap_or_else(|_| folder.join(path))
 }
 
 fn first_line(config: &Path, file: &Path, what: &str) -> Result<String, ConfigError> {
@@ -475,6 +511,19 @@ mod tests {
         }
         let channel = channel("reconnect_window_s = 0\nend_on_eos = true\n");
         assert!(channel.policy.reconnect_window_s == Some(0) && channel.policy.end_on_eos);
+    }
+
+    #[test]
+    fn the_driver_s_folder_is_meant_from_the_file() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("rung.toml");
+        let driver_folder = |text: &str| {
+            std::fs::write(&file, text).expect("writable");
+            Loaded::read(&file).expect("valid").config.worker.driver_folder
+        };
+        assert_eq!(driver_folder(""), None);
+        assert_eq!(driver_folder("[worker]\ndriver_folder = \"nv\""), Some(folder.path().join("nv")));
+        assert_eq!(driver_folder("[worker]\ndriver_folder = \"/opt/nv\""), Some("/opt/nv".into()));
     }
 
     #[test]

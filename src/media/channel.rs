@@ -227,6 +227,8 @@ pub struct Channel {
     pub slate: Slate,
     /// x264 preset of the software backend; `None`: the mode's default (superfast).
     pub preset: Option<String>,
+    /// `None`: as the box is configured.
+    pub backend: Option<BackendPolicy>,
 }
 
 /// What stands in for a source that is away.

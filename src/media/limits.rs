@@ -54,6 +54,19 @@ pub const CHANNELS_MAX: usize = 20_000;
 /// ENDLIST playlists stay this long after the end.
 pub const LINGER: Duration = Duration::from_secs(60);
 
+/// Largest JPEG that is taken from a worker, bytes.
+pub const PICTURE_BYTES_MAX: usize = 2 << 20;
+/// Storyboard sheets of a session; more than one while the playlist window spans two, or a worker was replaced.
+pub const STORYBOARD_SHEETS_MAX: usize = 8;
+/// Versions of sheets that the storyboard no longer names: half a minute of them, for whoever holds an older one.
+pub const STORYBOARD_STALE: usize = 3;
+/// All that of one session, bytes.
+pub const STORYBOARD_BYTES_MAX: usize = 8 << 20;
+/// Requests that wait for a channel's snapshot.
+pub const SNAPSHOTS_MAX: usize = 64;
+/// A snapshot comes within this, or not.
+pub const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(3);
+
 /// A viewer whose socket takes nothing for this long is closed.
 pub const WRITE_STALL: Duration = Duration::from_secs(10);
 /// HTTP connections at once.

@@ -11,6 +11,7 @@ pub mod id;
 pub mod key;
 pub mod limits;
 pub mod modes;
+pub mod picture;
 pub mod plan;
 pub mod sample;
 pub mod track;

@@ -7,6 +7,7 @@
 pub mod fmp4;
 pub mod origin;
 pub mod part;
+pub mod pictures;
 pub mod player;
 pub mod playlist;
 mod retained;

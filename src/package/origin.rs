@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use super::pictures::Pictures;
 use super::playlist::multivariant;
 use super::window::{Board, Playlist, RenditionOutput};
 use crate::media::channel::{ChannelName, SessionId};
@@ -78,12 +79,13 @@ pub struct SessionOutput {
     /// The last parts of all renditions, for rendition reports.
     board: Arc<Board>,
     multivariant: Mutex<Option<Arc<Playlist>>>,
+    pictures: Pictures,
 }
 
 impl SessionOutput {
     pub fn new(id: SessionId, mode: LatencyMode) -> Self {
         let (renditions, board) = (RwLock::default(), Arc::default());
-        Self { id, mode, renditions, board, multivariant: Mutex::new(None) }
+        Self { id, mode, renditions, board, multivariant: Mutex::new(None), pictures: Pictures::default() }
     }
 
     pub fn renditions(&self) -> Vec<Arc<RenditionOutput>> {
@@ -92,6 +94,10 @@ impl SessionOutput {
 
     pub fn rendition(&self, name: &str) -> Option<Arc<RenditionOutput>> {
         self.renditions().into_iter().find(|r| r.name() == name)
+    }
+
+    pub fn pictures(&self) -> &Pictures {
+        &self.pictures
     }
 
     /// Add all renditions before the first part is published: reports name every other rendition.

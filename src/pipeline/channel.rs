@@ -9,7 +9,9 @@ use bytes::Bytes;
 use super::events::Scene;
 use super::session::Session;
 use super::shard::Setup;
+use super::snapshots::{Reply, Snapshot};
 use super::status::{ChannelStatus, PublisherStatus, State};
+use super::stills::{Order, Owner};
 use super::witness::{Fact, NO_PROGRAM, Wake};
 use crate::ingest::source::{Leg, PublisherId};
 use crate::ingest::srt::{Closing, Connected, PublisherStats};
@@ -18,6 +20,7 @@ use crate::media::grid::SourceProfile;
 use crate::media::limits::LINGER;
 use crate::media::plan::Kept;
 use crate::package::origin::{ChannelOutput, SessionOutput};
+use crate::pixels::protocol::Picture;
 use crate::telemetry::names::{Label, Metric, gauge};
 use crate::time::{Mono, Now, Wall};
 
@@ -225,6 +228,35 @@ impl ChannelRun {
         }
     }
 
+    /// A picture of now.
+    pub fn snapshot(&mut self, now: Now, reply: Reply) {
+        match &mut self.session {
+            Some(session) => session.snapshot(now.mono, reply),
+            None => reply.give(Snapshot::NotLive("it has no session".to_owned())),
+        }
+    }
+
+    /// A picture that is wanted of a passed-through source.
+    pub(super) fn still_order(&mut self) -> Option<(Owner, Order)> {
+        self.session.as_mut().and_then(Session::still_order)
+    }
+
+    pub(super) fn still_owner(&self) -> Option<Owner> {
+        self.session.as_ref().filter(|session| !session.is_ending()).and_then(Session::still_owner)
+    }
+
+    pub(super) fn stills_made(&mut self, now: Now, owner: &Owner, pictures: Vec<Picture>) {
+        if let Some(session) = &mut self.session {
+            session.stills_made(now, owner, pictures);
+        }
+    }
+
+    pub(super) fn stills_left_out(&self, pictures: u64) {
+        if let Some(session) = &self.session {
+            session.stills_left_out(pictures);
+        }
+    }
+
     /// Tells control what happened.
     fn facts(&mut self) {
         if let Some(session) = &mut self.session {
@@ -423,7 +455,9 @@ mod tests {
         fn new() -> Scenery {
             let (origin, told) = (Arc::new(Origin::default()), Arc::new(Told::default()));
             let witness = Arc::clone(&told) as Arc<dyn Witness>;
-            let setup = Arc::new(Setup { origin: Arc::clone(&origin), hall: Hall::new("none".into()), witness });
+            let (hall, devices) = (Hall::new("none".into()), Arc::default());
+            let backend = crate::media::channel::BackendPolicy::Software;
+            let setup = Arc::new(Setup { origin: Arc::clone(&origin), hall, devices, backend, witness });
             let config = Channel {
                 name: ChannelName::new("c").unwrap(),
                 kind: ChannelKind::Transmux,
@@ -433,6 +467,7 @@ mod tests {
                 takeover: Takeover::IfSilent,
                 slate: Slate::Black,
                 preset: None,
+                backend: None,
             };
             let now = Now { mono: Mono(50_000_000_000), wall: Wall(1_700_000_000_000_000_000) };
             let channel = ChannelRun::new(Arc::new(config), Legacy::default(), setup);

@@ -5,14 +5,16 @@
 //! placed above `FULL`, so that those who run keep their time. Prices rest on the rates below, one per engine; what the
 //! GPU itself says of its load counts instead where it is more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use crate::media::channel::{BackendPolicy, SessionId};
+use crate::media::channel::{BackendPolicy, ChannelName, SessionId};
 use crate::media::grid::FrameRate;
 use crate::media::track::{Codec, VideoConfig};
 use crate::pixels::protocol::{Backend, EncodeCaps, GpuCaps, OpenRendition};
+use crate::time::Mono;
 
 /// Luma samples that one decode engine takes in a second: 625 frames of 1080p, twice as many for HEVC.
 const DECODE_RATE: f64 = 625.0 * 1920.0 * 1080.0;
@@ -26,8 +28,12 @@ const SESSION_BYTES: f64 = 60e6;
 const CONTEXT_BYTES: f64 = 80e6;
 /// A resource is full at this share.
 const FULL: f64 = 0.85;
-/// A GPU that took this many device faults takes no channel until it is well again.
-const FAULTS_MAX: u32 = 2;
+/// A GPU on which more workers than this met their end within `FAULTS_WITHIN` takes no channel for `FAULTS_REST`.
+const FAULTS_MAX: usize = 2;
+const FAULTS_WITHIN: Duration = Duration::from_secs(60);
+const FAULTS_REST: Duration = Duration::from_secs(300);
+/// Channels whose last request is remembered; the oldest is forgotten first.
+const REMEMBERED_MAX: usize = 4_096;
 
 /// What a channel asks for.
 #[derive(Clone, Debug, PartialEq)]
@@ -201,9 +207,11 @@ pub fn price(request: &Request, gpu: &GpuCaps, backend: Backend) -> Result<Share
 const SURFACES: f64 = 7.0;
 
 fn check_sizes(request: &Request, encoder: &EncodeCaps) -> Result<(), String> {
-    let too_large = request.renditions.iter().find(|(w, h)| *w > encoder.width_max || *h > encoder.height_max);
-    too_large.map_or(Ok(()), |(w, h)| {
-        Err(format!("its encoder makes at most {}x{}, not {w}x{h}", encoder.width_max, encoder.height_max))
+    let (width, height) = (encoder.width_min..=encoder.width_max, encoder.height_min..=encoder.height_max);
+    let odd = request.renditions.iter().find(|(w, h)| !width.contains(w) || !height.contains(h));
+    odd.map_or(Ok(()), |(w, h)| {
+        let (least, most) = ((encoder.width_min, encoder.height_min), (encoder.width_max, encoder.height_max));
+        Err(format!("its encoder makes {}x{} to {}x{}, not {w}x{h}", least.0, least.1, most.0, most.1))
     })
 }
 
@@ -215,6 +223,8 @@ pub struct Devices(Mutex<Book>);
 struct Book {
     gpus: Vec<Gpu>,
     placed: BTreeMap<SessionId, (Request, Placement)>,
+    /// What each channel asked for last.
+    remembered: BTreeMap<ChannelName, (SessionId, Request, BackendPolicy)>,
 }
 
 #[derive(Debug)]
@@ -223,7 +233,16 @@ struct Gpu {
     measured: Measured,
     /// Why nothing is placed here.
     ill: Option<String>,
-    faults: u32,
+    /// Until when, if it passes by itself.
+    rests: Option<Mono>,
+    faults: VecDeque<Mono>,
+}
+
+impl Gpu {
+    fn is_well(&mut self) {
+        (self.ill, self.rests) = (None, None);
+        self.faults.clear();
+    }
 }
 
 impl Devices {
@@ -235,7 +254,7 @@ impl Devices {
 
     /// What the driver shows now; what is booked stays.
     pub fn found(&self, gpus: Vec<GpuCaps>) {
-        let one = |caps| Gpu { caps, measured: Measured::default(), ill: None, faults: 0 };
+        let one = |caps| Gpu { caps, measured: Measured::default(), ill: None, rests: None, faults: VecDeque::new() };
         self.book().gpus = gpus.into_iter().map(one).collect();
     }
 
@@ -249,22 +268,47 @@ impl Devices {
     /// Nothing is placed on it until `well`.
     pub fn ill(&self, gpu: u32, why: &str) {
         if let Some(gpu) = self.book().gpu(gpu) {
-            gpu.ill = Some(why.to_owned());
+            (gpu.ill, gpu.rests) = (Some(why.to_owned()), None);
         }
     }
 
     pub fn well(&self, gpu: u32) {
         if let Some(gpu) = self.book().gpu(gpu) {
-            (gpu.ill, gpu.faults) = (None, 0);
+            gpu.is_well();
         }
     }
 
-    /// A worker met a device fault there. Often enough, and the GPU is ill until it is said to be well.
-    pub fn fault(&self, gpu: u32, what: &str) {
+    /// A worker met its end there. Often enough, and the GPU rests.
+    pub fn fault(&self, gpu: u32, what: &str, now: Mono) {
         if let Some(gpu) = self.book().gpu(gpu) {
-            gpu.faults += 1;
-            if gpu.faults > FAULTS_MAX {
-                gpu.ill.get_or_insert_with(|| format!("{} device faults, the last: {what}", gpu.faults));
+            gpu.faults.push_back(now);
+            gpu.faults.retain(|at| now - *at <= FAULTS_WITHIN);
+            let faults = gpu.faults.len();
+            if faults > FAULTS_MAX && gpu.ill.is_none() {
+                gpu.ill = Some(format!("{faults} device faults, the last: {what}"));
+                gpu.rests = Some(now + FAULTS_REST);
+            }
+        }
+    }
+
+    /// A worker found the GPU gone. It rests; whoever watches it may know more, or sooner that it is well.
+    pub fn lost(&self, gpu: u32, what: &str, now: Mono) {
+        if let Some(gpu) = self.book().gpu(gpu)
+            && gpu.ill.is_none()
+        {
+            (gpu.ill, gpu.rests) = (Some(what.to_owned()), Some(now + FAULTS_REST));
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.book().gpus.is_empty()
+    }
+
+    /// Illnesses that pass by themselves.
+    pub fn tick(&self, now: Mono) {
+        for gpu in &mut self.book().gpus {
+            if gpu.rests.is_some_and(|until| now >= until) {
+                gpu.is_well();
             }
         }
     }
@@ -275,6 +319,7 @@ impl Devices {
     /// No GPU takes it, and the policy allows nothing else. Nothing is booked then.
     pub fn place(
         &self,
+        channel: &ChannelName,
         session: &SessionId,
         request: &Request,
         policy: BackendPolicy,
@@ -282,6 +327,7 @@ impl Devices {
     ) -> Result<Placement, Refusal> {
         let mut book = self.book();
         book.placed.remove(session);
+        book.remember(channel, session, request, policy);
         let placement = book.choose(request, policy, avoid)?;
         book.placed.insert(session.clone(), (request.clone(), placement.clone()));
         Ok(placement)
@@ -293,6 +339,16 @@ impl Devices {
     /// As `place`.
     pub fn room(&self, request: &Request, policy: BackendPolicy) -> Result<Placement, Refusal> {
         self.book().choose(request, policy, None)
+    }
+
+    /// Whether a publisher of this channel may come: what it asked for last would find room, or has its place already.
+    ///
+    /// # Errors
+    /// As `place`.
+    pub fn welcome(&self, channel: &ChannelName) -> Result<(), Refusal> {
+        let book = self.book();
+        let Some((session, request, policy)) = book.remembered.get(channel) else { return Ok(()) };
+        if book.placed.contains_key(session) { Ok(()) } else { book.choose(request, *policy, None).map(drop) }
     }
 
     pub fn release(&self, session: &SessionId) {
@@ -314,6 +370,15 @@ impl Devices {
 impl Book {
     fn gpu(&mut self, index: u32) -> Option<&mut Gpu> {
         self.gpus.iter_mut().find(|gpu| gpu.caps.index == index)
+    }
+
+    fn remember(&mut self, channel: &ChannelName, session: &SessionId, request: &Request, policy: BackendPolicy) {
+        self.remembered.insert(channel.clone(), (session.clone(), request.clone(), policy));
+        if self.remembered.len() > REMEMBERED_MAX {
+            let oldest =
+                self.remembered.iter().min_by_key(|(_, (session, ..))| session.ulid()).map(|(name, _)| name.clone());
+            oldest.and_then(|name| self.remembered.remove(&name));
+        }
     }
 
     fn booked_on(&self, caps: &GpuCaps) -> Shares {
@@ -423,4 +488,4 @@ impl Book {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -4,12 +4,13 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use super::status::State;
+use super::witness::Placed;
 use crate::ingest::source::Leg;
 use crate::ingest::srt::{Closing, Connected, PortCounters, PublisherStats};
 use crate::media::channel::{ChannelName, SessionId};
 use crate::media::fault::{Fault, FaultKind};
 use crate::pixels::hall;
-use crate::pixels::protocol::Progress;
+use crate::pixels::protocol::{PictureKind, Progress};
 use crate::telemetry::names::{Label, Metric, count, gauge};
 use crate::telemetry::report::{Level, Place, log};
 
@@ -101,6 +102,22 @@ impl Scene {
         log(Level::Warn, "worker_lost", &self.place(), detail);
     }
 
+    /// Where the session's pictures are made from now on.
+    pub fn placed(&self, placed: &Placed) {
+        for backend in ["gpu", "gpu_decode", "software", "none"] {
+            let on = if backend == placed.backend { 1.0 } else { 0.0 };
+            gauge(Metric::ChannelBackend, &[self.label(), Label::Backend(backend)], on);
+        }
+        gauge(Metric::ChannelFallbackStep, &[self.label()], f64::from(placed.step));
+        let level = match (placed.backend, placed.step) {
+            ("none", _) => Level::Error,
+            (_, 0) => Level::Info,
+            _ => Level::Warn,
+        };
+        let step = if placed.step > 0 { format!(", step {} down", placed.step) } else { String::new() };
+        log(level, "placed", &self.place(), format!("{}{step}: {}", placed.backend, placed.why));
+    }
+
     pub fn worker_opened(&self, respawns: u64, detail: impl Display) {
         gauge(Metric::WorkerUp, &[self.label()], 1.0);
         let code = if respawns > 0 { "worker_back" } else { "worker_opened" };
@@ -125,6 +142,19 @@ impl Scene {
         log(Level::Warn, "rendition_late", &place, format!("its encoder is too slow: skips to frame {resumes}"));
     }
 
+    pub fn picture(&self, kind: &PictureKind) {
+        let kind = match kind {
+            PictureKind::Poster => "poster",
+            PictureKind::Sheet(_) => "tile",
+            PictureKind::Snap => "snapshot",
+        };
+        count(Metric::Pictures, &[self.label(), Label::Kind(kind)], 1);
+    }
+
+    pub fn pictures_left_out(&self, pictures: u64) {
+        count(Metric::PicturesSkipped, &[self.label()], pictures);
+    }
+
     pub fn overrun(&self, at: i64) {
         count(Metric::IngestOverruns, &[self.label(), Label::Stage("worker")], 1);
         let what =
@@ -144,6 +174,8 @@ impl Scene {
         let dropped = grown(before.collided, after.collided);
         count(Metric::FramesDropped, &[self.label(), Label::Stage("decode")], dropped);
         count(Metric::FramesDropped, &[self.label(), Label::Stage("encode")], grown(before.shed, after.shed));
+        let skipped = grown(before.pictures_skipped, after.pictures_skipped);
+        count(Metric::PicturesSkipped, &[self.label()], skipped);
         count(Metric::PictureCopies, &[self.label()], grown(before.copies, after.copies));
         gauge(Metric::WorkerCpu, &[self.label()], after.cpu_us as f64 / 1e6);
         gauge(Metric::WorkerMemory, &[self.label()], after.rss_bytes as f64);
@@ -175,6 +207,12 @@ impl Scene {
     pub fn note(&self, level: Level, code: &'static str, what: impl Display) {
         log(level, code, &self.place(), what);
     }
+}
+
+/// The worker that makes pictures of passed-through sources.
+pub fn stills_lost(why: &str, what: &str, wait: Duration) {
+    let what = format!("{why}: {what}; posters of passed-through sources pause for {} s", wait.as_secs());
+    log(Level::Warn, "stills_worker_lost", &Place::default(), what);
 }
 
 pub fn refused(channel: Option<&ChannelName>, code: u16, why: &str) {

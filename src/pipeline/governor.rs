@@ -30,6 +30,8 @@ pub enum Act {
 struct Rendition {
     late: VecDeque<Mono>,
     shed: bool,
+    /// Shed by decision, not for lateness: no trial brings it back.
+    held: bool,
     resumed: Option<Mono>,
     calm_needed: Duration,
 }
@@ -45,7 +47,8 @@ pub struct Governor {
 
 impl Governor {
     pub fn new(renditions: usize, now: Mono) -> Governor {
-        let one = || Rendition { late: VecDeque::new(), shed: false, resumed: None, calm_needed: CALM_MIN };
+        let one =
+            || Rendition { late: VecDeque::new(), shed: false, held: false, resumed: None, calm_needed: CALM_MIN };
         Governor {
             renditions: (0..renditions).map(|_| one()).collect(),
             troubled: now,
@@ -81,6 +84,24 @@ impl Governor {
         self.try_resume(now);
     }
 
+    /// Takes a rendition off until `free`. False: it was off already.
+    pub fn hold(&mut self, rendition: usize) -> bool {
+        let lowest = rendition + 1 == self.renditions.len();
+        let Some(r) = self.renditions.get_mut(rendition).filter(|r| !r.held && !lowest) else { return false };
+        r.held = true;
+        !std::mem::replace(&mut r.shed, true)
+    }
+
+    /// Renditions that `hold` took off may run again: which.
+    pub fn free(&mut self) -> Vec<usize> {
+        let mut freed = Vec::new();
+        for (i, r) in self.renditions.iter_mut().enumerate().filter(|(_, r)| r.held) {
+            (r.held, r.shed) = (false, false);
+            freed.push(i);
+        }
+        freed
+    }
+
     /// What to tell the worker.
     pub fn poll(&mut self) -> Option<Act> {
         self.acts.pop_front()
@@ -106,7 +127,7 @@ impl Governor {
 
     /// The cheapest shed rendition comes back first, one per calm.
     fn try_resume(&mut self, now: Mono) {
-        let Some(index) = self.renditions.iter().rposition(|r| r.shed) else { return };
+        let Some(index) = self.renditions.iter().rposition(|r| r.shed && !r.held) else { return };
         let calm = now - self.troubled;
         let r = &mut self.renditions[index];
         if calm < r.calm_needed {

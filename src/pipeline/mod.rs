@@ -12,8 +12,12 @@ pub mod witness; // what control is told, and asked
 pub mod workers; // its worker over its lives
 pub mod pulse; // whether a worker that talks also works
 pub mod history; // what a worker's successor must decode
+pub mod gpus; // which GPUs there are, and how they are
 pub mod governor; // what to shed when late
+pub mod stills; // pictures of sources that nobody decodes
+pub mod snapshots; // who waits for a picture of now
 pub mod placement; // which outputs, with which settings
 pub mod devices; // which GPU carries which channel
+pub mod placer; // where one session's worker runs over its lives
 pub mod events; // log lines and metrics
 pub mod status; // what is told about it

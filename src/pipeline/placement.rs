@@ -2,6 +2,7 @@
 
 use crate::media::channel::{Channel, ChannelKind, Ladder};
 use crate::media::grid::Cadence;
+use crate::media::picture::PictureRule;
 use crate::media::track::VideoConfig;
 use crate::pixels::protocol::{Backend, Deinterlace, OpenRendition, OpenVideo};
 
@@ -28,6 +29,14 @@ pub fn ladder(channel: &Channel, source: &VideoConfig, cadence: Cadence) -> Ladd
     ladder
 }
 
+/// The preset of a channel that names none.
+pub fn preset(backend: Backend) -> &'static str {
+    match backend {
+        Backend::Software | Backend::GpuDecode => "superfast",
+        Backend::Gpu => "p4",
+    }
+}
+
 /// Everything a worker needs to make the ladder; `start`: the first frame it is to show.
 pub fn open_video(
     channel: &Channel,
@@ -38,7 +47,7 @@ pub fn open_video(
     start: i64,
 ) -> OpenVideo {
     let mode = channel.mode.params();
-    let preset = channel.preset.clone().unwrap_or_else(|| "superfast".to_owned());
+    let preset = channel.preset.clone().unwrap_or_else(|| preset(Backend::Software).to_owned());
     let renditions = ladder
         .0
         .iter()
@@ -62,8 +71,8 @@ pub fn open_video(
         })
         .collect();
     let (source, slate) = (source.clone(), channel.slate.clone());
-    let backend = Backend::Software;
-    OpenVideo { pid, source, cadence, start, renditions, deinterlace: Deinterlace::Frame, slate, backend }
+    let (backend, pictures) = (Backend::Software, Some(PictureRule::of(cadence.rate)));
+    OpenVideo { pid, source, cadence, start, renditions, deinterlace: Deinterlace::Frame, slate, backend, pictures }
 }
 
 /// Columns and sample aspect of a rendition `height` rows high. Square samples where that widens nothing; else the
@@ -133,6 +142,7 @@ mod tests {
             takeover: Takeover::IfSilent,
             slate: Slate::Black,
             preset: None,
+            backend: None,
         }
     }
 

@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use crate::media::limits::WORKER_SILENCE_GPU;
 use crate::pixels::hall::Home;
 use crate::pixels::protocol::Progress;
 use crate::time::Mono;
@@ -19,6 +18,8 @@ const STUCK: Duration = Duration::from_secs(3);
 #[derive(Clone, Copy, Debug)]
 pub struct Pulse {
     home: Home,
+    /// Of a GPU's worker.
+    patience: Duration,
     /// Units and fills that were handed over.
     handed: u64,
     fed: Mono,
@@ -35,9 +36,10 @@ pub struct Pulse {
 }
 
 impl Pulse {
-    pub fn new(home: Home, now: Mono) -> Pulse {
+    pub fn new(home: Home, patience: Duration, now: Mono) -> Pulse {
         Pulse {
             home,
+            patience,
             handed: 0,
             fed: now,
             moved: now,
@@ -84,7 +86,7 @@ impl Pulse {
         match self.home {
             Home::Own => (behind && self.fed > self.moved).then_some((now - self.moved, STUCK)),
             Home::Gpu(_) => {
-                let limit = if self.last.encoded > 0 { WORKER_SILENCE_GPU } else { STUCK };
+                let limit = if self.last.encoded > 0 { self.patience } else { STUCK.max(self.patience) };
                 let since = [self.untaken, self.unsent].into_iter().flatten().min();
                 since.map(|since| (self.said - since, limit))
             }
@@ -96,6 +98,7 @@ impl Pulse {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::media::limits::WORKER_SILENCE_GPU;
 
     fn at(ms: u64) -> Mono {
         Mono(1_000_000_000 + ms * 1_000_000)
@@ -107,8 +110,8 @@ mod tests {
 
     #[test]
     fn in_a_shared_process_a_stream_without_pictures_is_no_hang() {
-        let mut pulse = Pulse::new(Home::Gpu(0), at(0));
-        let mut own = Pulse::new(Home::Own, at(0));
+        let mut pulse = Pulse::new(Home::Gpu(0), WORKER_SILENCE_GPU, at(0));
+        let mut own = Pulse::new(Home::Own, WORKER_SILENCE_GPU, at(0));
         for n in 1..200u64 {
             for pulse in [&mut pulse, &mut own] {
                 pulse.fed(at(n * 40));
@@ -121,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_gpu_worker_that_takes_nothing_is_stuck_after_half_a_second() {
-        let mut pulse = Pulse::new(Home::Gpu(0), at(0));
+        let mut pulse = Pulse::new(Home::Gpu(0), WORKER_SILENCE_GPU, at(0));
         pulse.fed(at(0));
         pulse.progress(at(2_900), &said(0, 0, 0), 2);
         assert_eq!(pulse.stuck(at(2_900), true), None, "before the first output it may take its time");
@@ -140,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_gpu_worker_that_shows_and_sends_nothing_is_stuck_after_half_a_second() {
-        let mut pulse = Pulse::new(Home::Gpu(0), at(0));
+        let mut pulse = Pulse::new(Home::Gpu(0), WORKER_SILENCE_GPU, at(0));
         for n in 1..=30u64 {
             pulse.fed(at(n * 40));
             let next = i64::try_from(n).unwrap();
@@ -148,7 +151,7 @@ mod tests {
             pulse.progress(at(n * 40), &said(n, next, n.min(10)), 2);
             assert_eq!(pulse.stuck(at(n * 40), true).is_some(), n > 13 + 12, "frame {n}");
         }
-        let mut last = Pulse::new(Home::Gpu(0), at(0));
+        let mut last = Pulse::new(Home::Gpu(0), WORKER_SILENCE_GPU, at(0));
         last.fed(at(0));
         last.progress(at(10), &said(1, 1, 1), 2);
         last.fed(at(40));

@@ -6,16 +6,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::channel::Legacy;
+use super::devices::Devices;
 use super::events::Scene;
+use super::placer::Placer;
 use super::shard::Setup;
+use super::snapshots::{Reply, Snapshot, Snapshots};
 use super::stage::Stage;
 use super::status::{InputState, PublisherStatus, RenditionStatus, SessionStatus, State, WorkerStatus};
+use super::stills::{Order, Owner};
 use super::witness::{Fact, Wake};
 use super::workers::{self, Workers};
 use crate::demux::{self, Demuxer};
 use crate::ingest::source::{Leg, PublisherId};
 use crate::ingest::srt::Closing;
-use crate::media::channel::{Channel, ChannelKind, SessionId};
+use crate::media::channel::{BackendPolicy, Channel, ChannelKind, SessionId};
 use crate::media::fault::Fault;
 use crate::media::grid::{Commit, PdtLine, Record, SourceProfile, TimelineLog};
 use crate::media::limits::{INPUT_LOST, PEER_IDLE};
@@ -23,10 +27,12 @@ use crate::media::plan::{Kept, Plan};
 use crate::media::sample::Stamps;
 use crate::package::origin::SessionOutput;
 use crate::package::window::Kind;
-use crate::pixels::protocol::{Fill, Progress, Unit};
+use crate::pixels::protocol::{Fill, Lost, Open, Picture, PictureKind, Progress, Unit};
 use crate::telemetry::report::Level;
 use crate::time::{Mono, Now, Wall};
 use crate::timeline::{Facts, Filling, Out, Rules, Timeline};
+
+mod placing;
 
 /// An ending session waits this long for its worker's last frames.
 const DRAIN: Duration = Duration::from_secs(3);
@@ -75,6 +81,8 @@ pub struct Session {
     /// The anchor of the newest run.
     newest: Option<Record>,
     workers: Workers,
+    placer: Placer,
+    devices: Arc<Devices>,
     uses_worker: bool,
     respawns: u64,
     lost_at: Option<Mono>,
@@ -84,15 +92,20 @@ pub struct Session {
     announced: bool,
     profile: Option<SourceProfile>,
     dismissal: Option<Closing>,
+    snapshots: Snapshots,
 }
 
 impl Session {
     pub fn new(id: SessionId, config: Arc<Channel>, setup: &Setup, wake: Wake, legacy: Legacy, now: Now) -> Session {
         let scene = Scene { channel: config.name.clone(), session: Some(id.clone()) };
         let mut workers = Workers::new(setup.hall.clone(), now.mono);
-        if config.kind != ChannelKind::Transmux {
+        let policy = config.backend.unwrap_or(setup.backend);
+        // Where there are GPUs, the place is chosen when the source is known.
+        if config.kind != ChannelKind::Transmux && (policy == BackendPolicy::Software || setup.devices.is_empty()) {
             workers.warm(now.mono);
         }
+        let devices = Arc::clone(&setup.devices);
+        let placer = Placer::new(Arc::clone(&devices), config.name.clone(), id.clone(), policy, now.mono);
         scene.state(None, State::Init, "publish", "");
         let timeline = timeline(&config, legacy);
         Session {
@@ -121,6 +134,8 @@ impl Session {
             line: None,
             newest: None,
             workers,
+            placer,
+            devices,
             uses_worker: false,
             respawns: 0,
             lost_at: None,
@@ -130,6 +145,7 @@ impl Session {
             announced: false,
             profile: None,
             dismissal: None,
+            snapshots: Snapshots::default(),
         }
     }
 
@@ -338,11 +354,51 @@ impl Session {
         self.dismissal.take()
     }
 
+    /// A picture of now, as soon as the worker has made it.
+    pub fn snapshot(&mut self, now: Mono, reply: Reply) {
+        let ladder = self.stage.as_ref().is_some_and(Stage::has_ladder);
+        let pictured = ladder || self.stage.as_mut().is_some_and(Stage::snap_source);
+        let why = match self.state {
+            _ if self.is_ending() => "its session has ended".to_owned(),
+            State::Live if pictured => {
+                if self.snapshots.wait(now, reply) && ladder {
+                    self.workers.snap();
+                }
+                return;
+            }
+            State::Live => "its source has no picture that could be shown".to_owned(),
+            state => format!("its session is in state {}", state.name()),
+        };
+        reply.give(Snapshot::NotLive(why));
+    }
+
+    /// A picture that is wanted of its passed-through source, and of whom.
+    pub(super) fn still_order(&mut self) -> Option<(Owner, Order)> {
+        let order = self.stage.as_mut().and_then(Stage::still_order).filter(|_| !self.is_ending())?;
+        self.still_owner().map(|owner| (owner, order))
+    }
+
+    pub(super) fn still_owner(&self) -> Option<Owner> {
+        self.stage.as_ref()?.still_owner(&self.config.name)
+    }
+
+    /// What came of such an order.
+    pub(super) fn stills_made(&mut self, now: Now, owner: &Owner, pictures: Vec<Picture>) {
+        if self.still_owner().as_ref() == Some(owner) && !self.is_ending() {
+            pictures.into_iter().for_each(|picture| self.picture(now, picture));
+        }
+    }
+
+    pub(super) fn stills_left_out(&self, pictures: u64) {
+        self.scene.pictures_left_out(pictures);
+    }
+
     pub fn last_msn(&self) -> Option<u64> {
         self.stage.as_ref().map(Stage::last_msn)
     }
 
     pub fn housekeeping(&mut self, now: Now) {
+        self.snapshots.expire(now.mono);
         if std::mem::take(&mut self.flowed) {
             self.facts.extend(self.last_media(now).map(Fact::Media));
         }
@@ -363,6 +419,7 @@ impl Session {
             respawns: self.respawns,
             cpu_us: progress.cpu_us,
             rss_bytes: progress.rss_bytes,
+            backend: self.placer.place().map(|place| (place.backend, place.gpu)),
         });
         SessionStatus {
             id: self.id.to_string(),
@@ -371,6 +428,7 @@ impl Session {
             input: if self.lost { InputState::Reconnecting } else { InputState::Connected },
             detail: self.detail.clone(),
             renditions: self.on_air.as_deref().map(renditions).unwrap_or_default(),
+            poster: self.output_on_air().as_deref().and_then(poster),
             worker,
             publishers,
         }
@@ -515,7 +573,7 @@ impl Session {
         self.scene.note(Level::Info, "session_planned", stage.describe());
         if let Some(open) = open {
             self.uses_worker = true;
-            self.workers.open(now.mono, open);
+            self.open_worker(now, open);
         } else {
             self.on_air = Some(stage.output());
         }
@@ -548,6 +606,10 @@ impl Session {
                     self.on_air = Some(stage.output());
                 }
                 self.stage_records(now);
+                // Its predecessor was asked, perhaps, and did not answer.
+                if self.snapshots.is_wanted(now.mono) {
+                    self.workers.snap();
+                }
             }
             Event::Encoded(frame) => {
                 if let Some(stage) = &mut self.stage {
@@ -572,14 +634,16 @@ impl Session {
                     stage.resume(rendition, at);
                 }
             }
-            Event::Lost { why, detail } => {
+            Event::Lost { why, lost, detail } => {
                 self.scene.worker_lost(why, &detail);
+                self.replace(now, lost, &detail);
                 self.lost_at.get_or_insert(now.mono);
                 self.told = Progress::default();
             }
             Event::Fault { kind, at, detail } => self.scene.worker_fault(kind, at, &detail),
             Event::Overrun { at } => self.scene.overrun(at),
             Event::Progress(_) => {}
+            Event::Picture(picture) => self.picture(now, picture),
             Event::Closed => {
                 if self.ending.is_some() {
                     self.publish(now);
@@ -589,10 +653,24 @@ impl Session {
         }
     }
 
+    fn picture(&mut self, now: Now, picture: Picture) {
+        self.scene.picture(&picture.kind);
+        if picture.kind == PictureKind::Snap {
+            return self.snapshots.give(&picture.jpeg);
+        }
+        if let Some(stage) = &mut self.stage
+            && !stage.picture(now, picture)
+        {
+            self.scene.note(Level::Warn, "picture_unusable", "the worker sent a picture that cannot be what it says");
+        }
+    }
+
     /// A successor goes on with the first part that is not published; without one for long, GAP keeps the numbers.
     fn respawn_if_due(&mut self, now: Now) {
+        self.look_for_a_place(now);
         let Some(stage) = &mut self.stage else { return };
-        if self.workers.retry_due(now.mono) && self.ending.is_none() {
+        let placed = self.placer.place().is_some() || !self.placer.is_asked();
+        if placed && self.workers.retry_due(now.mono) && self.ending.is_none() {
             let plan = stage.restart();
             self.respawns += 1;
             self.workers.respawn(now.mono, &plan);
@@ -602,9 +680,11 @@ impl Session {
             stage.give_up(now.mono);
         }
         if gone && self.state != State::Error && self.on_air.is_some() {
-            let what = "no worker can be started";
-            self.enter(State::Error, "pipeline", what);
-            self.facts.push_back(Fact::PipelineFailed(what.to_owned()));
+            let nowhere = self.placer.is_asked() && self.placer.place().is_none();
+            let why = self.detail.clone().filter(|_| nowhere);
+            let what = why.unwrap_or_else(|| "no worker can be started".to_owned());
+            self.enter(State::Error, "pipeline", &what);
+            self.facts.push_back(Fact::PipelineFailed(what));
         }
     }
 
@@ -615,7 +695,9 @@ impl Session {
         stage.release(now.mono);
         let recovered = stage.report(now, &self.config.name);
         self.workers.published(stage.needed_from());
-        let waiting = self.state == State::Processing || (self.state == State::Error && recovered);
+        // What is passed through goes on without a worker; that is no recovery.
+        let worked = self.lost_at.is_none_or(|at| now.mono - at <= WORKER_GONE);
+        let waiting = self.state == State::Processing || (self.state == State::Error && recovered && worked);
         if waiting && stage.is_live() {
             self.live_since.get_or_insert(now.wall);
             if self.state == State::Error {
@@ -691,9 +773,14 @@ pub fn ended_status(output: &SessionOutput) -> SessionStatus {
         input: InputState::Connected,
         detail: None,
         renditions: renditions(output),
+        poster: poster(output),
         worker: None,
         publishers: Vec::new(),
     }
+}
+
+fn poster(output: &SessionOutput) -> Option<String> {
+    output.pictures().poster().map(|poster| poster.etag.clone())
 }
 
 fn renditions(output: &SessionOutput) -> Vec<RenditionStatus> {

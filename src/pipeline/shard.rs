@@ -13,14 +13,17 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use super::channel::{ChannelRun, Legacy, Resume};
+use super::devices::Devices;
 use super::events;
+use super::snapshots::{Reply, Snapshot};
 use super::status::ChannelStatus;
+use super::stills::Stills;
 use super::witness::{Wake, Witness};
 use crate::ingest::source::PublisherId;
 use crate::ingest::srt::{Closing, Event, Port, PortCounters};
-use crate::media::channel::{Channel, ChannelName, SessionId};
+use crate::media::channel::{BackendPolicy, Channel, ChannelName, SessionId};
 use crate::package::origin::Origin;
-use crate::pixels::hall::Hall;
+use crate::pixels::hall::{self, Hall};
 use crate::time::{Clock, Mono, Now, SystemClock};
 
 /// Status and statistics are refreshed this often.
@@ -35,6 +38,9 @@ pub struct Setup {
     pub origin: Arc<Origin>,
     /// Where workers come from.
     pub hall: Hall,
+    pub devices: Arc<Devices>,
+    /// Of channels that do not say so themselves.
+    pub backend: BackendPolicy,
     pub witness: Arc<dyn Witness>,
 }
 
@@ -61,6 +67,8 @@ pub enum Command {
     Dismiss { channel: ChannelName, session: SessionId },
     /// The session ends with ENDLIST and its publishers go.
     End { channel: ChannelName, session: SessionId, why: &'static str },
+    /// A picture of the channel as it is now.
+    Snapshot { channel: ChannelName, reply: Reply },
     /// The session's publishers begin another one. `seamless`: it is made alike and viewers need not know.
     RollOver {
         channel: ChannelName,
@@ -107,6 +115,7 @@ impl Shard {
         let counters = port.counters();
         let mut run = Run {
             port,
+            stills: Stills::new(setup.hall.clone()),
             setup,
             known: BTreeMap::new(),
             running: BTreeMap::new(),
@@ -210,6 +219,7 @@ struct Known {
 
 struct Run {
     port: Port,
+    stills: Stills,
     setup: Arc<Setup>,
     known: BTreeMap<ChannelName, Known>,
     /// Those with something to do: thousands may be known, dozens run.
@@ -250,10 +260,24 @@ impl Run {
             self.route(now, event);
         }
         self.each(now, |channel| channel.run(now));
+        self.make_stills(now);
         self.part(now);
         if now.mono - self.kept >= HOUSEKEEPING {
             self.kept = now.mono;
             self.publish_status(now);
+        }
+    }
+
+    fn make_stills(&mut self, now: Now) {
+        for channel in self.running.values_mut() {
+            if let Some((owner, order)) = channel.still_order() {
+                let left_out = self.stills.order(now.mono, owner, order);
+                channel.stills_left_out(left_out);
+            }
+        }
+        self.stills.run(now.mono);
+        while let Some((owner, pictures)) = self.stills.poll() {
+            self.contain(now, &owner.channel, |channel| channel.stills_made(now, &owner, pictures));
         }
     }
 
@@ -308,6 +332,10 @@ impl Run {
             Command::End { channel, session, why } => {
                 self.contain(now, &channel, |channel| channel.end(now, &session, why));
             }
+            Command::Snapshot { channel, reply } => match self.running.get_mut(&channel) {
+                Some(running) => contain(now, running, |running| running.snapshot(now, reply)),
+                None => reply.give(Snapshot::NotLive("it has no session".to_owned())),
+            },
             Command::RollOver { channel, from, to, seamless, publishers } => {
                 let wake = self.wake();
                 self.contain(now, &channel, |channel| {
@@ -424,7 +452,7 @@ impl Run {
         if self.port.polls_fd() {
             fds.push(PollFd::from_borrowed_fd(self.port.fd(), PollFlags::IN));
         }
-        for (fd, writing) in self.running.values().filter_map(ChannelRun::fd) {
+        for (fd, writing) in self.running.values().filter_map(ChannelRun::fd).chain(self.stills.fd()) {
             let events = if writing { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
             fds.push(PollFd::from_borrowed_fd(fd, events));
         }
@@ -448,14 +476,24 @@ impl Run {
             }
             channel.housekeeping(now);
         }
+        let open = self.running.values().filter_map(ChannelRun::still_owner).map(|owner| owner.session).collect();
+        self.stills.keep(now.mono, &open);
         self.keep_hall(now);
         self.tell_status(now);
     }
 
     fn keep_hall(&self, now: Now) {
         self.setup.hall.run(now.mono);
+        self.setup.devices.tick(now.mono);
         while let Some(event) = self.setup.hall.poll() {
             events::hall(&event);
+            match &event {
+                hall::Event::Condemned { gpu, why, .. } => self.setup.devices.fault(*gpu, why, now.mono),
+                hall::Event::Ended { gpu, expected: false, how, .. } => {
+                    self.setup.devices.fault(*gpu, how, now.mono);
+                }
+                _ => {}
+            }
         }
         self.setup.hall.counts().iter().for_each(events::hall_count);
     }

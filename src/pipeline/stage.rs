@@ -6,17 +6,22 @@ use std::time::Duration;
 
 use super::outputs::{AudioTrack, Breaks, LadderTrack};
 use super::placement;
+use super::stills::{Order, Owner, Picker};
 use crate::bitstream::h264;
 use crate::media::channel::{Channel, ChannelKind, ChannelName, Ladder, SessionId};
 use crate::media::grid::{Ends, Grid, PdtLine, Place, Record};
+use crate::media::picture::{PictureRule, Tile};
 use crate::media::plan::{InitMark, Inits, Kept, Plan};
 use crate::media::sample::{Sample, Stamps};
 use crate::media::track::{AudioConfig, Pid, TrackConfig, VideoConfig};
 use crate::package::fmp4::init::InitSection;
 use crate::package::origin::SessionOutput;
+use crate::package::pictures::{SheetVersion, Span};
 use crate::package::segmenter::{PartPublished, Segmenter};
 use crate::package::window::{Kind, RenditionOutput, Targets};
-use crate::pixels::protocol::{Encoded, Open, OpenAudio, OpenVideo, Output, RenditionIndex, VideoInit};
+use crate::pixels::protocol::{
+    Encoded, Open, OpenAudio, OpenVideo, Output, Picture, PictureKind, RenditionIndex, Sheet, VideoInit,
+};
 use crate::telemetry::names::{Label, Metric, count, gauge, observe};
 use crate::time::{Mono, Now};
 use crate::timeline::{Out, SourceSample};
@@ -71,6 +76,8 @@ pub struct Stage {
     session: SessionId,
     grid: Grid,
     line: PdtLine,
+    /// In force before it: pictures are a little behind.
+    line_before: PdtLine,
     targets: Targets,
     output: Arc<SessionOutput>,
     video: Option<OpenVideo>,
@@ -109,6 +116,8 @@ struct Source {
     /// Headers that hold from the next DISCONTINUITY on.
     next_config: Option<VideoConfig>,
     breaks: Breaks,
+    /// Where nothing else decodes it.
+    picker: Option<Picker>,
 }
 
 enum Waiting {
@@ -157,6 +166,7 @@ impl Stage {
             session: session.clone(),
             grid,
             line,
+            line_before: line,
             targets,
             output: Arc::new(SessionOutput::new(session.clone(), channel.mode)),
             video,
@@ -289,6 +299,7 @@ impl Stage {
     }
 
     pub fn date_line(&mut self, line: PdtLine) {
+        self.line_before = if line.from_n > self.line.from_n { self.line } else { line };
         self.line = line;
         self.segmenters(|segmenter| segmenter.date_line(line));
     }
@@ -300,6 +311,7 @@ impl Stage {
         match out {
             Out::Source(sample) => {
                 if let Some(source) = &mut self.source {
+                    source.pick(&sample, self.grid);
                     source.waiting.push_back((now.mono, Waiting::Sample(Box::new(sample))));
                 }
             }
@@ -420,6 +432,43 @@ impl Stage {
                 }
             }
         }
+    }
+
+    /// A poster or a storyboard sheet. False: it cannot be what it says, and is not shown.
+    pub fn picture(&mut self, now: Now, picture: Picture) -> bool {
+        match picture.kind {
+            PictureKind::Poster => self.output.pictures().set_poster(picture.jpeg, now.wall),
+            PictureKind::Sheet(Sheet { number, places, tile }) => {
+                let Some(place) = places.last() else { return false };
+                let (rule, tile_at) = (PictureRule::of(self.grid.cadence.rate), Tile::at(number, *place));
+                let (from, to) = (rule.first_frame(tile_at), rule.first_frame(Tile(tile_at.0 + 1)));
+                let ms = |n: i64| self.grid.nanos_at(n) / 1_000_000;
+                let line = if from < self.line.from_n { self.line_before } else { self.line };
+                let span = Span { from_ms: ms(from), to_ms: ms(to), date: line.at(&self.grid, from) };
+                let version = SheetVersion { number, places, tile, jpeg: picture.jpeg, span };
+                let window = i64::from(self.grid.cadence.segment).saturating_mul(self.targets.window_segments as i64);
+                self.output.pictures().set_sheet(version, ms(picture.at - window))
+            }
+            PictureKind::Snap => true,
+        }
+    }
+
+    /// A picture that is wanted of a source that nobody else decodes.
+    pub(super) fn still_order(&mut self) -> Option<Order> {
+        let source = self.source.as_mut()?;
+        let config = source.next_config.as_ref().unwrap_or(&source.config);
+        source.picker.as_mut()?.poll(config)
+    }
+
+    /// Who its stills are of, if it has any.
+    pub(super) fn still_owner(&self, channel: &ChannelName) -> Option<Owner> {
+        self.source.as_ref()?.picker.as_ref()?;
+        Some(Owner { channel: channel.clone(), session: self.session.clone() })
+    }
+
+    /// Someone wants a picture of now. False: nobody decodes this source, or it has shown none yet.
+    pub(super) fn snap_source(&mut self) -> bool {
+        self.source.as_mut().and_then(|source| source.picker.as_mut()).is_some_and(Picker::snap)
     }
 
     pub fn late(&mut self, rendition: RenditionIndex, resumes: i64) {
@@ -631,6 +680,12 @@ impl Source {
                 Waiting::Sample(sample) => self.publish(now, *sample),
                 Waiting::Gap(place) => self.gap(now, place),
             }
+        }
+    }
+
+    fn pick(&mut self, sample: &SourceSample, grid: Grid) {
+        if let Some(picker) = self.picker.as_mut().filter(|_| sample.unit.random_access && !sample.unit.damaged) {
+            picker.offer(grid.cadence.rate.frames(sample.dts + i64::from(sample.cto)), &sample.unit.data);
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::ingest::srt::PublisherStats;
 use crate::media::channel::{Channel, ChannelKind, ChannelName};
 use crate::media::modes::LatencyMode;
+use crate::pixels::protocol::Backend;
 use crate::time::Wall;
 
 /// A session's state.
@@ -76,6 +77,8 @@ pub struct SessionStatus {
     /// A sentence, if there is something to say.
     pub detail: Option<String>,
     pub renditions: Vec<RenditionStatus>,
+    /// The poster's entity tag, if there is one.
+    pub poster: Option<String>,
     pub worker: Option<WorkerStatus>,
     pub publishers: Vec<PublisherStatus>,
 }
@@ -95,6 +98,8 @@ pub struct WorkerStatus {
     pub respawns: u64,
     pub cpu_us: u64,
     pub rss_bytes: u64,
+    /// Where it works; `None`: nowhere, or it makes only sound.
+    pub backend: Option<(Backend, Option<u32>)>,
 }
 
 #[derive(Clone, Debug)]

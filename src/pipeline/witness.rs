@@ -24,7 +24,19 @@ pub trait Witness: Send + Sync {
 
 /// Of a session whose media was looked at for long enough.
 pub const NO_PROGRAM: &str =
-    "no playable program within 10 s of its first byte: send MPEG-TS with H.264 video or AAC audio";
+    "no playable program within 10 s of its first byte: send MPEG-TS with H.264, HEVC or MPEG-2 video, or AAC audio";
+
+/// Where a session's pictures are made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// `gpu`, `gpu_decode`, `software`, or `none`.
+    pub backend: &'static str,
+    pub gpu: Option<u32>,
+    /// A sentence.
+    pub why: String,
+    /// Steps down from its first choice.
+    pub step: u8,
+}
 
 /// What happened to a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +67,8 @@ pub enum Fact {
     Recovered,
     /// Why the session is degraded; empty: it is well. Changes no state.
     Health(BTreeSet<String>),
+    /// Where its pictures are made from now on. Changes no state.
+    Placed(Placed),
     /// The data plane has lost the session and cannot go on with it.
     Gone(String),
 }

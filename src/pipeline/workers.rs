@@ -10,12 +10,12 @@ use super::history::{Fed, History, push_fill};
 use super::pulse::Pulse;
 use super::stage::RestartPlan;
 use crate::media::fault::FaultKind;
-use crate::media::limits::{WORKER_QUEUE_BYTES, WORKER_QUEUE_SPAN};
+use crate::media::limits::{WORKER_QUEUE_BYTES, WORKER_QUEUE_SPAN, WORKER_SILENCE_GPU};
 use crate::media::track::AudioConfig;
 use crate::pixels::client::Worker;
 use crate::pixels::hall::{Hall, Home};
 use crate::pixels::protocol::{
-    Encoded, Fill, FromWorker, Lost, Open, Progress, RenditionIndex, ToWorker, Unit, VideoInit,
+    Backend, Encoded, Fill, FromWorker, Lost, Open, Picture, Progress, RenditionIndex, ToWorker, Unit, VideoInit,
 };
 use crate::time::Mono;
 
@@ -33,6 +33,8 @@ const GRACE: Duration = Duration::from_secs(3);
 /// First wait before a failed worker is tried again; doubled up to `RETRY_MAX`.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
+/// The best rendition of a software backend that stands in for a GPU has at most so many rows.
+const MAKESHIFT_HEIGHT: u32 = 720;
 
 /// What the owner must know.
 #[derive(Debug)]
@@ -59,9 +61,13 @@ pub enum Event {
     /// The worker is gone; a successor is wanted (`respawn`).
     Lost {
         why: &'static str,
+        /// How much with it.
+        lost: Lost,
         detail: String,
     },
     Progress(Progress),
+    /// A poster, a storyboard sheet, or what `snap` asked for.
+    Picture(Picture),
     Fault {
         kind: FaultKind,
         at: Option<i64>,
@@ -90,6 +96,8 @@ pub struct Workers {
     /// When the worker was told what to make: a warm one that waits for that may be silent.
     asked: Mono,
     overrun: bool,
+    /// The random access point behind skipped units: earlier frames that follow it cannot be decoded.
+    lead: Option<i64>,
     /// Video units, and fills between them, that wait until the worker has come closer.
     pending: VecDeque<Fed>,
     pending_bytes: usize,
@@ -99,6 +107,8 @@ pub struct Workers {
     retry: Option<(Mono, Duration)>,
     encoder_delay: i64,
     rate_hz: f64,
+    /// Renditions that the next worker makes no more (true) or again, and the stage must hear of.
+    changes: Vec<(usize, bool)>,
     events: VecDeque<Event>,
 }
 
@@ -114,9 +124,10 @@ impl Workers {
             grid_gop: 1,
             sent: -1,
             progress: Progress::default(),
-            pulse: Pulse::new(Home::default(), now),
+            pulse: Pulse::new(Home::default(), WORKER_SILENCE_GPU, now),
             asked: now,
             overrun: false,
+            lead: None,
             pending: VecDeque::new(),
             pending_bytes: 0,
             flight: Vec::new(),
@@ -124,6 +135,7 @@ impl Workers {
             retry: None,
             encoder_delay: 0,
             rate_hz: 25.0,
+            changes: Vec::new(),
             events: VecDeque::new(),
         }
     }
@@ -133,6 +145,29 @@ impl Workers {
         self.home = home;
     }
 
+    /// The next worker runs there, and works so. `preset`: its encoder's. `least`: it makes only the lowest rendition and the best one of at most
+    /// `MAKESHIFT_HEIGHT` rows, for a machine that stands in for a better one.
+    pub fn set_place(&mut self, home: Home, backend: Backend, preset: &str, least: bool) {
+        self.set_home(home);
+        let Some(video) = self.open.as_mut().and_then(|open| open.video.as_mut()) else { return };
+        video.backend = backend;
+        video.renditions.iter_mut().for_each(|r| preset.clone_into(&mut r.preset));
+        if !least {
+            self.changes.extend(self.governor.free().into_iter().map(|i| (i, false)));
+            return;
+        }
+        let best = video.renditions.iter().position(|r| r.height <= MAKESHIFT_HEIGHT);
+        let taken_off = (0..video.renditions.len()).filter(|i| Some(*i) != best);
+        let governor = &mut self.governor;
+        self.changes.extend(taken_off.filter(|i| governor.hold(*i)).map(|i| (i, true)));
+    }
+
+    /// Gives the present worker up for one at another place; the owner then calls `respawn`.
+    pub fn leave(&mut self, now: Mono) {
+        self.worker = None;
+        self.retry = Some((now, Duration::ZERO));
+    }
+
     /// Starts a process ahead of need, so that the first unit finds it warm.
     pub fn warm(&mut self, now: Mono) {
         if self.worker.is_none() {
@@ -140,8 +175,20 @@ impl Workers {
         }
     }
 
-    /// Tells the worker what to make.
+    /// Tells a worker what to make.
     pub fn open(&mut self, now: Mono, open: Open) {
+        self.prepare(now, open);
+        self.begin(now);
+    }
+
+    /// The first worker, for what was prepared.
+    pub fn begin(&mut self, now: Mono) {
+        self.warm(now);
+        self.send_open(now);
+    }
+
+    /// What is to be made, once there is a worker.
+    pub fn prepare(&mut self, now: Mono, open: Open) {
         let video = open.video.as_ref();
         self.governor = Governor::new(video.map_or(0, |v| v.renditions.len()), now);
         self.grid_gop = video.map_or(1, |v| i64::from(v.cadence.gop));
@@ -149,8 +196,6 @@ impl Workers {
         let delay = |r: &crate::pixels::protocol::OpenRendition| r.lookahead + r.bframes + 2;
         self.encoder_delay = video.map_or(0, |v| i64::from(v.renditions.iter().map(delay).max().unwrap_or(0)));
         self.open = Some(open);
-        self.warm(now);
-        self.send_open(now);
     }
 
     /// A successor for a lost worker.
@@ -169,6 +214,12 @@ impl Workers {
             (0..u8::MAX).take(self.renditions()).filter(|r| self.governor.is_shed(usize::from(*r))).collect();
         for rendition in shed {
             self.tell(&ToWorker::Shed { ch: CH, rendition, at: start });
+        }
+        for (rendition, off) in std::mem::take(&mut self.changes) {
+            let rendition = RenditionIndex::try_from(rendition).unwrap_or(RenditionIndex::MAX);
+            let event =
+                if off { Event::Shed { rendition, at: start } } else { Event::Resumed { rendition, at: start } };
+            self.events.push_back(event);
         }
         for at in &plan.idrs {
             self.tell(&ToWorker::Idr { ch: CH, at: *at });
@@ -190,6 +241,12 @@ impl Workers {
                 return;
             }
             self.overrun = false;
+            self.lead = Some(unit.at);
+        } else if self.lead.is_some_and(|first| unit.at < first) {
+            // It leads a random access point whose predecessors were skipped.
+            return;
+        } else {
+            self.lead = None;
         }
         self.pending_bytes += unit.data.len();
         self.pending.push_back(Fed::Unit(unit));
@@ -243,7 +300,12 @@ impl Workers {
         }
         self.events.push_back(Event::Overrun { at });
         match self.pending.iter().rposition(|fed| fed.unit().is_some_and(|unit| unit.random_access)) {
-            Some(keep) => drop(self.pending.drain(..keep)),
+            Some(keep) => {
+                drop(self.pending.drain(..keep));
+                let first = self.pending.front().and_then(Fed::unit).map(|unit| unit.at);
+                self.pending.retain(|fed| fed.unit().is_none_or(|unit| Some(unit.at) >= first));
+                self.lead = first;
+            }
             None => {
                 self.pending.retain(|fed| fed.unit().is_none());
                 self.overrun = true;
@@ -255,6 +317,11 @@ impl Workers {
     pub fn audio_unit(&mut self, unit: Unit) {
         self.history.push_audio(&unit);
         self.tell(&ToWorker::Unit { ch: CH, unit });
+    }
+
+    /// A picture as it is now: it comes as an event, unless the worker is lost meanwhile.
+    pub fn snap(&mut self) {
+        self.tell(&ToWorker::Snap { ch: CH });
     }
 
     /// Frames before `frame` are published: a successor need not make them again.
@@ -317,7 +384,7 @@ impl Workers {
 
     fn spawn(&mut self, now: Mono) {
         self.progress = Progress::default();
-        self.pulse = Pulse::new(self.home, now);
+        self.pulse = Pulse::new(self.home, self.hall.patience(), now);
         self.grace = now + GRACE;
         self.flight.clear();
         self.pending.clear();
@@ -367,10 +434,11 @@ impl Workers {
             FromWorker::Fault { kind, at, detail, .. } => self.events.push_back(Event::Fault { kind, at, detail }),
             FromWorker::Failed { what, lost, .. } => self.lose(now, "failed", lost, what),
             FromWorker::Closed { .. } => self.events.push_back(Event::Closed),
+            FromWorker::Picture { picture, .. } => self.events.push_back(Event::Picture(picture)),
             FromWorker::Hello { .. }
             | FromWorker::Caps(_)
             | FromWorker::Gpus(_)
-            | FromWorker::Picture { .. }
+            | FromWorker::StillMade { .. }
             | FromWorker::Made { .. } => {}
         }
     }
@@ -405,7 +473,8 @@ impl Workers {
         if let Some(end) = worker.end() {
             let detail = end.to_owned();
             // If only this socket closed, the others may go on: a process that is gone is found so by the hall.
-            return self.lose(now, "died", Lost::Channel, detail);
+            self.worker = None;
+            return self.lose(now, "died", Lost::Process, detail);
         }
         if self.open.is_none() {
             return;
@@ -423,14 +492,14 @@ impl Workers {
     }
 
     fn lose(&mut self, now: Mono, why: &'static str, lost: Lost, detail: String) {
-        if let Some(worker) = self.worker.take().filter(|_| lost == Lost::Process) {
+        if let Some(worker) = self.worker.take().filter(|_| lost != Lost::Channel) {
             worker.condemn(now, &detail);
         }
         // The first successor comes at once; one that fails before it has opened waits.
         let wait = self.retry.map_or(Duration::ZERO, |(_, wait)| (wait * 2).clamp(RETRY_MIN, RETRY_MAX));
         self.retry = Some((now + wait, wait));
         self.overrun = false;
-        self.events.push_back(Event::Lost { why, detail });
+        self.events.push_back(Event::Lost { why, lost, detail });
     }
 }
 
@@ -459,7 +528,7 @@ mod tests {
             assert_eq!(hall.pids().len(), 1);
             workers.take(now, FromWorker::Failed { ch: CH, what: "the device is lost".into(), lost });
             let told = workers.poll();
-            assert!(matches!(&told, Some(Event::Lost { why: "failed", detail }) if detail == "the device is lost"));
+            assert!(matches!(&told, Some(Event::Lost { why: "failed", detail, .. }) if detail == "the device is lost"));
             (hall.pids().len(), condemned(&hall))
         };
         assert_eq!(lose(Lost::Channel), (1, false));

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::hall::Seat;
 use super::protocol::{self, FromWorker, ToWorker, VERSION};
-use crate::media::limits::{WORKER_SILENCE_GPU, WORKER_SILENCE_SOFTWARE};
+use crate::media::limits::WORKER_SILENCE_SOFTWARE;
 use crate::time::Mono;
 
 /// Bytes that may wait for the worker's socket before `send` refuses.
@@ -182,7 +182,7 @@ impl Worker {
     pub fn silence_max(&self) -> Duration {
         match &self.place {
             Place::Own(_) => WORKER_SILENCE_SOFTWARE,
-            Place::Seat(_) => WORKER_SILENCE_GPU,
+            Place::Seat(seat) => seat.patience(),
         }
     }
 
@@ -213,6 +213,11 @@ impl Worker {
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                // It takes nothing more; its last words may still be there to be read, and then the end.
+                Err(e) if matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+                    self.outgoing.clear();
+                    return;
+                }
                 Err(e) => self.ended(format!("socket: {e}")),
             }
         }
@@ -262,6 +267,15 @@ pub fn beside_this_program() -> PathBuf {
 pub(super) fn start(program: &Path, arguments: &[&OsStr], theirs: OwnedFd) -> Result<Child, String> {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).env("MALLOC_ARENA_MAX", "2");
+    // One of the worker's libraries asks the loader for the driver by name, and must find the same one.
+    let folder = arguments.iter().position(|a| *a == "--driver-folder").and_then(|i| arguments.get(i + 1));
+    if let Some(folder) = folder {
+        let others = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+        let first = std::iter::once(PathBuf::from(folder)).chain(std::env::split_paths(&others));
+        if let Ok(path) = std::env::join_paths(first) {
+            command.env("LD_LIBRARY_PATH", path);
+        }
+    }
     crate::sys::process::inherit_as(&mut command, theirs.as_raw_fd(), protocol::WORKER_FD);
     let child = command.spawn().map_err(|e| {
         format!("{} cannot be started: {e}; install it beside rung or set worker.program", program.display())

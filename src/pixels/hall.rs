@@ -20,7 +20,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::client::{self, Worker};
 use super::protocol::{self, FromShared, Join, VERSION};
-use crate::media::limits::{CONTROL_BYTES_MAX, WORKER_SEATS_MAX, WORKER_START_GPU};
+use crate::media::limits::{CONTROL_BYTES_MAX, WORKER_SEATS_MAX, WORKER_SILENCE_GPU, WORKER_START_GPU};
 use crate::time::Mono;
 
 /// A process without a channel stays this long: the next channel finds it warm.
@@ -97,6 +97,7 @@ pub struct Hall(Arc<Mutex<Inner>>);
 struct Inner {
     program: PathBuf,
     driver_folder: Option<PathBuf>,
+    patience: Duration,
     processes: Vec<Process>,
     leaving: Vec<Corpse>,
     starts: BTreeMap<u32, Starts>,
@@ -148,6 +149,7 @@ impl Hall {
         Hall(Arc::new(Mutex::new(Inner {
             program,
             driver_folder: None,
+            patience: WORKER_SILENCE_GPU,
             processes: Vec::new(),
             leaving: Vec::new(),
             starts: BTreeMap::new(),
@@ -159,6 +161,15 @@ impl Hall {
     /// Where the driver's libraries are looked for first, by processes started from now on.
     pub fn set_driver_folder(&self, folder: PathBuf) {
         self.lock().driver_folder = Some(folder);
+    }
+
+    /// How long a GPU's worker may be silent, make nothing, or be inside one call of the driver.
+    pub fn set_patience(&self, patience: Duration) {
+        self.lock().patience = patience;
+    }
+
+    pub fn patience(&self) -> Duration {
+        self.lock().patience
     }
 
     /// A worker for one channel: a process of its own, or a seat.
@@ -350,8 +361,8 @@ impl Inner {
             ));
         }
         let (control, theirs) = client::pair(SockType::SeqPacket)?;
-        let index = gpu.to_string();
-        let mut arguments = vec!["--gpu".as_ref(), index.as_ref()];
+        let (index, patience) = (gpu.to_string(), self.patience.as_millis().to_string());
+        let mut arguments = vec!["--gpu".as_ref(), index.as_ref(), "--patience-ms".as_ref(), patience.as_ref()];
         if let Some(folder) = &self.driver_folder {
             arguments.extend(["--driver-folder".as_ref(), folder.as_os_str()]);
         }
@@ -463,6 +474,10 @@ impl Seat {
         if let Some(i) = inner.find(self.process) {
             inner.condemn(i, now, why.to_owned());
         }
+    }
+
+    pub(super) fn patience(&self) -> Duration {
+        self.hall.patience()
     }
 
     /// How the process ended, if it did.

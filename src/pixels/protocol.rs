@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::media::channel::Slate;
 use crate::media::fault::FaultKind;
 use crate::media::grid::Cadence;
+use crate::media::picture::{Due, PictureRule};
 use crate::media::sample::Stamps;
 use crate::media::track::{AudioConfig, Codec, Colour, Pid, VideoConfig};
 
@@ -98,13 +99,27 @@ pub enum ToWorker {
         rendition: RenditionIndex,
         at: i64,
     },
-    /// One JPEG of the picture now.
+    /// Answered by a `Picture` of the newest frame, or of the next one that there is room for.
     Snap {
         ch: u32,
     },
     /// End of media: drain decoder and encoders, then `Closed`.
     Close {
         ch: u32,
+    },
+    /// Make pictures of single units, as `Still` asks, until `Close`.
+    Stills {
+        ch: u32,
+    },
+    /// Answered by `StillMade`, whatever comes of it. The next one follows behind the answer.
+    Still {
+        ch: u32,
+        still: Box<Still>,
+    },
+    /// No more stills of this source will come.
+    Forget {
+        ch: u32,
+        of: u32,
     },
     /// Make a test picture and tone as `Made` units, in real time, until `Close`.
     Pattern {
@@ -135,6 +150,8 @@ pub struct OpenVideo {
     pub deinterlace: Deinterlace,
     /// What a fill shows once it holds no longer.
     pub slate: Slate,
+    /// Posters and storyboard tiles of the lowest rendition that are made by themselves; `None`: none are.
+    pub pictures: Option<PictureRule>,
     pub backend: Backend,
 }
 
@@ -234,11 +251,16 @@ pub enum FromWorker {
         ch: u32,
         frame: Encoded,
     },
-    /// The answer to `Snap`.
+    /// As `OpenVideo::pictures` and `Snap` ask.
     Picture {
         ch: u32,
-        at: i64,
-        jpeg: Bytes,
+        picture: Picture,
+    },
+    /// The answer to `Still`: empty where the unit gave no picture.
+    StillMade {
+        ch: u32,
+        of: u32,
+        pictures: Vec<Picture>,
     },
     /// At least every 200 ms while a channel is open.
     Progress {
@@ -301,6 +323,52 @@ pub struct Encoded {
     pub data: Bytes,
 }
 
+/// A random access point that is to be shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Still {
+    /// Which source it is of: its sheet goes on with each still.
+    pub of: u32,
+    /// Frame index N of the picture.
+    pub at: i64,
+    pub due: Due,
+    pub snap: bool,
+    pub rule: PictureRule,
+    pub source: VideoConfig,
+    /// As `AccessUnit::data`.
+    pub data: Bytes,
+}
+
+/// A JPEG of square samples, in the colours of JFIF.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Picture {
+    /// The frame that it shows; of a sheet, its newest tile does.
+    pub at: i64,
+    pub kind: PictureKind,
+    pub width: u16,
+    pub height: u16,
+    pub jpeg: Bytes,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PictureKind {
+    Poster,
+    /// The storyboard sheet with one tile more.
+    Sheet(Sheet),
+    /// The answer to `Snap`.
+    Snap,
+}
+
+/// What is on a storyboard sheet. A worker begins a sheet with its first tile, wherever that lies on it: what its
+/// predecessor put there stays on that one's sheet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sheet {
+    pub number: i64,
+    /// Places that hold a tile, in order; the last one is the newest.
+    pub places: Vec<u8>,
+    /// Columns and rows of a tile.
+    pub tile: (u16, u16),
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// Units and fills that the decode stage is done with, whatever came of them.
@@ -315,6 +383,8 @@ pub struct Progress {
     pub shed: u64,
     /// Host <-> device copies of full pictures.
     pub copies: u64,
+    /// Posters and tiles left out because the one before was still being made.
+    pub pictures_skipped: u64,
     /// CPU time of the process, microseconds. A shared worker's channels all report the same sum of them all.
     pub cpu_us: u64,
     /// Resident memory of the process: the same holds.

@@ -1,4 +1,4 @@
-//! `/live/...`: playlists and media of the sessions on air, from the packager's shared bytes.
+//! `/live/...`: playlists, media and pictures of the sessions on air, from the packager's shared bytes.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 
 use super::directives;
+use super::pictures;
 use super::respond::{self, Body, Problem, Wanted};
 use super::tally::{Counted, Route, Tally};
 use crate::media::modes::LatencyMode;
@@ -19,9 +20,32 @@ use crate::time::{Mono, SystemClock};
 /// What a path under `/live/` names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Target<'a> {
-    Multivariant { channel: &'a str },
-    Playlist { channel: &'a str, rendition: &'a str },
-    Media { channel: &'a str, session: &'a str, rendition: &'a str, item: Item },
+    Multivariant {
+        channel: &'a str,
+    },
+    Playlist {
+        channel: &'a str,
+        rendition: &'a str,
+    },
+    Poster {
+        channel: &'a str,
+    },
+    /// Without a session: that of the session on air.
+    Storyboard {
+        channel: &'a str,
+        session: Option<&'a str>,
+    },
+    Sheet {
+        channel: &'a str,
+        session: &'a str,
+        file: &'a str,
+    },
+    Media {
+        channel: &'a str,
+        session: &'a str,
+        rendition: &'a str,
+        item: Item,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +64,8 @@ pub(super) async fn answer<B>(
 ) -> (Route, Response<Body>) {
     let since = SystemClock::mono();
     let Some(target) = Target::parse(rest) else {
-        let detail = "Under /live/ there are <channel>/index.m3u8, <channel>/<rendition>.m3u8 and, in these playlists, \
-                      the addresses of media.";
+        let detail = "Under /live/ there are <channel>/index.m3u8, <channel>/<rendition>.m3u8, <channel>/poster.jpg, \
+                      <channel>/storyboard.vtt and, in these, the addresses of media and sheets.";
         return (Route::Unknown, refuse(Problem::not_found("route_unknown", detail)));
     };
     if request.method() == Method::OPTIONS {
@@ -81,7 +105,7 @@ async fn find<B>(
     match *target {
         Target::Multivariant { .. } => {
             let playlist = session.multivariant().ok_or_else(|| starting(&channel))?;
-            Ok(playlist_response(request, &playlist, plain_age(session.mode)))
+            Ok(playlist_response(request, &playlist, PLAYLIST_TYPE, plain_age(session.mode)))
         }
         Target::Playlist { rendition, .. } => {
             let output = output(&session, rendition)?;
@@ -89,18 +113,32 @@ async fn find<B>(
             let playlist = settle(&*output, &tally.blocked, |now| output.playlist(since, now, &wanted)).await?;
             let blocking = wanted.msn.is_some() && session.mode.params().parts;
             let age = if blocking { BLOCKING_AGE } else { plain_age(session.mode) };
-            Ok(playlist_response(request, &playlist, age))
+            Ok(playlist_response(request, &playlist, PLAYLIST_TYPE, age))
+        }
+        Target::Poster { .. } => pictures::poster(request, &session),
+        Target::Storyboard { session: id, .. } => {
+            id.map_or(Ok(()), |id| expect_on_air(&session, id))?;
+            pictures::storyboard(request, &session, id.is_some())
+        }
+        Target::Sheet { session: id, file, .. } => {
+            expect_on_air(&session, id)?;
+            pictures::sheet(request, &session, file)
         }
         Target::Media { session: id, rendition, item, .. } => {
-            if session.id.as_str() != id {
-                let detail = "This address belongs to a session that is no longer on air; load the playlist again.";
-                return Err(Problem::not_found("session_over", detail));
-            }
+            expect_on_air(&session, id)?;
             let output = output(&session, rendition)?;
             let media = item.get(tally, since, &output).await?;
             Ok(media_response(request, &media, rendition, item))
         }
     }
+}
+
+fn expect_on_air(session: &SessionOutput, id: &str) -> Result<(), Problem> {
+    if session.id.as_str() == id {
+        return Ok(());
+    }
+    let detail = "This address belongs to a session that is no longer on air; load the playlist again.";
+    Err(Problem::not_found("session_over", detail))
 }
 
 fn output(session: &SessionOutput, rendition: &str) -> Result<Arc<RenditionOutput>, Problem> {
@@ -118,7 +156,7 @@ fn starting(channel: &ChannelOutput) -> Problem {
 /// Blocking answers are one per version: caches may keep them six target durations [HLS B.1].
 const BLOCKING_AGE: &str = "public, max-age=12";
 /// A media URI names one byte string for ever.
-const MEDIA_AGE: &str = "public, max-age=86400, immutable";
+pub(super) const MEDIA_AGE: &str = "public, max-age=86400, immutable";
 
 fn plain_age(mode: LatencyMode) -> &'static str {
     match mode.params().playlist_max_age {
@@ -128,7 +166,15 @@ fn plain_age(mode: LatencyMode) -> &'static str {
     }
 }
 
-fn playlist_response<B>(request: &Request<B>, playlist: &Playlist, age: &'static str) -> Response<Body> {
+const PLAYLIST_TYPE: &str = "application/vnd.apple.mpegurl";
+
+/// A text with its compressed form.
+pub(super) fn playlist_response<B>(
+    request: &Request<B>,
+    playlist: &Playlist,
+    kind: &'static str,
+    age: &'static str,
+) -> Response<Body> {
     let gzip = respond::accepts_gzip(request.headers());
     // A strong tag names one byte string, and the compressed form is another one.
     let etag = if gzip { tagged(&playlist.etag, "gzip") } else { playlist.etag.clone() };
@@ -140,7 +186,7 @@ fn playlist_response<B>(request: &Request<B>, playlist: &Playlist, age: &'static
     }
     let headers = response.headers_mut();
     if !fresh {
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/vnd.apple.mpegurl"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         if gzip {
             headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
@@ -191,7 +237,7 @@ fn media_response<B>(request: &Request<B>, media: &Media, rendition: &str, item:
 }
 
 /// `value` is made of digits and ASCII letters here.
-fn insert_ascii(response: &mut Response<Body>, name: http::HeaderName, value: &str) {
+pub(super) fn insert_ascii(response: &mut Response<Body>, name: http::HeaderName, value: &str) {
     let value = HeaderValue::from_str(value).expect("digits and letters are a header value");
     response.headers_mut().insert(name, value);
 }
@@ -216,6 +262,8 @@ impl<'a> Target<'a> {
             return None;
         }
         match (third, file) {
+            (None, None) if second == "poster.jpg" => Some(Target::Poster { channel }),
+            (None, None) if second == "storyboard.vtt" => Some(Target::Storyboard { channel, session: None }),
             (None, None) => {
                 let rendition = second.strip_suffix(".m3u8").filter(|name| !name.is_empty())?;
                 Some(match rendition {
@@ -223,6 +271,8 @@ impl<'a> Target<'a> {
                     rendition => Target::Playlist { channel, rendition },
                 })
             }
+            (Some("storyboard.vtt"), None) => Some(Target::Storyboard { channel, session: Some(second) }),
+            (Some(file), None) if pictures::is_sheet(file) => Some(Target::Sheet { channel, session: second, file }),
             (Some(rendition), Some(file)) => {
                 Some(Target::Media { channel, session: second, rendition, item: Item::parse(file)? })
             }
@@ -232,9 +282,12 @@ impl<'a> Target<'a> {
 
     fn channel(&self) -> &'a str {
         match *self {
-            Target::Multivariant { channel } | Target::Playlist { channel, .. } | Target::Media { channel, .. } => {
-                channel
-            }
+            Target::Multivariant { channel }
+            | Target::Playlist { channel, .. }
+            | Target::Poster { channel }
+            | Target::Storyboard { channel, .. }
+            | Target::Sheet { channel, .. }
+            | Target::Media { channel, .. } => channel,
         }
     }
 
@@ -242,6 +295,8 @@ impl<'a> Target<'a> {
         match self {
             Target::Multivariant { .. } => Route::Multivariant,
             Target::Playlist { .. } => Route::Playlist,
+            Target::Poster { .. } | Target::Sheet { .. } => Route::Picture,
+            Target::Storyboard { .. } => Route::Storyboard,
             Target::Media { item: Item::Init(_), .. } => Route::Init,
             Target::Media { item: Item::Segment(_), .. } => Route::Segment,
             Target::Media { item: Item::Part(..), .. } => Route::Part,
@@ -284,7 +339,7 @@ impl Item {
 }
 
 /// A decimal number in its one form: another spelling would be a second URI for the same bytes.
-fn canonical<T: std::str::FromStr>(text: &str) -> Option<T> {
+pub(super) fn canonical<T: std::str::FromStr>(text: &str) -> Option<T> {
     let plain = text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     text.parse().ok().filter(|_| plain && !text.is_empty())
 }
@@ -397,8 +452,23 @@ mod tests {
             let want = Target::Media { channel: "news", session: "se_1", rendition: "720p", item };
             assert_eq!(Target::parse(&path), Some(want), "{file}");
         }
+        assert_eq!(Target::parse("news/poster.jpg"), Some(Target::Poster { channel: "news" }));
+        let storyboard = |session| Some(Target::Storyboard { channel: "news", session });
+        assert_eq!(Target::parse("news/storyboard.vtt"), storyboard(None));
+        assert_eq!(Target::parse("news/se_1/storyboard.vtt"), storyboard(Some("se_1")));
+        let file = "storyboard-12-0123456789abcdef.jpg";
+        let sheet = Target::Sheet { channel: "news", session: "se_1", file };
+        assert_eq!(Target::parse(&format!("news/se_1/{file}")), Some(sheet));
         for bad in [
             "",
+            "news/poster.png",
+            "news/storyboard-12-0123456789abcdef.jpg",
+            "news/se_1/poster.jpg",
+            "news/se_1/storyboard-012-0123456789abcdef.jpg",
+            "news/se_1/storyboard-12-0123456789abcde.jpg",
+            "news/se_1/storyboard-12-0123456789ABCDEF.jpg",
+            "news/se_1/storyboard-12.jpg",
+            "news/se_1/storyboard.vtt/",
             "/",
             "news",
             "news/",

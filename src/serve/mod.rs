@@ -10,6 +10,7 @@ pub mod connection;
 pub mod directives;
 pub mod health;
 pub mod media;
+mod pictures;
 pub mod respond;
 mod tally;
 

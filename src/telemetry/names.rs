@@ -90,9 +90,21 @@ metrics_table! {
     WorkerCpu = "rung_worker_cpu_seconds", Kind::Gauge, ["channel"], "Processor time of the channel's present worker";
     WorkerMemory = "rung_worker_memory_bytes", Kind::Gauge, ["channel"], "Resident memory of the channel's worker";
     WorkerSandboxed = "rung_worker_sandboxed", Kind::Gauge, ["channel"], "1 if the kernel grants the whole sandbox, 0 if a part is missing";
+    Pictures = "rung_pictures_total", Kind::Counter, ["channel", "kind"], "Posters, storyboard tiles and snapshots made";
+    PicturesSkipped = "rung_pictures_skipped_total", Kind::Counter, ["channel"], "Posters and storyboard tiles left out because the one before was still being made";
     WorkerProcesses = "rung_worker_processes", Kind::Gauge, ["gpu"], "Worker processes that channels of this GPU share";
     WorkerSeats = "rung_worker_seats", Kind::Gauge, ["gpu"], "Channels in them";
+    GpuUp = "rung_gpu_up", Kind::Gauge, ["gpu"], "1 while the GPU is well, 0 while it is ill or lost";
+    GpuUtilization = "rung_gpu_utilization_ratio", Kind::Gauge, ["gpu"], "Part of the time in which a kernel ran on the GPU";
+    GpuEncoder = "rung_gpu_encoder_ratio", Kind::Gauge, ["gpu"], "Part of the time in which the GPU's encoders were busy";
+    GpuDecoder = "rung_gpu_decoder_ratio", Kind::Gauge, ["gpu"], "Part of the time in which the GPU's decoders were busy";
+    GpuMemory = "rung_gpu_memory_bytes", Kind::Gauge, ["gpu", "kind"], "Memory of the GPU, used and total";
+    GpuTemperature = "rung_gpu_temperature_celsius", Kind::Gauge, ["gpu"], "Temperature of the GPU";
+    GpuPower = "rung_gpu_power_watts", Kind::Gauge, ["gpu"], "Power that the GPU draws";
+    GpuErrors = "rung_gpu_errors_total", Kind::Counter, ["gpu", "xid"], "Errors of the GPU that the driver told, by its number for them";
+    GpuMonitorRespawns = "rung_gpu_monitor_respawns_total", Kind::Counter, ["reason"], "Times that the process which watches the GPUs was replaced, by why";
     PictureCopies = "rung_picture_copies_total", Kind::Counter, ["channel"], "Copies of full pictures between host and device";
+    ChannelBackend = "rung_channel_backend", Kind::Gauge, ["channel", "backend"], "1 for the backend that makes the channel's pictures, 0 for the others";
     ChannelFallbackStep = "rung_channel_fallback_step", Kind::Gauge, ["channel"], "0 = on its first choice of device; each step down adds 1";
     PipelineLatency = "rung_pipeline_latency_seconds", LATENESS, ["channel", "stage"], "Time a frame needs for a stage; stage=whole is from the socket to the published part";
     LastPartPublished = "rung_channel_last_part_published_timestamp_seconds", Kind::Gauge, ["channel"], "Unix time at which the channel last made a part, listed or not";
@@ -127,8 +139,10 @@ pub enum Label<'a> {
     Route(&'static str),
     Code(&'static str),
     Env(&'static str),
-    /// Index, as the driver counts.
+    Backend(&'static str),
+    /// Index: as the driver counts, or the daemon's number for it.
     Gpu(&'a str),
+    Xid(&'a str),
     Version(&'static str),
     ProfileFingerprint(&'a str),
 }
@@ -148,7 +162,9 @@ impl Label<'_> {
             Label::Route(_) => "route",
             Label::Code(_) => "code",
             Label::Env(_) => "env",
+            Label::Backend(_) => "backend",
             Label::Gpu(_) => "gpu",
+            Label::Xid(_) => "xid",
             Label::Version(_) => "version",
             Label::ProfileFingerprint(_) => "profile_fp",
         }
@@ -169,7 +185,9 @@ impl Label<'_> {
             | Label::Route(v)
             | Label::Code(v)
             | Label::Env(v)
+            | Label::Backend(v)
             | Label::Gpu(v)
+            | Label::Xid(v)
             | Label::Version(v) => v.to_owned(),
         }
     }
@@ -271,6 +289,13 @@ pub fn forget_channel(channel: &str) {
     let mine = |key: &GaugeKey| key.labels.iter().any(|(k, v)| *k == "channel" && v == channel);
     GAUGES.write().unwrap_or_else(PoisonError::into_inner).retain(|key, _| !mine(key));
     CHANNELS.lock().unwrap_or_else(PoisonError::into_inner).remove(channel);
+}
+
+/// What a lost GPU told last is no longer refreshed; that it is not up is.
+pub fn forget_gpu(gpu: &str) {
+    let reading =
+        |key: &GaugeKey| key.metric != Metric::GpuUp && key.labels.iter().any(|(k, v)| *k == "gpu" && v == gpu);
+    GAUGES.write().unwrap_or_else(PoisonError::into_inner).retain(|key, _| !reading(key));
 }
 
 /// Hands every gauge to the exporter: called once per scrape.

@@ -34,6 +34,8 @@ pub struct ChannelStatus {
     pub since_ms: Option<u64>,
     /// A sentence for the viewer, if there is something to say (the cause of an error).
     pub detail: Option<String>,
+    /// Address of the newest picture; another one with each picture.
+    pub poster: Option<String>,
     pub renditions: Vec<RenditionStatus>,
 }
 

@@ -4,7 +4,7 @@ use rung::control::lifecycle::Effect;
 use rung::serve::Options;
 use serde_json::{Value, json};
 
-use crate::support::{Rig, at_once, open_doors, raw, wait};
+use crate::support::{Rig, SNAPSHOT, at_once, open_doors, raw, wait};
 
 #[test]
 fn a_channel_is_made_shown_changed_and_deleted() {
@@ -19,7 +19,9 @@ fn a_channel_is_made_shown_changed_and_deleted() {
     assert_eq!(channel["stream_keys"][0]["prefix"], key[..4]);
     assert_eq!(channel["inputs"][0]["url"], "srt://box.example:9000?streamid=news/KEY");
     assert_eq!(channel["inputs"][1]["url_long"], "srt://box.example:9000?streamid=%23!::r=news,k=KEY,m=publish,leg=b");
-    assert_eq!(channel["playback"], json!({ "playlist": "/live/news/index.m3u8", "watch": "/watch/news" }));
+    let playback = json!({ "playlist": "/live/news/index.m3u8", "poster": "/live/news/poster.jpg",
+        "storyboard": "/live/news/storyboard.vtt", "watch": "/watch/news" });
+    assert_eq!(channel["playback"], playback);
 
     for name in ["news", id] {
         let shown = rig.get(&format!("/v1/channels/{name}"));
@@ -307,6 +309,37 @@ fn the_box_says_how_it_is() {
     assert_eq!(system["state"]["condition"], "good");
     assert_eq!(system["state"]["detail"], "the state folder can be written");
     assert!(system["state"]["used_bytes"].as_u64().unwrap() > 4096 && system["event_seq"].as_u64().unwrap() >= 3);
+    assert_eq!((&system["gpu_monitor"]["state"], &system["gpus"]), (&json!("off"), &json!([])));
     let head = rig.ask("HEAD", "/v1/system", Value::Null);
     assert_eq!((head.status, head.body.len()), (200, 0));
+}
+
+#[test]
+fn a_snapshot_is_a_picture_or_a_problem_that_says_why_there_is_none() {
+    let rig = Rig::new();
+    for name in ["live", "idle", "stuck", "lost", "busy"] {
+        rig.make_channel(name);
+    }
+    let ask = |name: &str| rig.post(&format!("/v1/channels/{name}/snapshot"), Value::Null);
+    let taken = ask("live");
+    assert_eq!((taken.status, taken.header("content-type")), (200, Some("image/jpeg")));
+    assert_eq!((taken.body.as_slice(), taken.header("cache-control")), (SNAPSHOT, Some("no-store")));
+    let idle = ask("idle");
+    assert_eq!((idle.status, idle.code().as_str()), (409, "channel_state"));
+    assert!(idle.text().contains("it has no session"), "{}", idle.text());
+    for name in ["lost", "busy", "stuck"] {
+        let start = std::time::Instant::now();
+        let late = ask(name);
+        assert_eq!((late.status, late.code().as_str()), (503, "picture_late"), "{name}");
+        assert_eq!(late.header("retry-after"), Some("1"));
+        let waited = start.elapsed().as_secs();
+        assert_eq!(waited >= 3, name == "stuck", "{name} after {waited} s");
+    }
+    assert_eq!(ask("nobody").code(), "not_found");
+    assert_eq!(rig.post("/v1/channels/live/snapshot", json!({ "x": 1 })).code(), "body_malformed");
+    let reader = rig.make_token(json!({ "name": "reader", "scopes": ["channels:read"] }));
+    assert_eq!(rig.ask_as(&reader, "POST", "/v1/channels/live/snapshot", &[], Value::Null).status, 200);
+    // Whoever looks changes nothing: the book of changes and refused changes does not hold it.
+    let audit = rig.get("/v1/audit").text();
+    assert!(!audit.contains("snapshot"), "{audit}");
 }

@@ -7,11 +7,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rung::control::api::{self, Api, Awaited, Settled};
+use rung::control::api::{self, Api, Awaited, Media, Settled};
 use rung::control::ledger::{Ledger, Plane};
 use rung::control::lifecycle::{Effect, Publish};
 use rung::control::state::{self, State};
 use rung::media::channel::{ChannelName, Leg, PublisherId};
+use rung::pipeline::snapshots;
 use rung::serve::{Options, Server, Site, routes};
 use serde_json::Value;
 use tokio::runtime::Runtime;
@@ -46,6 +47,23 @@ pub(crate) fn at_once() -> Settled {
     Arc::new(|_: &Awaited| true)
 }
 
+/// What the channel `live` looks like.
+pub(crate) const SNAPSHOT: &[u8] = b"\xff\xd8\xff a picture \xff\xd9";
+
+/// `live` has a picture, `stuck` never gives one, `lost` loses its worker meanwhile, `busy` hears nothing; nobody else is
+/// on air.
+fn snapshot(channel: &ChannelName, reply: snapshots::Reply) -> bool {
+    static STUCK: Mutex<Vec<snapshots::Reply>> = Mutex::new(Vec::new());
+    match channel.as_str() {
+        "live" => reply.give(snapshots::Snapshot::Taken(SNAPSHOT.into())),
+        "stuck" => STUCK.lock().unwrap().push(reply),
+        "lost" => drop(reply),
+        "busy" => return false,
+        _ => reply.give(snapshots::Snapshot::NotLive("it has no session".to_owned())),
+    }
+    true
+}
+
 /// Limits that no test meets by accident.
 pub(crate) fn open_doors() -> api::Options {
     let wide = rung::control::auth::Limit { burst: 1e9, per_second: 1e9 };
@@ -66,7 +84,8 @@ impl Rig {
         let plane = Arc::new(Recorder::default());
         let ledger = Arc::new(Ledger::open(Arc::new(state), Arc::clone(&plane) as Arc<dyn Plane>).unwrap());
         ledger.recover().unwrap();
-        let api = Api::open(Arc::clone(&ledger), options, settled).unwrap();
+        let media = Media { settled, snapshot: Arc::new(snapshot) };
+        let api = Api::open(Arc::clone(&ledger), options, media).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let site = Site { routes: Some(routes(api.filter())), ..Site::default() };
         let listener = rung::serve::bind("127.0.0.1:0".parse().unwrap()).unwrap();

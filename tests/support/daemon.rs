@@ -145,8 +145,18 @@ impl Daemon {
         Duration::from_nanos(nanos.sum())
     }
 
-    /// Its workers' process ids.
+    /// Its workers' process ids; the one that watches the GPUs is none.
     pub(crate) fn workers(&self) -> Vec<u32> {
+        let watches = |pid: &u32| {
+            let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            command.split(|b| *b == 0).any(|argument| argument == b"--monitor")
+        };
+        let mut children = self.children();
+        children.retain(|pid| !watches(pid));
+        children
+    }
+
+    fn children(&self) -> Vec<u32> {
         let tasks = format!("/proc/{0}/task", self.pid());
         let mut found = Vec::new();
         for task in std::fs::read_dir(tasks).into_iter().flatten().flatten() {

@@ -19,6 +19,7 @@ use crate::picture::planar::Ring;
 use crate::queue::Queue;
 use crate::scale::device::Ladder;
 use crate::shared::Shared;
+use crate::thumbnail::{Look, Pictures};
 
 /// Renditions of one channel.
 const RENDITIONS_MAX: usize = 15;
@@ -32,6 +33,7 @@ pub struct Channel {
     audio: Option<Arc<Queue<ToAudio>>>,
     encoders: Vec<Arc<Queue<ToEncode>>>,
     decode_thread: Option<JoinHandle<()>>,
+    picture_thread: Option<JoinHandle<()>>,
     encode_threads: Vec<JoinHandle<()>>,
     audio_thread: Option<JoinHandle<()>>,
     /// The process's GPU, if it has one.
@@ -61,6 +63,7 @@ impl Channel {
             audio: None,
             encoders: Vec::new(),
             decode_thread: None,
+            picture_thread: None,
             encode_threads: Vec::new(),
             audio_thread: None,
             gpu: gpu.cloned(),
@@ -110,12 +113,13 @@ impl Channel {
         let input: Arc<Queue<ToEncode>> = Arc::new(Queue::bounded(limits::ENCODER_INPUT_FRAMES));
         let name = format!("enc-{}", rendition.name);
         let index = u8::try_from(i).unwrap_or(u8::MAX);
+        let pictures = if i == decode::lowest(&video.renditions) { Some(self.start_pictures(video, i)?) } else { None };
         let gpu = self.gpu.clone().filter(|_| video.backend != Backend::Software);
         let ring = match (&gpu, video.backend) {
             (Some(gpu), Backend::GpuDecode) => Some(self.ring(gpu, &rendition)?),
             _ => None,
         };
-        let plan = Plan { ch: self.ch, index, rendition, cadence: video.cadence, gpu, ring };
+        let plan = Plan { ch: self.ch, index, rendition, cadence: video.cadence, pictures, gpu, ring };
         let shared = Arc::clone(&self.shared);
         self.encoders.push(Arc::clone(&input));
         let queue = Arc::clone(&input);
@@ -140,6 +144,15 @@ impl Channel {
             }
             words
         })
+    }
+
+    /// It ends after the encoder that feeds it.
+    fn start_pictures(&mut self, video: &OpenVideo, i: usize) -> Result<Pictures, String> {
+        let (sar, source_height) = (video.renditions[i].sar, video.source.height);
+        let look = Look { sar, colour: video.renditions[i].colour, source_height };
+        let (pictures, thread) = Pictures::start(self.ch, video.pictures, look, &self.shared)?;
+        self.picture_thread = Some(thread);
+        Ok(pictures)
     }
 
     fn start_decoder(&mut self, video: OpenVideo, unpaced: bool, outlets: Vec<Outlet>) -> Result<(), String> {
@@ -201,6 +214,9 @@ impl Channel {
             | ToWorker::ProbeGpus
             | ToWorker::Open { .. }
             | ToWorker::Close { .. }
+            | ToWorker::Stills { .. }
+            | ToWorker::Still { .. }
+            | ToWorker::Forget { .. }
             | ToWorker::Pattern { .. } => {}
         }
     }
@@ -247,6 +263,7 @@ impl Channel {
             queue.close();
         }
         self.encode_threads.drain(..).for_each(join);
+        self.picture_thread.take().into_iter().for_each(join);
         if let Some(queue) = self.audio.take() {
             queue.close();
         }

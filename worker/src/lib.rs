@@ -17,11 +17,13 @@ pub mod channel; // its threads and queues
 pub mod decode; // access units -> pictures, each N once
 pub mod encode; // scale and encode, one thread per rendition
 pub mod picture; // decoded pictures and pools
-#[cfg(feature = "software")]
-pub mod thumbnail; // JPEG
+pub mod thumbnail; // posters, storyboard sheets, snapshots: JPEG
 
 #[cfg(feature = "software")]
+pub mod stills; // single pictures of channels that nobody decodes
+#[cfg(feature = "software")]
 pub mod made; // the test picture as a stream
+pub mod monitor; // watches the machine's GPUs, in a process of its own
 pub mod pattern; // the demo's test picture and tone
 pub mod sandbox; // what a worker gives up before it reads a stranger's bytes
 pub mod scale; // one picture to the sizes of the ladder

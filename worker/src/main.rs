@@ -3,6 +3,7 @@
 use rung::media::limits::DRIVER_CALL_MAX;
 use rung::pixels::protocol::WORKER_FD;
 use rung_worker::av;
+use rung_worker::monitor::{Settings, watch};
 use rung_worker::process::Device;
 use rung_worker::run::{serve, serve_probe, serve_shared};
 use std::ffi::OsString;
@@ -20,10 +21,10 @@ There is nothing to start by hand: run `rung demo` or `rung serve`; `rung probe`
 
   (no argument)                    one channel, on the CPU
   --gpu INDEX                      up to 8 channels on that GPU; their sockets come over the one that it is started with
+  --patience-ms N                  with --gpu: a driver call that takes longer has hung (500)
   --probe                          no channel: says what this machine can do, GPUs included
   --driver-folder PATH             with --gpu or --probe: where the driver's libraries lie, if not where the loader looks
-  --call-max MS                    with --gpu: the process ends when a call into the driver takes longer (500); more where
-                                   a driver is only played, by a busy CPU
+  --monitor                        no channel: watch the GPUs and tell the daemon of them
   --version                        print the version
   --help                           print this text
 ";
@@ -31,7 +32,8 @@ There is nothing to start by hand: run `rung demo` or `rung serve`; `rung probe`
 fn main() -> ExitCode {
     match Task::read(std::env::args_os().skip(1)) {
         Ok(Task::Channel) => worker(serve),
-        Ok(Task::Shared(device, call_max)) => worker(|socket| serve_shared(socket, device, call_max)),
+        Ok(Task::Shared(device)) => worker(|socket| serve_shared(socket, device)),
+        Ok(Task::Monitor(settings)) => worker(|socket| watch(socket, &settings)),
         Ok(Task::Probe(folder)) => worker(|socket| serve_probe(socket, folder.as_deref())),
         Ok(Task::Version) => say(std::io::stdout(), &format!("rung-worker {}\n", env!("CARGO_PKG_VERSION"))),
         Ok(Task::Help) => say(std::io::stdout(), HELP),
@@ -45,8 +47,8 @@ fn main() -> ExitCode {
 /// What the arguments ask for.
 enum Task {
     Channel,
-    /// And how long a call into the driver may take.
-    Shared(Device, Duration),
+    Shared(Device),
+    Monitor(Settings),
     Probe(Option<PathBuf>),
     Version,
     Help,
@@ -54,38 +56,34 @@ enum Task {
 
 impl Task {
     fn read(mut arguments: impl Iterator<Item = OsString>) -> Result<Task, String> {
-        let (mut gpu, mut driver_folder, mut probe, mut call_max) = (None, None, false, None);
+        let (mut gpu, mut driver_folder, mut probe) = (None, None, false);
+        let mut patience = DRIVER_CALL_MAX;
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or_else(|| format!("{} needs a value", argument.display()));
             match argument.to_str() {
                 Some("--version" | "-V") => return Ok(Task::Version),
                 Some("--help" | "-h") => return Ok(Task::Help),
+                Some("--monitor") => return Settings::from_arguments(arguments).map(Task::Monitor),
                 Some("--gpu") => {
                     let index = value()?;
                     let number = index.to_str().and_then(|text| text.parse().ok());
                     gpu = Some(number.ok_or_else(|| format!("--gpu takes a number, not {index:?}"))?);
                 }
-                Some("--call-max") => {
-                    let span = value()?;
-                    let number = span.to_str().and_then(|text| text.parse().ok());
-                    let span = number.ok_or_else(|| format!("--call-max takes milliseconds, not {span:?}"))?;
-                    call_max = Some(Duration::from_millis(span));
-                }
                 Some("--probe") => probe = true,
+                Some("--patience-ms") => {
+                    let ms = value()?;
+                    let number = ms.to_str().and_then(|text| text.parse().ok()).map(Duration::from_millis);
+                    patience = number.ok_or_else(|| format!("--patience-ms takes a number, not {ms:?}"))?;
+                }
                 Some("--driver-folder") => driver_folder = Some(PathBuf::from(value()?)),
                 _ => return Err(format!("unknown argument {argument:?}")),
             }
-        }
-        if call_max.is_some() && gpu.is_none() {
-            return Err("--call-max goes with --gpu".to_owned());
         }
         if probe && gpu.is_none() {
             return Ok(Task::Probe(driver_folder));
         }
         match (gpu, driver_folder) {
-            (Some(index), driver_folder) => {
-                Ok(Task::Shared(Device { index, driver_folder }, call_max.unwrap_or(DRIVER_CALL_MAX)))
-            }
+            (Some(index), driver_folder) => Ok(Task::Shared(Device { index, driver_folder, patience })),
             (None, None) => Ok(Task::Channel),
             (None, Some(_)) => Err("--driver-folder goes with --gpu or --probe".to_owned()),
         }

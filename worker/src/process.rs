@@ -27,6 +27,8 @@ pub struct Device {
     pub index: u32,
     /// Where the driver's libraries are looked for first; `None`: where the loader looks.
     pub driver_folder: Option<PathBuf>,
+    /// A call of the driver that takes longer has hung.
+    pub patience: Duration,
 }
 
 pub struct Process {
@@ -223,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_process_has_as_many_seats_as_it_may_lose_channels_and_each_number_once() {
-        let device = Device { index: 0, driver_folder: None };
+        let device = Device { index: 0, driver_folder: None, patience: Duration::from_millis(500) };
         let process = Process::of(device);
         let mut held: Vec<_> = (0..7).map(|n| process.seat(n).unwrap()).collect();
         assert!(process.seat(3).err().unwrap().contains("seat 3"));

@@ -12,7 +12,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::probe::{self, Described};
 use crate::process::{Device, Process, watch_over};
@@ -46,19 +45,19 @@ pub fn serve_probe(socket: OwnedFd, driver_folder: Option<&Path>) -> Result<(), 
 }
 
 /// Serves the channels that the daemon hands over on `control`, each on a socket and on threads of its own, until
-/// `control` closes. A call into the driver that takes longer than `call_max` has hung.
+/// `control` closes.
 ///
 /// # Errors
 /// A sentence for the daemon's log: the control socket broke, or the other end speaks another protocol.
-pub fn serve_shared(control: OwnedFd, device: Device, call_max: Duration) -> Result<(), String> {
+pub fn serve_shared(control: OwnedFd, device: Device) -> Result<(), String> {
     // What reads the machine's files and starts the driver's own threads does it now, before the sandbox.
-    let folder = device.driver_folder.clone();
+    let (folder, patience) = (device.driver_folder.clone(), device.patience);
     let process = Process::of(device);
     process.take_gpu();
     let sandbox = sandbox::enter_gpu(folder.as_deref())?;
     let watched = Arc::downgrade(&process);
     let watch = std::thread::Builder::new().name("watchdog".to_owned());
-    watch.spawn(move || watch_over(&watched, call_max)).map_err(|e| format!("thread watchdog: {e}"))?;
+    watch.spawn(move || watch_over(&watched, patience)).map_err(|e| format!("thread watchdog: {e}"))?;
     let hello = FromShared::Hello { version: VERSION, pid: std::process::id(), sandbox: sandbox.clone() };
     tell(&control, &hello).map_err(|e| format!("control socket: {e}"))?;
     let room = Arc::new(Room { process, about: Arc::new(Described { sandbox, gpus: None }), control });

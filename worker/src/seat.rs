@@ -132,7 +132,10 @@ impl Desk {
             ToWorker::Open { ch, open } => self.start(ch, |shared| Work::open(ch, *open, shared)),
             ToWorker::Close { ch } => self.close(ch),
             ToWorker::Pattern { ch, pattern } => self.start(ch, |shared| Work::pattern(ch, pattern, shared)),
+            ToWorker::Stills { ch } => self.start(ch, |shared| Work::stills(ch, shared)),
             ToWorker::Unit { ch, .. }
+            | ToWorker::Still { ch, .. }
+            | ToWorker::Forget { ch, .. }
             | ToWorker::Fill { ch, .. }
             | ToWorker::Idr { ch, .. }
             | ToWorker::Retune { ch, .. }
@@ -214,6 +217,7 @@ fn write_all(mut socket: &UnixStream, shared: &Shared) -> io::Result<bool> {
 mod tests {
     use super::*;
     use crate::process::{Device, Process};
+    use rung::pixels::protocol::Made;
     use std::os::unix::net::UnixListener;
     use std::os::unix::process::ExitStatusExt;
     use std::process::{Command, Stdio};
@@ -240,7 +244,17 @@ mod tests {
         for other in [&said[0], &said[2]] {
             assert_eq!(other.1, format!("{}, in another channel of this process", said[1].1));
         }
-        assert_eq!(child.wait().unwrap().signal(), Some(6));
+        let until = SystemClock::mono() + Duration::from_secs(30);
+        let status = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            if SystemClock::mono() > until {
+                child.kill().unwrap();
+            }
+            std::thread::yield_now();
+        };
+        assert_eq!(status.signal(), Some(6));
     }
 
     fn last_words(mut socket: &UnixStream) -> (u32, String) {
@@ -262,7 +276,8 @@ mod tests {
     #[test]
     #[ignore = "ends its process: run by a_panic_in_one_channel_ends_the_process_and_every_channel_is_told in a child"]
     fn panics() {
-        let process = Process::of(Device { index: 0, driver_folder: None });
+        let process =
+            Process::of(Device { index: 0, driver_folder: None, patience: std::time::Duration::from_millis(500) });
         let about = Arc::new(Described { sandbox: String::new(), gpus: None });
         let address = std::env::var_os(ADDRESS).unwrap();
         let seats: Vec<Arc<Shared>> = (0..SEATS)
@@ -274,7 +289,8 @@ mod tests {
             })
             .collect();
         // More than a socket takes.
-        seats[3].send(FromWorker::Picture { ch: 0, at: 0, jpeg: vec![0; 4 << 20].into() });
+        let made = Made { video: true, pts: 0, dts: 0, random_access: true, data: vec![0; 4 << 20].into() };
+        seats[3].send(FromWorker::Made { ch: 0, unit: made });
         let panicking = seats[1].spawn("enc-360p".to_owned(), 4, || panic!("no such plane")).unwrap();
         drop(panicking.join());
         panic!("it goes on");

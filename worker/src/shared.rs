@@ -50,6 +50,7 @@ pub struct Counters {
     pub next: AtomicI64,
     pub encoded: AtomicU64,
     pub shed: AtomicU64,
+    pub pictures_skipped: AtomicU64,
     /// Pictures copied between host and GPU.
     pub copies: AtomicU64,
 }
@@ -57,7 +58,16 @@ pub struct Counters {
 impl Counters {
     /// Starts over for a channel.
     pub fn open(&self, ch: u32, next: i64) {
-        let all = [&self.taken, &self.decoded, &self.repeated, &self.collided, &self.encoded, &self.shed, &self.copies];
+        let all = [
+            &self.taken,
+            &self.decoded,
+            &self.repeated,
+            &self.collided,
+            &self.encoded,
+            &self.shed,
+            &self.copies,
+            &self.pictures_skipped,
+        ];
         for counter in all {
             counter.store(0, Ordering::Relaxed);
         }
@@ -104,6 +114,7 @@ impl Shared {
             encoded: read(&c.encoded),
             shed: read(&c.shed),
             copies: read(&c.copies),
+            pictures_skipped: read(&c.pictures_skipped),
             cpu_us: self.process.cpu_us(),
             rss_bytes: self.process.rss_bytes(),
         }

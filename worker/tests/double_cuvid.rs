@@ -222,10 +222,12 @@ fn a_deinterlacer_shows_each_field_in_its_turn() {
                 let mut caller = Caller::start(manner);
                 caller.play(&clip.packets, END_OF_PICTURE);
                 assert_eq!(caller.pictures.len(), 2 * woven.len());
+                let mut made = 0;
                 for (at, picture) in caller.pictures.iter().enumerate() {
                     let bottom = (at % 2 == 0) != top_first;
-                    check_field(picture, &woven[at / 2], usize::from(bottom), deinterlace);
+                    made += check_field(picture, &woven[at / 2], usize::from(bottom), deinterlace);
                 }
+                assert!(made > 10_000, "{deinterlace:?}: {made} samples of what moves are made of other rows");
                 caller.end();
             }
         }
@@ -235,15 +237,15 @@ fn a_deinterlacer_shows_each_field_in_its_turn() {
 }
 
 /// Luma rows of `parity` are the woven picture's; each other row lies between its neighbours (bob), or is the woven
-/// picture's in places (adaptive).
+/// picture's in places (adaptive). How many samples are not the woven picture's.
 fn check_field(
     picture: &[u8],
     woven: &[u8],
     parity: usize,
     mode: nvidia_video_codec_sdk::sys::cuviddec::cudaVideoDeinterlaceMode,
-) {
+) -> usize {
     let row = |of: &'_ [u8], at: usize| of[320 * at..320 * (at + 1)].to_vec();
-    let mut kept = 0;
+    let (mut kept, mut made) = (0, 0);
     for at in 0..192 {
         if at % 2 == parity {
             assert_eq!(row(picture, at), row(woven, at), "row {at}");
@@ -257,11 +259,13 @@ fn check_field(
             let adaptive = mode == cudaVideoDeinterlaceMode_Adaptive && ours[x] == old[x];
             assert!(ours[x] == mean || adaptive, "row {at} column {x}: {} of {} and {}", ours[x], up[x], down[x]);
             kept += usize::from(ours[x] != mean);
+            made += usize::from(ours[x] != old[x]);
         }
     }
     if mode == cudaVideoDeinterlaceMode_Bob {
         assert_eq!(kept, 0);
     }
+    made
 }
 
 #[test]
@@ -415,7 +419,7 @@ fn times_that_were_not_given_are_made_from_those_before() {
 }
 
 /// One clip, and behind it another of another size, as one stream.
-fn two_sizes(codec: cudaVideoCodec, encode: &str) -> (Vec<(Vec<u8>, i64)>, Vec<Vec<u8>>) {
+fn two_sizes(codec: cudaVideoCodec, encode: &str) -> (nvdec::Packets, Vec<Vec<u8>>) {
     let (mut packets, mut reference) = (Vec::new(), Vec::new());
     for (name, width, height) in [("large", 320, 240), ("small", 256, 144), ("large", 320, 240)] {
         let source = format!("-f lavfi -i testsrc2=s={width}x{height}:r=25,format=yuv420p -frames:v 10");
@@ -517,7 +521,7 @@ fn field_pictures_are_paired_and_one_alone_is_said_to_be() {
     let body = || {
         let deinterlace = cudaVideoDeinterlaceMode_Weave;
         let mut caller = Caller::start(Manner { deinterlace, ..Manner::of(cudaVideoCodec_H264) });
-        assert_eq!(caller.parse(&fields::sets(), 0, 0), 0);
+        assert_eq!(caller.parse(&fields::sets(0), 0, 0), 0);
         // A field in a packet, both in one, one alone, both again.
         let alone = [(0, false), (0, true)].map(|(n, bottom)| fields::field(n, bottom));
         let both = |n| [fields::field(n, false), fields::field(n, true)].concat();
@@ -547,5 +551,82 @@ fn field_pictures_are_paired_and_one_alone_is_said_to_be() {
     };
     let name = "field_pictures_are_paired_and_one_alone_is_said_to_be";
     let Some(driver) = alone(name, |d| d, body) else { return };
+    driver.assert_clean();
+}
+
+#[test]
+fn picture_order_goes_on_where_its_counts_wrap() {
+    let body = || {
+        // Fields by hand: 8 bits of order count wrap after 64 frames, frame_num after 16.
+        let mut caller = Caller::start(Manner { map: false, ..Manner::of(cudaVideoCodec_H264) });
+        assert_eq!(caller.parse(&fields::sets(2), 0, 0), 0);
+        let frames: Vec<_> = (0..90)
+            .map(|n| ([fields::field(n, false), fields::field(n, true)].concat(), i64::from(n) * FRAME))
+            .collect();
+        caller.play(&frames, END_OF_PICTURE);
+        let order: Vec<usize> = caller.shown.iter().map(|shown| shown.packet).collect();
+        assert_eq!(times(&caller), (0..90).map(|n| n * FRAME).collect::<Vec<_>>());
+        assert_eq!(order[..88], (3..91).collect::<Vec<_>>(), "two frames wait");
+        caller.end();
+        // x265 writes 6 bits here; open groups go on counting.
+        let source = "-f lavfi -i testsrc2=s=320x184:r=25,format=yuv420p -frames:v 90";
+        let clip = hevc("hevc-wrap", source, "keyint=60:open-gop=1:bframes=3:log2-max-poc-lsb=4");
+        let mut caller = equals_ffmpeg(&clip, WHOLE, false, Manner::of(cudaVideoCodec_HEVC));
+        caller.end();
+    };
+    let Some(driver) = alone("picture_order_goes_on_where_its_counts_wrap", |d| d, body) else { return };
+    driver.assert_clean();
+}
+
+#[test]
+fn a_picture_that_was_lost_leaves_the_others_in_their_places() {
+    let body = || {
+        let encoders = [
+            (cudaVideoCodec_H264, "-c:v libx264 -g 20 -bf 0 -preset fast -x264-params ref=1:scenecut=0"),
+            (cudaVideoCodec_HEVC, "-c:v libx265 -x265-params log-level=none:keyint=20:bframes=0:ref=1:scenecut=0"),
+            (cudaVideoCodec_MPEG2, "-c:v mpeg2video -g 20 -bf 0 -b:v 2M"),
+        ];
+        for (codec, encoder) in encoders {
+            let clip = Clip::make(&format!("lost-{}", codec as u32), &format!("{SOURCE} {encoder}"));
+            let reference = clip.reference(bytes_of(320, 184, false), "yuv420p");
+            let mut caller = Caller::start(Manner::of(codec));
+            caller.feed(&clip.packets[..3], END_OF_PICTURE);
+            caller.play(&clip.packets[4..], END_OF_PICTURE);
+            let expected = [&clip.times()[..3], &clip.times()[4..]].concat();
+            assert_eq!(times(&caller), expected, "{codec:?}");
+            same_pictures(&caller.pictures[..3], &reference[..3]);
+            same_pictures(&caller.pictures[19..], &reference[20..]);
+            // What refers to the lost one is a picture, not the grey or the copy that stands in for the lost one.
+            let after = &caller.pictures[3];
+            assert!(after.iter().any(|sample| *sample != after[0]) && *after != caller.pictures[2], "{codec:?}");
+            let off = after.iter().zip(&reference[4]).map(|(a, b)| u64::from(a.abs_diff(*b))).sum::<u64>();
+            let off = off / after.len() as u64;
+            // libavcodec's HEVC decoder predicts from grey.
+            assert!(off < 20 || codec == cudaVideoCodec_HEVC, "{codec:?}: off by {off}");
+            if codec != cudaVideoCodec_MPEG2 {
+                assert_eq!(caller.shown[3].status, Ok(9), "{codec:?}: a reference is missing");
+            }
+            caller.end();
+        }
+    };
+    let name = "a_picture_that_was_lost_leaves_the_others_in_their_places";
+    let Some(driver) = alone(name, |d| d, body) else { return };
+    driver.assert_clean();
+}
+
+#[test]
+fn no_more_surfaces_are_needed_than_was_said() {
+    let body = || {
+        let hevc = hevc("hevc-8", SOURCE, "keyint=12:bframes=3:slices=1");
+        let clips = [(cudaVideoCodec_H264, h264("h264-b", "-bf 3 -preset medium")), (cudaVideoCodec_HEVC, hevc)];
+        for (codec, clip) in clips {
+            // As many more as the display queue holds.
+            for delay in [0, 3] {
+                let manner = Manner { surfaces_more: delay as i32, delay, ..Manner::of(codec) };
+                equals_ffmpeg(&clip, WHOLE, false, manner).end();
+            }
+        }
+    };
+    let Some(driver) = alone("no_more_surfaces_are_needed_than_was_said", |d| d, body) else { return };
     driver.assert_clean();
 }

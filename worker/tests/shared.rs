@@ -8,18 +8,7 @@ mod support;
 
 use process::Process;
 use rung::media::limits::WORKER_SEATS_MAX;
-use rung::pixels::protocol::{self, Encoded, FromShared, FromWorker, Join, Lost, Output, ToWorker};
-use rung::time::SystemClock;
-use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv,
-    sendmsg, socketpair,
-};
-use std::io::IoSlice;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
-use std::process::{Child, ExitStatus};
-use std::time::Duration;
+use rung::pixels::protocol::{Encoded, FromShared, FromWorker, Lost, Output, ToWorker};
 use support::*;
 
 fn small_opened(process: &Process, seat: u32) -> Worker {
@@ -60,7 +49,7 @@ fn eight_channels_share_a_process_and_what_ends_one_leaves_the_others_whole() {
     let ninth = process.join(8).rest();
     let (what, lost) = failure(&ninth);
     assert!(what.contains("holds 8 channels and takes no more") && lost == Lost::Channel, "{what}");
-    assert_eq!(process.hear(), FromShared::Left { seat: 8 });
+    process.has_left(8);
     for worker in &all {
         worker.feed(first.to_vec()).join().unwrap();
     }
@@ -110,32 +99,37 @@ fn a_channel_whose_daemon_does_not_read_holds_nobody_up() {
     let dir = tempfile::tempdir().unwrap();
     let pictures = video(dir.path(), 100, &["-bf", "0", "-g", "50"]);
     let process = Process::start();
-    let mut slow = process.join(0);
-    // Nothing is shed: what comes out fills the socket, then the queue behind it, and then everything in there waits.
-    slow.open(ladder());
-    slow.opened();
     let rounds: Vec<ToWorker> = (0..60)
         .flat_map(|round| pictures.iter().map(move |p| Coded { n: p.n + round * 100, ..p.clone() }))
         .map(|p| ToWorker::Unit { ch: CH, unit: video_unit(&p) })
         .collect();
-    let feeder = slow.feed(rounds);
-    let mut other = small_opened(&process, 1);
+    // Nothing is shed: what comes out fills the socket, then the queue behind it, and then everything in there waits.
+    let slow = |seat: u32| {
+        let mut slow = process.join(seat);
+        slow.open(ladder());
+        slow.opened();
+        let feeder = slow.feed(rounds.clone());
+        (slow, feeder)
+    };
+    let (mut later, feeder) = slow(0);
+    let (never, cut_off) = slow(1);
+    let mut other = small_opened(&process, 2);
     other.feed_and_close(to_units(&pictures));
     assert_whole(&other.encoded(&Output::Video(0)), 100);
-    assert!(!feeder.is_finished(), "the slow one takes everything: it is not slow");
-    slow.wait(|m| matches!(m, FromWorker::Encoded { frame, .. } if frame.at == 5_900));
+    assert!(!feeder.is_finished() && !cut_off.is_finished(), "the slow ones take everything: they are not slow");
+    // It leaves while everything in there waits for it.
+    never.leave();
+    process.has_left(1);
+    cut_off.join().unwrap();
+    later.wait(|m| matches!(m, FromWorker::Encoded { frame, .. } if frame.at == 5_900));
     feeder.join().unwrap();
-    // It also leaves in time when it goes while its worker waits for it.
-    drop(slow);
-    assert_eq!(process.hear(), FromShared::Left { seat: 0 });
 }
 
 #[test]
 fn it_goes_with_its_daemon_and_when_the_daemon_talks_nonsense() {
     let process = Process::start();
     let worker = small_opened(&process, 0);
-    rustix::net::shutdown(&process.control, rustix::net::Shutdown::Write).unwrap();
-    assert!(process.wait().success());
+    process.end();
     assert!(!worker.rest().iter().any(|m| matches!(m, FromWorker::Failed { .. })));
 
     for nonsense in [&b""[..], &[0xff; 40], &[7; 4096]] {
@@ -171,10 +165,10 @@ fn two_hundred_channels_come_and_go_and_nothing_of_them_stays() {
                 _ => guest.feed_and_close(Vec::new()),
             }
             drop(guest);
-            assert_eq!(process.hear(), FromShared::Left { seat });
+            process.has_left(seat);
         }
     };
-    let pid = process.child.id();
+    let pid = process.pid();
     // What is made once is made by then.
     come_and_go(20);
     let before = (count(pid, "fd"), count(pid, "task"), rss_kib(pid));

@@ -36,6 +36,7 @@ pub(super) struct Answer {
 pub(super) enum Body {
     Empty,
     Json(Value),
+    Jpeg(Bytes),
     /// JSON that is written already.
     Text(Cow<'static, str>),
     Events(BoxStream<'static, Bytes>),
@@ -67,6 +68,7 @@ impl Answer {
     pub(super) fn into_response(self, request_id: &str) -> Response {
         let (kind, mut response) = match self.body {
             Body::Empty => (None, String::new().into_response()),
+            Body::Jpeg(bytes) => (Some("image/jpeg"), http::Response::new(bytes).map(Into::into)),
             Body::Json(value) => (Some("application/json"), value.to_string().into_response()),
             Body::Text(Cow::Borrowed(text)) => (Some("application/json"), text.into_response()),
             Body::Text(Cow::Owned(text)) => (Some("application/json"), text.into_response()),

@@ -176,7 +176,7 @@ impl Call {
     /// Waits until the data plane has followed, if the caller prefers to. False: it has not, in that time.
     pub(super) async fn settled(&self, awaited: &Awaited) -> bool {
         let Some(seconds) = self.wait_s() else { return true };
-        let settled = Arc::clone(&self.api.settled);
+        let settled = Arc::clone(&self.api.media.settled);
         let followed = async {
             while !settled(awaited) {
                 tokio::time::sleep(LOOK_EVERY).await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use utoipa::ToSchema;
 
 use super::Awaited;
-use super::answer::Answer;
+use super::answer::{Answer, Body};
 use super::call::{Call, KeyHeader, Precondition, PreferHeader};
 use super::change::{Done, SecretKind, change};
 use super::page::{Page, PageQuery, asked, collect, collect_rows, page};
@@ -22,6 +22,8 @@ use crate::control::lifecycle::{self, Command, Input, KEY_GRACE};
 use crate::control::record::{ChannelConfig, ChannelRecord, ChannelState, StreamKey, Utc};
 use crate::control::state::{Need, Read, Ulid, Write};
 use crate::media::channel::Ladder;
+use crate::media::limits::SNAPSHOT_PATIENCE;
+use crate::pipeline::snapshots::{Reply, Snapshot};
 use crate::time::Wall;
 
 /// Longest time for which a rotated key stays valid, seconds.
@@ -254,6 +256,42 @@ pub(super) async fn get_channel_inputs(call: &Call) -> Result<Answer, Problem> {
     let inputs = inputs(&channel.config, &host(call), options.srt_port, options.srt_passphrase);
     Ok(Answer::json(&Inputs { inputs }))
 }
+
+/// Take a picture of the channel as it is now: up to 640 columns of square samples. It changes nothing.
+#[utoipa::path(post, path = "/v1/channels/{id}/snapshot", tag = "channels", security(("token" = ["channels:read"])),
+    params(("id" = String, Path, description = "The channel's name or id.")),
+    responses((status = 200, description = "The picture.", content((Jpeg = "image/jpeg")))))]
+pub(super) async fn take_snapshot(call: &Call) -> Result<Answer, Problem> {
+    call.query.expect_known(&[])?;
+    if !call.body.is_empty() {
+        return Err(Problem::new(Code::BodyMalformed, "this takes no body"));
+    }
+    let name = call.read(|view| call.channel(view))?.config.name;
+    let (sender, answer) = tokio::sync::oneshot::channel();
+    // Whoever went away meanwhile does not want it.
+    let reply = Reply::new(move |snapshot| drop(sender.send(snapshot)));
+    let asked = (call.api.media.snapshot)(&name, reply);
+    let late = || {
+        let what = format!("channel {name} is live and gave no picture in time: try again");
+        Problem::new(Code::PictureLate, what).retry(Duration::from_secs(1))
+    };
+    if !asked {
+        return Err(late());
+    }
+    match tokio::time::timeout(SNAPSHOT_PATIENCE, answer).await {
+        Ok(Ok(Snapshot::Taken(jpeg))) => Ok(Answer::new(StatusCode::OK, Body::Jpeg(jpeg))),
+        Ok(Ok(Snapshot::NotLive(why))) => {
+            Err(Problem::new(Code::ChannelState, format!("channel {name} shows no picture now: {why}")))
+        }
+        Ok(Err(_)) | Err(_) => Err(late()),
+    }
+}
+
+/// A JPEG.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary)]
+#[expect(dead_code, reason = "describes bytes")]
+pub(super) struct Jpeg(Vec<u8>);
 
 // ── shared ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 

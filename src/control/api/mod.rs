@@ -14,6 +14,7 @@ mod call;
 mod change;
 mod channels;
 mod events;
+mod gpus;
 mod openapi;
 mod page;
 mod problem;
@@ -41,6 +42,8 @@ use super::auth::Limit;
 use super::ledger::Ledger;
 use super::state::{Db, Error, Need, State, Table};
 use crate::media::channel::{ChannelName, SessionId};
+use crate::pipeline::gpus::Gpus;
+use crate::pipeline::snapshots;
 use crate::serve::Peer;
 use crate::sys::random;
 use crate::time::{Mono, SystemClock};
@@ -68,6 +71,16 @@ pub enum Awaited {
 /// Whether the data plane has followed what was committed. Asked a few times a second: it must not block.
 pub type Settled = Arc<dyn Fn(&Awaited) -> bool + Send + Sync>;
 
+/// Asks for a picture of a channel. False: too much is asked of the data plane already, and there will be no answer.
+pub type TakeSnapshot = Arc<dyn Fn(&ChannelName, snapshots::Reply) -> bool + Send + Sync>;
+
+/// What the API asks of the data plane.
+#[derive(Clone)]
+pub struct Media {
+    pub settled: Settled,
+    pub snapshot: TakeSnapshot,
+}
+
 /// How the API behaves, and what it must know of the box.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -89,6 +102,8 @@ pub struct Options {
     pub body_patience: Duration,
     /// Bytes that large bodies may take together while they come and are answered.
     pub bodies_bytes_max: usize,
+    /// What is known of the box's GPUs.
+    pub gpus: Gpus,
 }
 
 impl Default for Options {
@@ -103,6 +118,7 @@ impl Default for Options {
             heartbeat: Duration::from_secs(15),
             body_patience: Duration::from_secs(30),
             bodies_bytes_max: 32 << 20,
+            gpus: Gpus::default(),
         }
     }
 }
@@ -119,7 +135,7 @@ const CURSOR_KEY: &str = "api cursor key";
 pub struct Api {
     ledger: Arc<Ledger>,
     options: Options,
-    settled: Settled,
+    media: Media,
     access: Access,
     refusals: Refusals,
     running: Running,
@@ -138,7 +154,7 @@ impl Api {
     ///
     /// # Errors
     /// A sentence: the state folder cannot be written.
-    pub fn open(ledger: Arc<Ledger>, options: Options, settled: Settled) -> Result<Arc<Api>, String> {
+    pub fn open(ledger: Arc<Ledger>, options: Options, media: Media) -> Result<Arc<Api>, String> {
         access::ensure_admin(ledger.state())?;
         let fresh = random::secret();
         let key = ledger.state().control.write(Need::Ordinary, move |txn| {
@@ -157,7 +173,7 @@ impl Api {
             running: Running::default(),
             ledger,
             options,
-            settled,
+            media,
             cursor_key,
             since: SystemClock::mono(),
             streams: AtomicUsize::new(0),

@@ -26,6 +26,7 @@ use super::{audit, channels, events, sessions, stream, system, templates, tokens
         channels::list_channels, channels::create_channel, channels::get_channel, channels::update_channel,
         channels::delete_channel, channels::start_channel, channels::stop_channel, channels::rotate_channel_key,
         channels::get_channel_renditions, channels::put_channel_renditions, channels::get_channel_inputs,
+        channels::take_snapshot,
         sessions::list_channel_sessions, sessions::list_sessions, sessions::get_session, sessions::end_session,
         templates::list_templates, templates::create_template, templates::get_template, templates::update_template,
         templates::delete_template, tokens::list_tokens, tokens::create_token, tokens::delete_token,

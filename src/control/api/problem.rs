@@ -63,6 +63,7 @@ codes! {
     RateLimited = "rate_limited", TOO_MANY_REQUESTS, "Too many requests";
     Internal = "internal", INTERNAL_SERVER_ERROR, "A fault in Rung";
     RecordDamaged = "record_damaged", INTERNAL_SERVER_ERROR, "A stored record is damaged";
+    PictureLate = "picture_late", SERVICE_UNAVAILABLE, "The picture did not come in time";
     StateUnwritable = "state_unwritable", SERVICE_UNAVAILABLE, "The state folder cannot be written";
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, "Too much is going on";
 }

@@ -16,7 +16,9 @@ use super::problem::{Code, Problem};
 use crate::control::auth::TokenRecord;
 use crate::control::ledger::{self, CHANNELS, OPEN, SESSIONS, SESSIONS_BY_CHANNEL};
 use crate::control::lifecycle::{Command, Input as LifeInput};
-use crate::control::record::{ChannelId, EndedReason, Input, Profile, SessionError, SessionRecord, SessionState, Utc};
+use crate::control::record::{
+    ChannelId, EndedReason, Input, Profile, RunsOn, SessionError, SessionRecord, SessionState, Utc,
+};
 use crate::control::state::{Need, Newest, Read, Ulid};
 use crate::media::channel::{ChannelName, Leg, SessionId};
 
@@ -31,6 +33,8 @@ pub(super) struct SessionView {
     input: Input,
     /// Why it is degraded; empty: it is well.
     health: BTreeSet<String>,
+    /// Where its pictures are made; `null`: they are not made, or it is not known yet.
+    runs_on: Option<RunsOn>,
     /// Legs that publishers feed now.
     legs: Vec<Leg>,
     /// What it was made of.
@@ -64,6 +68,7 @@ impl SessionView {
             state: session.state,
             input: session.input,
             health: session.health,
+            runs_on: session.runs_on,
             profile: session.profile,
             created_at: session.created_at,
             processing_at: session.processing_at,

@@ -5,6 +5,7 @@ use utoipa::ToSchema;
 
 use super::answer::Answer;
 use super::call::Call;
+use super::gpus::{self, GpuMonitorView, GpuView};
 use super::problem::Problem;
 use crate::control::state::{Condition, Db};
 use crate::time::SystemClock;
@@ -24,6 +25,9 @@ pub(super) struct SystemView {
     event_seq: u64,
     /// Event streams that are open.
     event_streams: usize,
+    gpu_monitor: GpuMonitorView,
+    /// Every GPU that was seen since the start, lost ones too.
+    gpus: Vec<GpuView>,
 }
 
 /// The state folder.
@@ -50,7 +54,7 @@ enum ConditionView {
     Failing,
 }
 
-/// The box: version, state folder, what it carries.
+/// The box: version, state folder, what it carries, its GPUs.
 #[utoipa::path(get, path = "/v1/system", tag = "system", security(("token" = ["nodes:admin"])),
     responses((status = 200, description = "The box.", body = SystemView)))]
 pub(super) async fn get_system(call: &Call) -> Result<Answer, Problem> {
@@ -58,6 +62,7 @@ pub(super) async fn get_system(call: &Call) -> Result<Answer, Problem> {
     let state = call.api.state();
     let usage = state.control.usage();
     let condition = state.condition();
+    let (gpu_monitor, gpus) = gpus::views(&call.api.options.gpus, SystemClock::mono());
     let (channels, sessions) = call.read(|view| Ok((view.count(Db::ChannelNames)?, view.count(Db::Open)?)))?;
     Ok(Answer::json(&SystemView {
         version: env!("CARGO_PKG_VERSION"),
@@ -77,5 +82,7 @@ pub(super) async fn get_system(call: &Call) -> Result<Answer, Problem> {
         sessions,
         event_seq: *call.api.ledger.newest_event().borrow(),
         event_streams: call.api.streams.load(std::sync::atomic::Ordering::Relaxed),
+        gpu_monitor,
+        gpus,
     }))
 }

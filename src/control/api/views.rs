@@ -8,7 +8,7 @@ use crate::control::record::{
     Activation, ChannelConfig, ChannelId, ChannelRecord, ChannelState, KeyView, Legs, OnMaxDuration, PlaybackId,
     Preset, Slate, Utc,
 };
-use crate::media::channel::{ChannelKind, ChannelName, Ladder, Leg, SessionId, Takeover};
+use crate::media::channel::{BackendPolicy, ChannelKind, ChannelName, Ladder, Leg, SessionId, Takeover};
 use crate::media::modes::LatencyMode;
 
 /// A configured live service.
@@ -40,6 +40,10 @@ pub(super) struct ChannelView {
 struct PlaybackView {
     /// The multivariant playlist.
     playlist: String,
+    /// The newest picture as a JPEG, a new one each 5 s while the channel is live.
+    poster: String,
+    /// WebVTT of the pictures that can be rewound to, while the channel is live.
+    storyboard: String,
     /// The watch page.
     watch: String,
 }
@@ -140,6 +144,8 @@ macro_rules! channel_fields {
             hold_back_ms: Option<u32>,
             /// Of the software encoder; `null`: the mode's.
             preset: Option<Preset>,
+            /// Where it may run: `gpu` never falls back to the CPU; `null`: as the box is configured.
+            backend: Option<BackendPolicy>,
             slate: Option<Slate>,
             /// A session's longest life in seconds, 60 or more; 0: unlimited; `null`: 12 hours.
             #[schema(maximum = 2_592_000)]
@@ -190,7 +196,12 @@ impl ChannelView {
             created_at: channel.created_at,
             updated_at: channel.updated_at,
             session,
-            playback: PlaybackView { playlist: format!("/live/{name}/index.m3u8"), watch: format!("/watch/{name}") },
+            playback: PlaybackView {
+                playlist: format!("/live/{name}/index.m3u8"),
+                poster: format!("/live/{name}/poster.jpg"),
+                storyboard: format!("/live/{name}/storyboard.vtt"),
+                watch: format!("/watch/{name}"),
+            },
         }
     }
 }

@@ -48,6 +48,11 @@ impl Scope {
         }
     }
 
+    /// It allows to see, and to change nothing.
+    pub fn only_reads(self) -> bool {
+        matches!(self, Scope::ChannelsRead | Scope::SessionsRead)
+    }
+
     /// Whether whoever has this scope may do what `wanted` allows.
     pub fn covers(self, wanted: Scope) -> bool {
         self == wanted

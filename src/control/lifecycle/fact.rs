@@ -6,10 +6,11 @@ use super::door::Door;
 use super::machine::{Effect, Work};
 use super::refusal::Refusal;
 use crate::control::record::{
-    ChannelState, EndedReason, ErrorCause, Input as InputState, SessionRecord, SessionState, Utc, What,
+    ChannelState, EndedReason, ErrorCause, Input as InputState, RunsOn, SessionRecord, SessionState, Utc, What,
 };
 use crate::media::channel::{Leg, PublisherId, SessionId};
 pub use crate::pipeline::witness::Fact;
+use crate::pipeline::witness::Placed;
 use crate::time::Wall;
 
 /// A publisher that was admitted by the channel's door, and has its leg.
@@ -57,6 +58,10 @@ impl Work<'_> {
             Fact::Media(at) => heard(session, Utc::from(at)),
             Fact::Learnt(_) | Fact::Edge { .. } => {}
             Fact::Health(reasons) => session.health = reasons,
+            Fact::Placed(placed) => {
+                let Placed { backend, gpu, why, step } = placed;
+                session.runs_on = Some(RunsOn { backend: backend.to_owned(), gpu, why, step });
+            }
             Fact::Processing => self.processing(),
             Fact::Playable => {
                 self.processing();

@@ -107,6 +107,7 @@ fn set(config: &mut ChannelConfig, key: &str, value: &Value) -> Result<(), Field
             &mut profile.preset,
             "\"ultrafast\", \"superfast\", \"veryfast\", \"faster\", \"fast\", \"medium\" or null",
         ),
+        "backend" => read(value, &mut profile.backend, "\"auto\", \"gpu\", \"software\" or null"),
         "slate" if value.as_str() == Some("picture") => {
             Err("pictures as slate are not there yet: write \"black\"".into())
         }

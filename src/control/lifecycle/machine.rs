@@ -271,6 +271,7 @@ impl<'a> Work<'a> {
             state: SessionState::Init,
             input: InputState::Connected,
             health: Default::default(),
+            runs_on: None,
             profile,
             created_at: self.now,
             processing_at: None,

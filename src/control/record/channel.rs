@@ -5,7 +5,7 @@ use std::time::Duration;
 use utoipa::ToSchema;
 
 use super::{ChannelId, PlaybackId, Utc};
-use crate::media::channel::{Channel, ChannelKind, ChannelName, Ladder, Takeover};
+use crate::media::channel::{BackendPolicy, Channel, ChannelKind, ChannelName, Ladder, Takeover};
 use crate::media::key::KeyDigest;
 use crate::media::limits::MAX_DURATION_S;
 use crate::media::modes::LatencyMode;
@@ -79,6 +79,8 @@ pub struct Profile {
     pub hold_back_ms: Option<u32>,
     /// `None`: the mode's.
     pub preset: Option<Preset>,
+    /// Where it may run; `None`: as the box is configured.
+    pub backend: Option<BackendPolicy>,
     pub slate: Slate,
     /// A session's longest life in seconds; 0: unlimited.
     pub max_duration_s: u32,
@@ -119,6 +121,7 @@ pub const FIELDS: &[(&str, Applies)] = &[
     ("ladder", Applies::NextSession),
     ("hold_back_ms", Applies::NextSession),
     ("preset", Applies::NextSession),
+    ("backend", Applies::NextSession),
     ("slate", Applies::NextSession),
     ("max_duration_s", Applies::NextSession),
     ("takeover", Applies::Now),
@@ -237,6 +240,7 @@ impl Default for Profile {
             ladder: None,
             hold_back_ms: None,
             preset: None,
+            backend: None,
             slate: Slate::default(),
             max_duration_s: MAX_DURATION_S,
         }
@@ -290,6 +294,7 @@ impl ChannelConfig {
                 Slate::File(file) => crate::media::channel::Slate::File(file.into()),
             },
             preset: self.profile.preset.map(|p| p.name().to_owned()),
+            backend: self.profile.backend,
         }
     }
 }

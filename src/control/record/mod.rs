@@ -13,5 +13,5 @@ pub use channel::{
 };
 pub use event::{Details, Event, EventRecord, EventSeq, KeyView, What};
 pub use id::{ChannelId, EventId, PlaybackId, TokenId};
-pub use session::{Edge, EndedReason, ErrorCause, Input, SessionError, SessionRecord, SessionState};
+pub use session::{Edge, EndedReason, ErrorCause, Input, RunsOn, SessionError, SessionRecord, SessionState};
 pub use utc::Utc;

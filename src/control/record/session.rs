@@ -17,6 +17,9 @@ pub struct SessionRecord {
     /// Why it is degraded; empty: it is well.
     #[serde(default)]
     pub health: BTreeSet<String>,
+    /// Where its pictures are made; `None`: they are not made, or it is not known yet.
+    #[serde(default)]
+    pub runs_on: Option<RunsOn>,
     /// What it was made of.
     pub profile: Profile,
     pub created_at: Utc,
@@ -43,6 +46,20 @@ pub struct SessionRecord {
     /// Legs that are up and who feeds them.
     #[serde(default)]
     pub publishers: BTreeMap<Leg, PublisherId>,
+}
+
+/// Where a session's pictures are decoded, scaled and encoded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RunsOn {
+    /// `gpu`: all of it there. `gpu_decode`: decoded and scaled on the GPU, encoded on the CPU. `software`: the CPU.
+    /// `none`: nowhere, for want of room or of a GPU that is well.
+    pub backend: String,
+    /// The GPU, as the driver counts.
+    pub gpu: Option<u32>,
+    /// Why there, a sentence.
+    pub why: String,
+    /// 0: its first choice; every step down adds.
+    pub step: u8,
 }
 
 /// How far a session had come.

@@ -1,13 +1,19 @@
 //! Prices, balance, refusals: each row is a box and a channel that comes to it.
 
 use super::*;
+use crate::media::channel::ChannelName;
 use crate::pixels::protocol::DecodeCaps;
+use crate::time::Mono;
+use std::time::Duration;
 
-fn gpu(index: u32, sessions: u32) -> GpuCaps {
+pub(crate) fn gpu(index: u32, sessions: u32) -> GpuCaps {
     let decodes = |codec, bits| DecodeCaps { codec, bits, width_max: 4096, height_max: 4096 };
     let encoder = EncodeCaps {
         engines: 2,
         sessions,
+        sessions_tried: 64,
+        width_min: 146,
+        height_min: 50,
         width_max: 4096,
         height_max: 4096,
         hevc: true,
@@ -32,12 +38,12 @@ fn gpu(index: u32, sessions: u32) -> GpuCaps {
     }
 }
 
-fn without_encoder(index: u32) -> GpuCaps {
+pub(crate) fn without_encoder(index: u32) -> GpuCaps {
     GpuCaps { encode: Err("this card has no encoder".to_owned()), name: "NVIDIA H100".to_owned(), ..gpu(index, 0) }
 }
 
 /// 1080p30 H.264 to four renditions.
-fn channel() -> Request {
+pub(crate) fn channel() -> Request {
     Request {
         codec: Codec::H264,
         width: 1920,
@@ -50,12 +56,16 @@ fn channel() -> Request {
     }
 }
 
+fn name() -> ChannelName {
+    ChannelName::new("news").unwrap()
+}
+
 fn session(n: u64) -> SessionId {
     SessionId::new(ulid::Ulid::from_parts(n, 1))
 }
 
 fn placed(devices: &Devices, n: u64) -> Result<(Backend, Option<u32>), Refusal> {
-    devices.place(&session(n), &channel(), BackendPolicy::Gpu, None).map(|p| (p.backend, p.gpu))
+    devices.place(&name(), &session(n), &channel(), BackendPolicy::Gpu, None).map(|p| (p.backend, p.gpu))
 }
 
 #[test]
@@ -145,10 +155,10 @@ fn an_ill_gpu_takes_nobody_until_it_is_well_and_faults_make_it_ill() {
     let devices = Devices::new(vec![gpu(0, 64), gpu(1, 64)]);
     devices.ill(0, "it fell off the bus");
     assert!((1..4).all(|n| placed(&devices, n).unwrap().1 == Some(1)));
-    let other = devices.place(&session(1), &channel(), BackendPolicy::Gpu, Some(1)).unwrap_err();
+    let other = devices.place(&name(), &session(1), &channel(), BackendPolicy::Gpu, Some(1)).unwrap_err();
     assert!(other.to_string().contains("fell off the bus"), "{other}");
-    for _ in 0..3 {
-        devices.fault(1, "nvEncLockBitstream hung");
+    for second in 0..3 {
+        devices.fault(1, "nvEncLockBitstream hung", Mono(1) + Duration::from_secs(second));
     }
     assert!(
         placed(&devices, 5).unwrap_err().to_string().contains("3 device faults, the last: nvEncLockBitstream hung")
@@ -165,4 +175,33 @@ fn hevc_costs_a_decoder_half_and_ten_bits_more_memory() {
     let ten = price(&Request { codec: Codec::H265, bits: 10, ..channel() });
     assert!(ten.memory > hevc.memory && ten.encode == hevc.encode);
     assert_eq!(avc.sessions, 4);
+}
+
+#[test]
+fn faults_far_apart_make_no_gpu_ill_and_an_illness_of_faults_passes() {
+    let devices = Devices::new(vec![gpu(0, 64)]);
+    let at = |seconds| Mono(1) + Duration::from_secs(seconds);
+    (0..10).for_each(|n| devices.fault(0, "a hang", at(n * 120)));
+    assert!(placed(&devices, 1).is_ok());
+    (0..3).for_each(|n| devices.fault(0, "a hang", at(2_000 + n)));
+    assert!(placed(&devices, 1).is_err());
+    devices.tick(at(2_100));
+    assert!(placed(&devices, 1).is_err());
+    devices.tick(at(2_302));
+    assert!(placed(&devices, 1).is_ok());
+}
+
+#[test]
+fn a_channel_that_had_no_room_is_refused_at_the_door_and_one_that_is_placed_is_not() {
+    let devices = Devices::new(vec![gpu(0, 4)]);
+    assert!(devices.welcome(&name()).is_ok(), "nothing is known of it yet");
+    assert!(placed(&devices, 1).is_ok());
+    assert!(devices.welcome(&name()).is_ok(), "it has its place");
+    let other = ChannelName::new("sport").unwrap();
+    devices.place(&other, &session(2), &channel(), BackendPolicy::Gpu, None).unwrap_err();
+    let refusal = devices.welcome(&other).unwrap_err();
+    assert!(refusal.to_string().contains("encode sessions"), "{refusal}");
+    devices.place(&other, &session(2), &channel(), BackendPolicy::Auto, None).unwrap();
+    devices.release(&session(2));
+    assert!(devices.welcome(&other).is_ok());
 }

@@ -9,12 +9,14 @@ use super::{AUDIO_BITRATE, Audio, Resumed, SOURCE_BANDWIDTH, SOURCE_TIMESCALE, S
 use crate::bitstream::aac::silence;
 use crate::media::grid::Grid;
 use crate::media::limits;
+use crate::media::picture::PictureRule;
 use crate::media::plan::{InitMark, PlannedAudio};
 use crate::media::track::{AudioConfig, Codec, Pid, VideoConfig};
 use crate::package::fmp4::init::InitSection;
 use crate::package::segmenter::{Cut, Segmenter};
 use crate::package::window::{Before, Kind, RETAINED_BYTES_MAX, RenditionOutput, RenditionSpec, audio_name};
 use crate::pipeline::outputs::{AudioTrack, Breaks, LadderTrack};
+use crate::pipeline::stills::Picker;
 use crate::pixels::protocol::{OpenRendition, VideoInit};
 
 impl Stage {
@@ -26,7 +28,8 @@ impl Stage {
         let edge = self.resume_part();
         let (waiting, config) = (VecDeque::new(), config.clone());
         let (next_config, breaks) = (None, Breaks::default());
-        self.source = Some(Source { pid, segmenter, waiting, edge, config, next_config, breaks });
+        let picker = self.video.is_none().then(|| Picker::new(PictureRule::of(self.grid.cadence.rate)));
+        self.source = Some(Source { pid, segmenter, waiting, edge, config, next_config, breaks, picker });
     }
 
     pub(super) fn add_ladder(&mut self, inits: &[VideoInit]) {

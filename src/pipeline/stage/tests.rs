@@ -24,6 +24,7 @@ fn channel() -> Channel {
         takeover: Takeover::IfSilent,
         slate: Slate::Black,
         preset: None,
+        backend: None,
     }
 }
 

@@ -16,6 +16,7 @@ function element(tag, properties = {}, children = []) {
 
 function makeCard(name) {
   const parts = {
+    shot: element('div', { className: 'shot' }),
     state: element('span', { className: 'state' }),
     say: element('p', { className: 'say' }),
     rungs: element('ul', { className: 'rungs' }),
@@ -24,12 +25,23 @@ function makeCard(name) {
   const link = element('a', { href: `/watch/${name}`, textContent: name });
   const playlist = element('a', { className: 'link', href: `/live/${name}/index.m3u8`, textContent: 'Playlist' });
   parts.root = element('li', { className: 'card' }, [
+    parts.shot,
     element('div', { className: 'head' }, [element('h2', {}, [link]), parts.state]),
     parts.say,
     parts.rungs,
     element('div', { className: 'foot' }, [element('a', { className: 'link', href: `/watch/${name}`, textContent: 'Watch' }), playlist, parts.mode]),
   ]);
   return parts;
+}
+
+/** The newest picture; its address changes with it. The one before stays until the next one is there. */
+function picture(card, channel) {
+  const address = channel.poster ?? null;
+  if (card.poster === address) return;
+  card.poster = address;
+  if (!address) { card.shot.replaceChildren(); return; }
+  const next = element('img', { src: address, alt: `What ${channel.name} shows` });
+  next.decode().then(() => { if (card.poster === address) card.shot.replaceChildren(next); }, () => {});
 }
 
 function span(ms) {
@@ -57,6 +69,7 @@ function show(status) {
     const card = cards.get(channel.name);
     card.state.dataset.state = channel.state;
     card.state.textContent = WORDS[channel.state] ?? channel.state;
+    picture(card, channel);
     const since = channel.since_ms ? ` for ${span(status.now_ms - channel.since_ms)}` : '';
     card.say.textContent = channel.detail || say(channel.state, since);
     const labels = channel.renditions.map((r) => (r.state === 'shed' ? `${r.name} paused` : r.name));

@@ -13,7 +13,7 @@ const rung = (window.rung = {
   latency: null, targetLatency: null, buffer: 0, rate: 1,
   level: null, levels: [], auto: true, switches: 0,
   frames: 0, dropped: 0, stalls: 0, stalledMs: 0, starts: 0, jumps: 0, fatal: 0, errors: [],
-  firstFrameMs: null, hls: null,
+  firstFrameMs: null, hls: null, back: false,
   setLevel(name) { choose(name); },
 });
 
@@ -132,7 +132,7 @@ function playWithHls(session) {
     const hls = new window.Hls({
       lowLatencyMode: true,
       // liveSyncDuration stays unset: the playlist's PART-HOLD-BACK or HOLD-BACK decides.
-      maxLiveSyncPlaybackRate: 1.08,
+      maxLiveSyncPlaybackRate: CATCH_UP,
       liveDurationInfinity: true,
       backBufferLength: 12,
       maxBufferLength: 20,
@@ -144,6 +144,7 @@ function playWithHls(session) {
       fragLoadPolicy: policy(10000, 6),
     });
     rung.hls = hls;
+    rung.back = false;
     let recovered = 0;
     let over = false;
     const end = (why) => {
@@ -194,7 +195,7 @@ function playWithHls(session) {
       const target = hls.targetLatency ?? 0;
       const behind = rung.latency - target;
       const far = behind > Math.max(6, 1.5 * target);
-      if (far && !video.paused && !document.hidden && hls.liveSyncPosition > video.currentTime + 2) toEdge();
+      if (far && !rung.back && !video.paused && !document.hidden && hls.liveSyncPosition > video.currentTime + 2) toEdge();
     }, 1000);
 
     hls.loadSource(playlist);
@@ -231,9 +232,91 @@ function note(what, fatal) {
 }
 
 function toEdge() {
+  goBack(false);
   const edge = rung.hls ? rung.hls.liveSyncPosition : video.seekable.length ? video.seekable.end(video.seekable.length - 1) - 3 : null;
   if (edge) { rung.jumps += 1; video.currentTime = edge; }
   start();
+}
+
+// ---- going back: a line over what the playlist holds, and a picture of where the pointer is ----
+
+const CATCH_UP = 1.08;
+
+/** Someone who goes back on purpose is left there. */
+function goBack(back) {
+  rung.back = back;
+  if (rung.hls) rung.hls.config.maxLiveSyncPlaybackRate = back ? 1 : CATCH_UP;
+  if (back) video.playbackRate = 1;
+}
+
+/** What can be gone back to, in the player's time; null: nothing. */
+function range() {
+  const details = rung.hls?.latestLevelDetails;
+  if (rung.state !== 'live' || !details?.hasProgramDateTime || !rung.hls.playingDate) return null;
+  const [from, to] = [details.fragmentStart, Math.max(rung.hls.liveSyncPosition ?? 0, video.currentTime)];
+  return to - from > 4 ? { from, to } : null;
+}
+
+let board = { at: -Infinity, cues: [] };
+
+/** The storyboard's cues: each is named by the date of its start, which needs no common zero of clocks. */
+async function storyboard() {
+  if (performance.now() - board.at < 5000) return;
+  board.at = performance.now();
+  const address = new URL(`/live/${encodeURIComponent(channel)}/storyboard.vtt`, location.href);
+  const answer = await fetch(address).catch(() => null);
+  if (!answer?.ok) { board.cues = []; return; }
+  const cue = (block) => {
+    const [name, , place] = block.split('\n');
+    const [file, box] = (place ?? '').split('#xywh=');
+    return { date: Date.parse(name), sheet: new URL(file, address).href, box: box?.split(',').map(Number) };
+  };
+  board.cues = (await answer.text()).split('\n\n').slice(1).map(cue).filter((c) => c.date && c.box?.length === 4);
+}
+
+const scrub = byId('scrub');
+
+function pointed(event) {
+  const span = range();
+  const edge = scrub.getBoundingClientRect();
+  if (!span) return null;
+  const part = Math.min(1, Math.max(0, (event.clientX - edge.left) / edge.width));
+  return { part, time: span.from + part * (span.to - span.from), behind: (1 - part) * (span.to - span.from) };
+}
+
+async function preview(event) {
+  const at = pointed(event);
+  if (!at) return;
+  const date = rung.hls.playingDate.getTime() + (at.time - video.currentTime) * 1000;
+  await storyboard();
+  const cue = board.cues.findLast((c) => c.date <= date) ?? board.cues[0];
+  const shown = byId('preview-picture');
+  if (cue) {
+    const [x, y, width, height] = cue.box;
+    Object.assign(shown.style, { width: `${width}px`, height: `${height}px`, backgroundImage: `url("${cue.sheet}")`, backgroundPosition: `-${x}px -${y}px` });
+  } else {
+    shown.removeAttribute('style');
+  }
+  text('preview-time', at.behind < 1 ? 'Live' : `${Math.round(at.behind)} s back`);
+  byId('preview').style.left = `${Math.min(92, Math.max(8, at.part * 100))}%`;
+  byId('preview').hidden = !scrub.matches(':hover');
+}
+scrub.addEventListener('pointermove', preview);
+scrub.addEventListener('pointerleave', () => { byId('preview').hidden = true; });
+scrub.addEventListener('click', (event) => {
+  const at = pointed(event);
+  if (!at) return;
+  if (at.behind < 1) { toEdge(); return; }
+  goBack(true);
+  rung.jumps += 1;
+  video.currentTime = at.time;
+  start();
+});
+
+function paintScrub() {
+  const span = range();
+  scrub.hidden = !span;
+  if (span) byId('played').style.width = `${Math.min(100, Math.max(0, (video.currentTime - span.from) / (span.to - span.from) * 100))}%`;
 }
 
 // ---- renditions ----
@@ -317,6 +400,11 @@ function paint() {
   text('cover-title', title);
   text('cover-text', status?.state === 'error' && status.detail ? status.detail : words);
   byId('cover').hidden = shown === 'live';
+  // Before the first picture, and behind the last one, stands the newest one that the server has.
+  if (shown !== 'live' && status && (status.poster ?? '') !== (video.getAttribute('poster') ?? '')) {
+    if (status.poster) video.poster = status.poster; else video.removeAttribute('poster');
+  }
+  byId('cover').toggleAttribute('data-over', video.hasAttribute('poster'));
   byId('cover').toggleAttribute('data-busy', ['waiting', 'starting', 'ended', 'away'].includes(shown));
   byId('bar').hidden = shown !== 'live' && shown !== 'tap';
   byId('unmute').hidden = shown !== 'live' || !video.muted;
@@ -327,6 +415,7 @@ function paint() {
   text('session', rung.session && shown === 'live' ? rung.session : '');
   text('mode', MODES[status?.mode] ?? '');
   text('rendition-note', rendition());
+  paintScrub();
   figures(shown === 'live');
 }
 

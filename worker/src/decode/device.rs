@@ -102,10 +102,12 @@ impl Timestamps {
     }
 }
 
-/// Parameter sets in Annex B [AVC B.1].
+/// Parameter sets in Annex B [AVC B.1], [HEVC B.2]; none of MPEG-2 video.
 fn headers(config: &VideoConfig) -> Vec<u8> {
-    let units = std::iter::once(&config.sps).chain(&config.pps).filter(|unit| !unit.is_empty());
-    units.flat_map(|unit| [0, 0, 0, 1].iter().chain(unit.iter()).copied().collect::<Vec<u8>>()).collect()
+    config
+        .parameter_sets()
+        .flat_map(|unit| [0, 0, 0, 1].iter().chain(unit.iter()).copied().collect::<Vec<u8>>())
+        .collect()
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ mod source;
 use rung::media::channel::Slate;
 use rung::media::fault::FaultKind;
 use rung::media::sample::Stamps;
-use rung::pixels::protocol::{Deinterlace, Fill, FromWorker, OpenVideo, RenditionIndex, Unit};
+use rung::pixels::protocol::{Deinterlace, Fill, FromWorker, OpenRendition, OpenVideo, RenditionIndex, Unit};
 use rung::time::{Mono, SystemClock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -55,6 +55,30 @@ pub enum ToDecode {
     Resume { rendition: RenditionIndex, at: i64 },
     Retune { rendition: RenditionIndex, bitrate: u64 },
     Snap,
+}
+
+/// Index of the rendition with the fewest pixels, of several the last.
+pub fn lowest(renditions: &[OpenRendition]) -> usize {
+    let pixels = |i: &usize| u64::from(renditions[*i].width) * u64::from(renditions[*i].height);
+    (0..renditions.len()).rev().min_by_key(pixels).unwrap_or(0)
+}
+
+/// The picture of one random access point, progressive 4:2:0 with 8 bits; `None`: nothing of it could be decoded.
+///
+/// # Errors
+/// No decoder, or no memory.
+#[cfg(feature = "software")]
+pub fn still(config: &rung::media::track::VideoConfig, data: &[u8]) -> Result<Option<Arc<crate::av::Frame>>, Error> {
+    let mut source = host::Source::open(config.clone(), false, u32::MAX)?;
+    let mut first = None;
+    let mut taker = |decoded: Decoded| {
+        if let (Picture::Host(frame), false, true) = (decoded.picture, decoded.damaged, first.is_none()) {
+            first = Some(frame);
+        }
+    };
+    source.push(data, 0, &mut taker)?;
+    source.drain(&mut taker)?;
+    Ok(first)
 }
 
 /// Where one rendition's pictures go.
@@ -117,11 +141,10 @@ impl Decode {
         ladder: Option<Ladder>,
     ) -> Result<Decode, Error> {
         let source = open_source(&open, ladder)?;
-        let pixels = |i: &usize| open.renditions.get(*i).map(|r| u64::from(r.width) * u64::from(r.height));
-        let lowest = (0..outlets.len()).rev().min_by_key(pixels).unwrap_or(0);
         Ok(Decode {
             ch,
             source: Some(source),
+            lowest: lowest(&open.renditions),
             show: Show::new(open.start),
             lateness: Lateness::default(),
             arrived: Mono(0),
@@ -129,7 +152,6 @@ impl Decode {
             open,
             shared,
             outlets,
-            lowest,
             unpaced,
             audio,
             inside: BTreeMap::new(),

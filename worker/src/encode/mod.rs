@@ -31,8 +31,9 @@ use crate::picture::planar::Ring;
 use crate::queue::Queue;
 use crate::scale::device::Inputs;
 use crate::shared::{Counters, Shared};
+use crate::thumbnail::Pictures;
 #[cfg(feature = "software")]
-use crate::thumbnail;
+use crate::thumbnail::Wanted;
 
 #[derive(Debug)]
 pub enum ToEncode {
@@ -40,7 +41,7 @@ pub enum ToEncode {
     /// A gap follows: everything inside comes out, the next frame starts anew.
     Stop,
     Retune(u64),
-    /// A JPEG of the last picture, or of the next one if there is none yet.
+    /// A JPEG of the last picture, or of the next one that there is room for.
     Snap,
 }
 
@@ -58,6 +59,8 @@ pub struct Plan {
     pub index: RenditionIndex,
     pub rendition: OpenRendition,
     pub cadence: Cadence,
+    /// Of the lowest rendition.
+    pub pictures: Option<Pictures>,
     /// Where the pictures are; `None`: on the host.
     pub gpu: Option<Arc<Gpu>>,
     /// Pictures of a GPU that are encoded on the CPU come from here.
@@ -72,7 +75,9 @@ pub struct Encode {
     next: Option<i64>,
     /// Stamps of the frames inside.
     inside: VecDeque<(i64, Stamps)>,
-    snap: bool,
+    /// The last frame that went in.
+    #[cfg(feature = "software")]
+    shown: Option<i64>,
 }
 
 /// One coded frame.
@@ -93,7 +98,15 @@ impl Encode {
     /// Opens the encoder on this thread.
     pub fn open(plan: Plan, shared: Arc<Shared>) -> Result<Encode, Error> {
         let coder = Coder::open(&plan, &shared)?;
-        Ok(Encode { plan, shared, coder, next: None, inside: VecDeque::new(), snap: false })
+        Ok(Encode {
+            plan,
+            shared,
+            coder,
+            next: None,
+            inside: VecDeque::new(),
+            #[cfg(feature = "software")]
+            shown: None,
+        })
     }
 
     pub fn init(&self) -> &VideoInit {
@@ -120,9 +133,8 @@ impl Encode {
                 ToEncode::Frame(job) => self.frame(&job, !input.is_empty())?,
                 ToEncode::Stop => self.finish()?,
                 ToEncode::Retune(bitrate) => self.retune(bitrate)?,
-                ToEncode::Snap => self.snap = true,
+                ToEncode::Snap => self.snap()?,
             }
-            self.answer_snap();
         }
         self.finish()
     }
@@ -137,7 +149,15 @@ impl Encode {
         self.next = Some(job.n + 1);
         match &mut self.coder {
             #[cfg(feature = "software")]
-            Coder::Host(coder) => coder.push(job, idr)?,
+            Coder::Host(coder) => {
+                coder.push(job, idr)?;
+                self.shown = Some(job.n);
+                if let (Some(pictures), Some(frame)) = (&mut self.plan.pictures, coder.last())
+                    && let Some(wanted) = pictures.due(job.n)
+                {
+                    pictures.hand(job.n, wanted, Box::new(frame.share()?));
+                }
+            }
             Coder::Device(coder) => coder.push(job, idr)?,
         }
         self.send_all(more)
@@ -192,16 +212,19 @@ impl Encode {
         Ok(())
     }
 
-    fn answer_snap(&mut self) {
+    /// Of the last frame; where there is none, or no room, the next one that is encoded answers.
+    fn snap(&mut self) -> Result<(), Error> {
+        let Some(pictures) = &mut self.plan.pictures else {
+            return Ok(());
+        };
+        pictures.snap();
         #[cfg(feature = "software")]
-        if let (true, Coder::Host(coder), Some(at)) = (self.snap, &self.coder, self.next.map(|next| next - 1)) {
-            let Some(frame) = coder.last() else { return };
-            self.snap = false;
-            match thumbnail::jpeg(&frame.planes()) {
-                Ok(jpeg) => self.shared.send(FromWorker::Picture { ch: self.plan.ch, at, jpeg }),
-                Err(what) => self.shared.fail(self.plan.ch, what),
-            }
+        if let (Coder::Host(coder), Some(at)) = (&self.coder, self.shown)
+            && let Some(last) = coder.last()
+        {
+            pictures.hand(at, Wanted { snap: true, ..Wanted::default() }, Box::new(last.share()?));
         }
+        Ok(())
     }
 }
 

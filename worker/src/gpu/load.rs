@@ -202,6 +202,16 @@ fn open_encode(folder: Option<&Path>) -> Result<Encode, Absent> {
     Ok(encode)
 }
 
+/// Loads a library of the driver for the rest of this process, whoever opens and closes it after that: a thread that ends
+/// may still have something to tidy up in it.
+///
+/// # Errors
+/// Why it can not be used, in a sentence.
+pub fn keep_loaded(name: &'static str, folder: Option<&Path>) -> Result<(), Absent> {
+    std::mem::forget(library(name, folder)?);
+    Ok(())
+}
+
 fn library(name: &'static str, folder: Option<&Path>) -> Result<libloading::Library, Absent> {
     let path = folder.map_or_else(|| PathBuf::from(name), |folder| folder.join(name));
     let there = folder.is_none() || path.exists();

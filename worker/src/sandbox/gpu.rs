@@ -67,7 +67,8 @@ fn allowed() -> Result<Rules, seccompiler::BackendError> {
 
 /// What the driver reads after its start: its libraries, the kernel's tables, how the machine is built. Not the state
 /// folder: a token of the daemon lies there.
-const READABLE: [&str; 8] = ["/proc", "/sys", "/dev", "/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/nvidia"];
+pub(super) const READABLE: [&str; 8] =
+    ["/proc", "/sys", "/dev", "/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/nvidia"];
 
 /// What it writes: devices, and its threads' names.
 const WRITABLE: [&str; 2] = ["/dev", "/proc/self"];
@@ -131,11 +132,8 @@ const ALWAYS: &[i64] = &[
 ];
 
 #[cfg(test)]
-#[expect(
-    unsafe_code,
-    reason = "calls that no crate offers because no program should make them, and what a driver does"
-)]
 mod tests {
+    #![expect(unsafe_code, reason = "calls that no crate offers because no program should make them, and a driver's")]
     use super::*;
     use rustix::net::{
         RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,

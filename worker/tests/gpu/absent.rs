@@ -14,7 +14,7 @@ use crate::support::*;
 const SMALL: &[(u32, u32)] = &[SIZES[2], SIZES[3]];
 
 fn shared(driver: &Driver, folder: &Path, more: &[&str]) -> Process {
-    let arguments = [&["--call-max", "30000", "--driver-folder", folder.to_str().unwrap()], more].concat();
+    let arguments = [&["--patience-ms", "30000", "--driver-folder", folder.to_str().unwrap()], more].concat();
     Process::start_with(&arguments, |command| driver.env(command))
 }
 

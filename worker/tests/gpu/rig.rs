@@ -41,7 +41,7 @@ impl Card {
 
     pub(crate) fn with(driver: Driver) -> Card {
         // Here a CPU plays the card, and may have other things to do.
-        let process = start(&driver, &["--call-max", "30000"]);
+        let process = start(&driver, &["--patience-ms", "30000"]);
         Card { driver, process, seat: Cell::new(0) }
     }
 

@@ -195,6 +195,7 @@ impl Driver {
         fs::rename(made, self.settings_file()).unwrap();
     }
 
+    /// Beside the libraries: a confined process may read there.
     fn settings_file(&self) -> PathBuf {
         self.folder().join("settings")
     }

@@ -40,8 +40,8 @@ impl Bits {
     }
 }
 
-/// Sequence and picture parameter set: Main profile, fields, nothing reordered.
-pub(crate) fn sets() -> Vec<u8> {
+/// Sequence and picture parameter set: Main profile, fields, so many frames reordered.
+pub(crate) fn sets(reordered: u32) -> Vec<u8> {
     let mut sps = Bits(Vec::new());
     sps.u(24, 77 << 16 | 30);
     // Number 0; 4 bits of frame_num; order type 0 with 8 bits; 2 references.
@@ -53,7 +53,7 @@ pub(crate) fn sets() -> Vec<u8> {
     sps.u(5, 0b00101);
     sps.u(8, 0);
     sps.u(2, 0b11);
-    [0, 0, 10, 10, 0, 2].into_iter().for_each(|value| sps.ue(value));
+    [0, 0, 10, 10, reordered, 2].into_iter().for_each(|value| sps.ue(value));
     let mut pps = Bits(Vec::new());
     [0, 0].into_iter().for_each(|value| pps.ue(value));
     pps.u(2, 0);
@@ -81,7 +81,7 @@ pub(crate) fn field(n: u32, bottom: bool) -> Vec<u8> {
     if idr {
         slice.ue(0);
     }
-    slice.u(8, 4 * n + 2 * u32::from(bottom));
+    slice.u(8, (4 * n + 2 * u32::from(bottom)) % 256);
     slice.u(if idr { 2 } else { 1 }, 0);
     // No other quantiser, no deblocking.
     [0, 1].into_iter().for_each(|value| slice.ue(value));

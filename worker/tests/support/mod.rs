@@ -119,24 +119,17 @@ impl Worker {
             for message in &messages {
                 bytes.clear();
                 protocol::encode(message, &mut bytes);
-                out.write_all(&bytes).unwrap();
-            }
-        })
-    }
-
-    /// The same to a worker that may go meanwhile: what it does not take is lost.
-    pub(crate) fn try_feed(&self, messages: Vec<ToWorker>) -> std::thread::JoinHandle<()> {
-        let mut out = self.socket.try_clone().unwrap();
-        std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            for message in &messages {
-                bytes.clear();
-                protocol::encode(message, &mut bytes);
+                // A worker that went, or was left, shows in what it does not say.
                 if out.write_all(&bytes).is_err() {
                     return;
                 }
             }
         })
+    }
+
+    /// Closes a seat's socket, whoever still writes to it.
+    pub(crate) fn leave(self) {
+        self.socket.shutdown(std::net::Shutdown::Both).unwrap();
     }
 
     /// Sends units while another thread reads: neither end may wait for the other for ever.
@@ -344,6 +337,7 @@ pub(crate) fn ladder() -> Open {
             deinterlace: Deinterlace::Frame,
             slate: Slate::Black,
             backend: Backend::Software,
+            pictures: None,
         }),
         audio: Vec::new(),
         unpaced: true,

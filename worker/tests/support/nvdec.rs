@@ -564,10 +564,13 @@ unsafe extern "C" fn on_display(user: *mut c_void, info: *mut CUVIDPARSERDISPINF
     caller.display(unsafe { &*info })
 }
 
+/// Bytes and presentation time of each.
+pub(crate) type Packets = Vec<(Vec<u8>, i64)>;
+
 /// A clip made by ffmpeg: pictures in decoding order with their times (90 kHz), as libavformat finds them.
 pub(crate) struct Clip {
     pub(crate) path: PathBuf,
-    pub(crate) packets: Vec<(Vec<u8>, i64)>,
+    pub(crate) packets: Packets,
 }
 
 impl Clip {

@@ -3,10 +3,12 @@
 
 use rung::pixels::protocol::{self, FromShared, Join};
 use rung::time::SystemClock;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv,
     sendmsg, socketpair,
 };
+use rustix::time::Timespec;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -43,6 +45,9 @@ impl Process {
 
     pub(crate) fn hear(&self) -> FromShared {
         let mut bytes = [0; 4096];
+        let mut fds = [PollFd::new(&self.control, PollFlags::IN)];
+        let ready = poll(&mut fds, Some(&Timespec { tv_sec: 60, tv_nsec: 0 })).unwrap();
+        assert_eq!(ready, 1, "the process says nothing");
         let (_, length) = recv(&self.control, &mut bytes[..], RecvFlags::empty()).unwrap();
         assert!(length > 0, "the process is gone");
         protocol::from_packet(&bytes[..length]).unwrap()
@@ -60,6 +65,10 @@ impl Process {
 
     pub(crate) fn join(&self, seat: u32) -> Worker {
         Worker::over(None, self.hand_over(&protocol::packet(&Join { seat })))
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// A channel whose socket was closed has left nothing behind.

@@ -11,7 +11,7 @@ use ffmpeg_sys_next as ff;
 use std::ffi::c_int;
 use std::ptr::NonNull;
 
-use crate::abi::{self, STATUS_CONCEALED, STATUS_ERROR, STATUS_SUCCESS};
+use crate::abi::{self, STATUS_CONCEALED, STATUS_SUCCESS};
 
 /// A picture's pixels, shared by reference count.
 pub(crate) struct Frame {
@@ -132,8 +132,9 @@ unsafe impl Send for Picture {}
 pub(crate) struct Decoded {
     /// `None`: they went into the picture before (a second field), or nowhere.
     pub(crate) picture: Option<Picture>,
-    /// Nothing could be made of them, or something had to stand in for references that are missing.
+    /// libavcodec gave up on them.
     pub(crate) failed: bool,
+    /// Something had to stand in for pictures that they refer to.
     pub(crate) references_missing: bool,
 }
 
@@ -177,6 +178,10 @@ impl Codec {
         context.thread_type = 0;
         context.flags |= ff::AV_CODEC_FLAG_OUTPUT_CORRUPT as c_int;
         context.flags2 |= ff::AV_CODEC_FLAG2_SHOW_ALL;
+        if self.codec == abi::HEVC {
+            // Its HEVC decoder notes no errors: the first that it meets in a picture is to be its answer.
+            context.err_recognition = ff::AV_EF_EXPLODE;
+        }
         if self.codec != abi::AV1 {
             context.opaque = caught.cast();
             context.get_buffer2 = Some(catch_frame);
@@ -217,8 +222,8 @@ impl Codec {
         Decoded { picture, failed: sent < 0 || damaged, references_missing }
     }
 
-    /// What libavcodec noted of this picture while it decoded it.
-    pub(crate) fn status(&self, picture: &Picture, failed: bool, references_missing: bool) -> u32 {
+    /// What libavcodec noted of this picture while it decoded it. `hurt`: what else says that it is not whole.
+    pub(crate) fn status(&self, picture: &Picture, hurt: bool) -> u32 {
         let mut noted = 0;
         if !picture.noted.is_null() {
             // SAFETY: the frame that libavcodec gave to `get_buffer2`: an element of the decoder's own table of pictures
@@ -228,11 +233,7 @@ impl Codec {
                 noted = frame.decode_error_flags;
             }
         }
-        match (noted != 0 || references_missing, failed) {
-            (_, true) => STATUS_ERROR,
-            (true, false) => STATUS_CONCEALED,
-            (false, false) => STATUS_SUCCESS,
-        }
+        if noted != 0 || hurt { STATUS_CONCEALED } else { STATUS_SUCCESS }
     }
 
     /// Takes out what libavcodec would show, or it would take no more. The last of it, and whether damage was met.

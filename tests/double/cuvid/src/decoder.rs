@@ -241,19 +241,22 @@ impl Decoder {
         let decoded = self.libav.decode(&data);
         let picture = decoded.picture.filter(|picture| self.takes(&picture.frame));
         let before = self.surfaces[index].take().filter(|_| params.second_field != 0);
-        self.surfaces[index] = match (picture, before) {
+        let hurt = decoded.failed || decoded.references_missing;
+        self.surfaces[index] = Some(match (picture, before) {
             (Some(picture), _) => {
-                let status = self.libav.status(&picture, decoded.failed, decoded.references_missing);
-                Some(Surface { picture: Some(picture), status })
+                let status = self.libav.status(&picture, hurt);
+                Surface { picture: Some(picture), status }
             }
+            // A second field that is lost leaves its rows as they are.
+            (None, Some(first)) if decoded.failed => Surface { status: abi::STATUS_ERROR, ..first },
             (None, Some(first)) => {
-                let noted = |picture| self.libav.status(picture, decoded.failed, decoded.references_missing);
-                let status = first.picture.as_ref().map_or(abi::STATUS_ERROR, noted);
-                Some(Surface { status: status.max(first.status), ..first })
+                let noted =
+                    first.picture.as_ref().map_or(abi::STATUS_ERROR, |picture| self.libav.status(picture, hurt));
+                Surface { status: noted.max(first.status), ..first }
             }
             // Nothing came of it: what was shown last is shown again.
-            (None, None) => Some(Surface { picture: self.stand_in(), status: abi::STATUS_ERROR }),
-        };
+            (None, None) => Surface { picture: self.stand_in(), status: abi::STATUS_ERROR },
+        });
         DOUBLE.count("pictures decoded", 1);
         Ok(())
     }

@@ -49,8 +49,8 @@
 //! * Adaptive deinterlacing is a simple one: what is at rest against the frame mapped before is woven, the rest
 //!   interpolated. Bob interpolates the other field's rows.
 //! * HEVC damage is seen in headers and missing references only, as far as libavcodec says; status 9 then.
-//! * The codec's part of CUVIDPICPARAMS has the headers' main fields, no reference lists and no matrices. Reserved[27] to
-//!   [29] carry a number, see `side`. AV1 is decoded by temporal units, hidden frames included.
+//! * The codec's part of CUVIDPICPARAMS has the headers' main fields, no reference lists and no matrices. `Reserved[27]` to
+//!   `[29]` carry a number, see `side`. AV1 is decoded by temporal units, hidden frames included.
 //! * pfnGetOperatingPoint and pfnGetSEIMsg are not called; ulErrorThreshold is checked and has no effect.
 #![expect(unsafe_code, reason = "exports the driver's C ABI")]
 
@@ -347,10 +347,10 @@ impl Current {
 
 impl Drop for Current {
     fn drop(&mut self) {
-        if let Some((cuda, handle)) = self.held {
-            if let Err(status) = lock::give_back("a context lock", cuda, handle) {
-                DOUBLE.broken(&format!("cuvidCtxUnlock: the context can not be taken off again: {status}"));
-            }
+        if let Some((cuda, handle)) = self.held
+            && let Err(status) = lock::give_back("a context lock", cuda, handle)
+        {
+            DOUBLE.broken(&format!("cuvidCtxUnlock: the context can not be taken off again: {status}"));
         }
     }
 }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::abi::{Format, PicParams};
 
-/// In Reserved[27]: the number in the two words behind it is ours.
+/// In `Reserved[27]`: the number in the two words behind it is ours.
 const MARK: u32 = 0x5255_4E47;
 
 #[derive(Clone)]

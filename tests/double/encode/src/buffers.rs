@@ -41,7 +41,6 @@ pub(crate) struct HostBuffer {
     pub(crate) pitch: usize,
     pub(crate) bytes: Vec<u8>,
     pub(crate) locked: bool,
-    pub(crate) busy: u32,
 }
 
 pub(crate) struct Output {
@@ -152,10 +151,11 @@ impl Session {
     pub(crate) fn unmap(&self, input: u64) -> Answer {
         const CALL: &str = "nvEncUnmapInputResource";
         let mut state = self.state();
-        let ended = state.encoder(CALL)?.ended || state.failure().is_some();
+        state.encoder(CALL)?;
+        let settled = state.settled();
         match state.mapped.get(&input) {
             None => return refuse(CALL, format_args!("{input:#x} is no mapped input"), NOT_MAPPED),
-            Some(mapped) if mapped.busy > 0 && !ended => {
+            Some(mapped) if mapped.busy > 0 && !settled => {
                 return refuse(CALL, format_args!("{input:#x} is in flight: lock its output first"), INVALID_CALL);
             }
             Some(_) => {}
@@ -188,7 +188,7 @@ impl Session {
         let pitch = (width as usize * format.sample()).next_multiple_of(64);
         let bytes = vec![0; pitch * (height as usize * 3 / 2 + 1)];
         let input = handle();
-        state.hosts.insert(input, HostBuffer { height, format, pitch, bytes, locked: false, busy: 0 });
+        state.hosts.insert(input, HostBuffer { height, format, pitch, bytes, locked: false });
         DOUBLE.count("live input buffers", 1);
         let out = Out::new(CALL, "NV_ENC_CREATE_INPUT_BUFFER", at)?;
         out.put(offset_of!(sys::NV_ENC_CREATE_INPUT_BUFFER, inputBuffer), input);
@@ -266,7 +266,8 @@ impl Session {
     pub(crate) fn destroy_output(&self, output: u64) -> Answer {
         const CALL: &str = "nvEncDestroyBitstreamBuffer";
         let mut state = self.state();
-        let settled = state.encoder(CALL)?.ended || state.failure().is_some();
+        state.encoder(CALL)?;
+        let settled = state.settled();
         match state.outputs.get(&output).map(|output| &output.used) {
             None => return refuse(CALL, format_args!("{output:#x} is no bitstream buffer"), INVALID_PARAM),
             Some(Use::Locked(_)) => return refuse(CALL, format_args!("{output:#x} is locked"), INVALID_CALL),
@@ -281,12 +282,14 @@ impl Session {
 }
 
 impl State {
-    /// One picture fewer is in flight with that input.
-    pub(crate) fn input_done(&mut self, input: u64) {
-        if let Some(mapped) = self.mapped.get_mut(&input) {
-            mapped.busy -= 1;
-        } else if let Some(host) = self.hosts.get_mut(&input) {
-            host.busy -= 1;
+    /// The output at a place was locked, and held that picture. The header counts an input as free once the output that
+    /// was given with it is locked, and once the output of its own picture is: with B frames these are two.
+    pub(crate) fn input_done(&mut self, place: u64, picture: u64) {
+        for number in [place, picture] {
+            let input = self.encoder.as_mut().and_then(|encoder| encoder.inputs.remove(&number));
+            if let Some(mapped) = input.and_then(|input| self.mapped.get_mut(&input)) {
+                mapped.busy -= 1;
+            }
         }
     }
 }

@@ -346,7 +346,7 @@ impl Options {
         let mut all = format!(
             "log-level=none:info=0:hrd=0:repeat-headers=0:aud=0:keyint=-1:open-gop=0:scenecut=0:cutree=0:b-adapt=0:\
              b-pyramid=0:weightb=0:weightp={}:ref=1:frame-threads=1:pools=none:wpp=0:bframes={}:rc-lookahead={ahead}:\
-             aq-mode=1:aq-strength=0",
+             aq-mode=1:aq-strength=0.5",
             u32::from(config.weighted),
             config.b_frames
         );

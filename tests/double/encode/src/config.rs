@@ -209,11 +209,13 @@ impl Config {
         // Annex B, refresh, tiles of one's own, film grain.
         let lacking = [0, 6, 10, 11].iter().any(|&bit| own.bit(at, bit));
         self.idr_period(own.u32(offset_of!(sys::NV_ENC_CONFIG_AV1, idrPeriod)));
+        let unspecified = 2;
         let colour = [
-            own.u32(offset_of!(sys::NV_ENC_CONFIG_AV1, colorPrimaries)),
-            own.u32(offset_of!(sys::NV_ENC_CONFIG_AV1, transferCharacteristics)),
-            own.u32(offset_of!(sys::NV_ENC_CONFIG_AV1, matrixCoefficients)),
-        ];
+            offset_of!(sys::NV_ENC_CONFIG_AV1, colorPrimaries),
+            offset_of!(sys::NV_ENC_CONFIG_AV1, transferCharacteristics),
+            offset_of!(sys::NV_ENC_CONFIG_AV1, matrixCoefficients),
+        ]
+        .map(|at| if own.u32(at) == 0 { unspecified } else { own.u32(at) });
         let full = own.u32(offset_of!(sys::NV_ENC_CONFIG_AV1, colorRange)) == 1;
         self.vui = Vui { signal: Some((5, full)), colour: Some(colour), chroma_location: None };
         if lacking || own.bits(at, 15, 3) != 0 || own.bits(at, 12, 3) != 0 {
@@ -439,4 +441,56 @@ fn chroma(call: &str, format: u32) -> Answer {
 /// The initialisation as the client passes it.
 pub(crate) fn given(call: &str, at: *const std::ffi::c_void) -> Result<Given, Status> {
     Given::versioned::<sys::NV_ENC_INITIALIZE_PARAMS>(call, "NV_ENC_INITIALIZE_PARAMS", at, INITIALIZE_PARAMS_VER)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Small pictures at a megabit a second.
+    pub(crate) fn small(codec: Codec, b_frames: u32) -> Config {
+        let mode = Mode::Constant;
+        Config {
+            codec,
+            profile: Profile::Auto,
+            width: 192,
+            height: 128,
+            most: (0, 0),
+            aspect: (0, 0),
+            rate: (25, 1),
+            decides_types: true,
+            gop: INFINITE_GOP,
+            b_frames,
+            lookahead: 0,
+            spending: Spending { mode, average: 1_000_000, most: 0, buffer: 0, initial: 0, quantiser: 30 },
+            ten_bit: false,
+            level: 0,
+            high_tier: false,
+            delimiters: true,
+            headers: Headers::EveryIdr,
+            cavlc: false,
+            weighted: false,
+            filler: false,
+            sps_id: 0,
+            vui: Vui::default(),
+            slice_offsets: false,
+        }
+    }
+
+    #[test]
+    fn a_preset_is_an_encoder_that_opens() {
+        for codec in [Codec::H264, Codec::Hevc] {
+            for number in 1..=3 {
+                for step in 0..7 {
+                    let tuning = Tuning::find(number).unwrap();
+                    let given = Given::from(preset::config(codec, step, tuning));
+                    let profile = profile("test", codec, &given).unwrap();
+                    assert_eq!(profile, if codec == Codec::H264 { Profile::High } else { Profile::Main });
+                    assert_eq!(given.u32(offset_of!(sys::NV_ENC_CONFIG, version)), CONFIG_VER);
+                    let rates = given.part::<sys::NV_ENC_RC_PARAMS>(offset_of!(sys::NV_ENC_CONFIG, rcParams));
+                    assert!(Spending::read("test", codec, &rates).is_ok());
+                }
+            }
+        }
+    }
 }

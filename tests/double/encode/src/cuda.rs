@@ -16,7 +16,6 @@ pub(crate) struct Cuda {
     copy_out: Symbol<unsafe extern "C" fn(*mut c_void, u64, usize) -> Code>,
     range: Option<Symbol<unsafe extern "C" fn(*mut u64, *mut usize, u64) -> Code>>,
     synchronise: Symbol<unsafe extern "C" fn(u64) -> Code>,
-    query: Symbol<unsafe extern "C" fn(u64) -> Code>,
     aside: Option<Symbol<unsafe extern "C" fn(i32)>>,
     kind: Option<Symbol<unsafe extern "C" fn(u64) -> i32>>,
     lock: Option<Symbol<unsafe extern "C" fn(u64, usize, i32) -> i32>>,
@@ -41,7 +40,6 @@ impl Cuda {
             copy_out: function(&library, "cuMemcpyDtoH_v2")?,
             range: function(&library, "cuMemGetAddressRange_v2"),
             synchronise: function(&library, "cuStreamSynchronize")?,
-            query: function(&library, "cuStreamQuery")?,
             aside: function(&library, "rung_double_aside"),
             kind: function(&library, "rung_double_memory_kind"),
             lock: function(&library, "rung_double_lock_range"),
@@ -50,12 +48,12 @@ impl Cuda {
     }
 
     /// The calling thread's context; 0 = none.
-    pub(crate) fn context(&self) -> u64 {
+    pub(crate) fn context(&self) -> Result<u64, Code> {
         let _aside = Aside::begin(self);
         let mut context = 0;
         // SAFETY: writes one handle to a place of that size.
-        let code = unsafe { (self.context)(&raw mut context) };
-        if code == 0 { context } else { 0 }
+        check(unsafe { (self.context)(&raw mut context) })?;
+        Ok(context)
     }
 
     /// Makes `context` the calling thread's for as long as `body` runs.
@@ -64,7 +62,7 @@ impl Cuda {
     /// libcuda's code when it is no context.
     pub(crate) fn within<T>(&self, context: u64, body: impl FnOnce() -> T) -> Result<T, Code> {
         let _aside = Aside::begin(self);
-        let before = self.context();
+        let before = self.context()?;
         self.make_current(context)?;
         let result = body();
         self.make_current(before)?;
@@ -132,15 +130,6 @@ impl Cuda {
             unsafe { lock(address, length, change) };
         }
     }
-
-    /// Whether `handle` is a stream. A real libcuda is not asked: it would follow it.
-    pub(crate) fn is_stream(&self, handle: u64) -> bool {
-        let Some(_double) = &self.aside else { return false };
-        let _aside = Aside::begin(self);
-        // SAFETY: the double's handles are no addresses.
-        let code = unsafe { (self.query)(handle) };
-        code == 0 || code == NOT_READY
-    }
 }
 
 /// What an address is to an encoder.
@@ -191,4 +180,3 @@ static LOADED: OnceLock<Option<Cuda>> = OnceLock::new();
 
 /// Linux: take a library only when it is loaded already.
 const NOLOAD: i32 = 4;
-const NOT_READY: Code = 600;

@@ -30,9 +30,8 @@
 //!
 //! # Not as a card
 //! * No speed of a card and no rate control of a card; x264's and x265's, at their fastest presets, whatever the preset.
-//! * x264 gives a picture out only when it has as many later pictures as it may use B frames, and x265 one more. With
-//!   B frames and a lookahead shorter than that, locking the last pictures of a run waits for the next run, although
-//!   `nvEncEncodePicture` answered success. With a lookahead at least that long nobody can tell.
+//! * With B frames and a lookahead too short to hide how late libx264 and libx265 give pictures out, every run of pictures
+//!   is coded by coding everything since the last IDR picture again: exact, but slow in long GOPs.
 //! * Every I picture is an IDR picture (`FORCEINTRA`, `gopLength` below `idrPeriod`).
 //! * One slice, 4:2:0, progressive, one reference; no SEI but what the client gives; no HRD. Capabilities say so.
 //! * What it does not know it refuses with the code a card without that feature gives.

@@ -30,7 +30,7 @@ const END_OF_STREAM: u32 = 8;
 impl Session {
     pub(crate) fn encode(&self, at: *const c_void) -> Answer {
         let given = Given::versioned::<sys::NV_ENC_PIC_PARAMS>(ENCODE, "NV_ENC_PIC_PARAMS", at, PIC_PARAMS_VER)?;
-        fault("encode.encode", &[])?;
+        self.excusing(fault("encode.encode", &[]))?;
         let mut state = self.state();
         let stream = state.stream;
         state.encoder(ENCODE)?;
@@ -40,8 +40,8 @@ impl Session {
             return self.flush(state);
         }
         let encoder = state.encoder(ENCODE)?;
-        if encoder.ended {
-            return refuse(ENCODE, "a picture after the end of the stream", INVALID_CALL);
+        if encoder.ended && !encoder.order.is_empty() {
+            return refuse(ENCODE, "a picture after the end, before all outputs were locked", INVALID_CALL);
         }
         let config = encoder.config.clone();
         shape(&given, &config, flags)?;
@@ -56,19 +56,27 @@ impl Session {
         }
         let force = key(&given, &config, flags)?;
         let encoder = state.encoder(ENCODE)?;
-        let planned = encoder.plan.submit(force || encoder.force_idr);
+        if encoder.ended && !force {
+            // What its first picture would refer to is said nowhere.
+            return refuse(ENCODE, "a picture after the end that is not forced to be an IDR picture", INVALID_PARAM);
+        }
+        let again = std::mem::take(&mut encoder.ended);
+        let planned = encoder.plan.submit(force || encoder.force_idr || again);
         encoder.force_idr = false;
         let number = encoder.submitted;
         encoder.submitted += 1;
-        encoder.order.push_back(Submitted { output, input, place: number });
+        encoder.order.push_back(Submitted { output, place: number });
+        encoder.inputs.insert(number, input);
         if !planned.more {
             encoder.allowed = encoder.submitted;
         }
         state.outputs.entry(output).and_modify(|output| output.used = Use::InFlight);
         if let Some(mapped) = state.mapped.get_mut(&input) {
             mapped.busy += 1;
-        } else if let Some(host) = state.hosts.get_mut(&input) {
-            host.busy += 1;
+        }
+        if again {
+            // After the end everything begins anew.
+            state.push(Job::Restart(Box::new(config.clone())));
         }
         let labels = Labels {
             timestamp: given.u64(offset_of!(sys::NV_ENC_PIC_PARAMS, inputTimeStamp)),
@@ -80,6 +88,14 @@ impl Session {
         let picture = Picture { number, source, idr: planned.idr, headers, messages, labels };
         self.submit(state, Job::Picture(Box::new(picture)));
         if planned.more { Err(NEED_MORE_INPUT) } else { Ok(()) }
+    }
+
+    /// After an error that was played a client can not flush.
+    fn excusing<T>(&self, played: Result<T, Status>) -> Result<T, Status> {
+        if played.is_err() {
+            self.state().excused = true;
+        }
+        played
     }
 
     /// The end of the stream: comes back when everything is coded.
@@ -100,7 +116,7 @@ impl Session {
     pub(crate) fn lock(&self, at: *mut c_void) -> Answer {
         let given =
             Given::versioned::<sys::NV_ENC_LOCK_BITSTREAM>(LOCK, "NV_ENC_LOCK_BITSTREAM", at, LOCK_BITSTREAM_VER)?;
-        if fault("encode.lock", &["hang"])?.is_some() {
+        if self.excusing(fault("encode.lock", &["hang"]))?.is_some() {
             hang();
         }
         let output = given.u64(offset_of!(sys::NV_ENC_LOCK_BITSTREAM, outputBitstream));
@@ -120,7 +136,7 @@ impl Session {
         }
         let coded = state.take().expect("a ready output");
         state.encoder(LOCK)?.order.pop_front();
-        state.input_done(next.input);
+        state.input_done(next.place, coded.number);
         let offsets = state.encoder(LOCK)?.config.slice_offsets;
         describe(Out::new(LOCK, "NV_ENC_LOCK_BITSTREAM", at)?, &given, &coded, offsets)?;
         state.outputs.entry(output).and_modify(|output| output.used = Use::Locked(coded));

@@ -33,12 +33,11 @@ impl Rate {
 
     /// A picture came out.
     pub(crate) fn spent(&mut self, bits: f64, idr: bool) {
-        self.debt = (self.debt + bits - self.target).clamp(-self.window * self.target, self.window * self.target);
+        let bound = self.window * self.target / 2.0;
+        self.debt = (self.debt + bits - self.target).clamp(-bound, bound);
         // An IDR picture is large; what the others pay for it is in the debt.
-        let aim = (self.target - self.debt / self.window).max(self.target / 4.0);
-        if !idr {
-            self.offset += GAIN * STEP * (bits / aim).log2();
-        }
+        let aim = if idr { self.target * IDR_SHARE } else { self.target - self.debt / self.window };
+        self.offset += GAIN * STEP * (bits / aim).log2();
         self.offset = self.offset.clamp(-LIMIT, LIMIT);
     }
 }
@@ -46,8 +45,10 @@ impl Rate {
 /// Steps of quantiser that halve the bits.
 const STEP: f64 = 6.0;
 /// How much of an error is mended with the next picture.
-const GAIN: f64 = 0.3;
-const LIMIT: f64 = 24.0;
+const GAIN: f64 = 0.5;
+/// As much larger an IDR picture may be than the others.
+const IDR_SHARE: f64 = 8.0;
+const LIMIT: f64 = 40.0;
 
 #[cfg(test)]
 mod tests {
@@ -56,7 +57,7 @@ mod tests {
     #[test]
     fn the_rate_is_met_and_met_again_after_a_change() {
         let mut rate = Rate::new(40_000.0, 15.0);
-        let mut run = |rate: &mut Rate| {
+        let run = |rate: &mut Rate| {
             let mut last = 0.0;
             for picture in 0..200 {
                 let idr = picture % 50 == 0;

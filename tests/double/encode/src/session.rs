@@ -68,6 +68,8 @@ pub(crate) struct State {
     thread: Option<JoinHandle<()>>,
     /// What every call answers since the thread met it.
     failed: Option<Status>,
+    /// A fault was played or the card is gone: nobody has to flush what may never come out.
+    pub(crate) excused: bool,
     /// Coded and not locked yet, in the order they came out.
     coded: VecDeque<Coded>,
     /// How many came out.
@@ -86,14 +88,16 @@ pub(crate) struct Encoder {
     pub(crate) allowed: u64,
     /// Outputs in the order they were given, not locked yet.
     pub(crate) order: VecDeque<Submitted>,
+    /// Inputs in flight, by the number of their picture.
+    pub(crate) inputs: BTreeMap<u64, u64>,
+    /// The end was said, and no picture followed.
     pub(crate) ended: bool,
 }
 
-/// A picture that was submitted: where its place in the output is, and which input it was given with.
+/// An output that was given with a picture, and its place among all outputs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Submitted {
     pub(crate) output: u64,
-    pub(crate) input: u64,
     pub(crate) place: u64,
 }
 
@@ -121,7 +125,15 @@ impl Session {
     /// Runs a call of the client, alone on its side and with the session's context current.
     pub(crate) fn call(&self, call: &str, side: Side, body: impl FnOnce() -> Answer) -> Answer {
         let _entered = Entered::new(self, call, side)?;
-        let current = Cuda::get().map_or(0, Cuda::context);
+        let current = match Cuda::get().map_or(Ok(0), Cuda::context) {
+            Ok(current) => current,
+            Err(code) => {
+                // The card is gone: what a session has can be given back, and nothing else be done.
+                self.state().excused = true;
+                let gone = || decline(call, format_args!("libcuda says {code}"), DEVICE_NOT_EXIST);
+                return if GIVES_BACK.contains(&call) { body() } else { gone() };
+            }
+        };
         if current != self.context {
             let why = format!("the calling thread's context is {current:#x}, the session's {:#x}", self.context);
             return refuse(call, why, INVALID_DEVICE);
@@ -159,6 +171,7 @@ impl Session {
                     submitted: 0,
                     allowed: 0,
                     order: VecDeque::new(),
+                    inputs: BTreeMap::new(),
                     ended: false,
                 });
                 Ok(())
@@ -284,7 +297,7 @@ impl Session {
     }
 
     pub(crate) fn submit(&self, mut state: MutexGuard<'_, State>, job: Job) {
-        state.jobs.push_back(job);
+        state.push(job);
         drop(state);
         self.changed.notify_all();
     }
@@ -352,8 +365,17 @@ impl State {
         self.failed.map_or(Ok(()), |code| decline(call, "the session failed", code))
     }
 
+    pub(crate) fn push(&mut self, job: Job) {
+        self.jobs.push_back(job);
+    }
+
     pub(crate) fn failure(&self) -> Option<Status> {
         self.failed
+    }
+
+    /// Pictures in flight need not be waited for: the end was said, or an error met.
+    pub(crate) fn settled(&self) -> bool {
+        self.excused || self.failed.is_some() || self.encoder.as_ref().is_some_and(|encoder| encoder.ended)
     }
 
     /// The thread has nothing to do.
@@ -385,7 +407,7 @@ impl State {
         let some = lists.iter().filter(|(count, _)| *count > 0);
         let mut left: Vec<String> = some.map(|(count, what)| format!("{count} {what} are left")).collect();
         let unfinished = self.encoder.as_ref().is_some_and(|e| e.submitted > 0 && !e.ended);
-        if unfinished && self.failed.is_none() {
+        if unfinished && !self.excused && self.failed.is_none() {
             left.push("the encoder was not flushed".to_owned());
         }
         left
@@ -516,5 +538,15 @@ fn sessions() -> MutexGuard<'static, BTreeMap<u64, Arc<Session>>> {
 
 static SESSIONS: Mutex<BTreeMap<u64, Arc<Session>>> = Mutex::new(BTreeMap::new());
 static HANDLES: AtomicU64 = AtomicU64::new(1);
+/// Calls that take nothing but give something back.
+const GIVES_BACK: [&str; 7] = [
+    "nvEncDestroyEncoder",
+    "nvEncUnmapInputResource",
+    "nvEncUnregisterResource",
+    "nvEncUnlockBitstream",
+    "nvEncUnlockInputBuffer",
+    "nvEncDestroyBitstreamBuffer",
+    "nvEncDestroyInputBuffer",
+];
 /// No address of a user process begins so.
 const MARK: u64 = 0x00c1_0000_0000_0000;

@@ -14,7 +14,7 @@ use super::api::{Api, Session};
 use super::config::{Init, Preset, Settings, unsupported};
 use super::raw::{Bits, Raw};
 use super::surfaces::{Surface, Surfaces};
-use super::{EncodeCaps, Format};
+use super::{Codec, EncodeCaps, Format};
 use crate::gpu::cuda::{Device, Event};
 use crate::gpu::error::{Error, Library};
 use crate::gpu::watch::Watch;
@@ -67,10 +67,14 @@ struct Input {
     uses: usize,
 }
 
+/// The driver is done with a picture when it has come out and when the output that was given with it has been read. With
+/// B-frames these are two frames.
 struct Inside {
     pts: i64,
     idr: bool,
     surface: Surface,
+    output: Option<usize>,
+    came_out: bool,
 }
 
 /// A stretch of frames that refer to each other.
@@ -151,7 +155,9 @@ impl Encoder {
         for _ in 0..encoder.settings.held_back() + surfaces.max(OUTPUTS) {
             encoder.create_output()?;
         }
-        encoder.headers = encoder.parameter_sets()?;
+        if format.codec != Codec::Av1 {
+            encoder.headers = encoder.parameter_sets()?;
+        }
         Ok(encoder)
     }
 
@@ -165,14 +171,15 @@ impl Encoder {
         &self.surfaces
     }
 
-    /// The parameter sets, in Annex B (AV1: the sequence header). The same for the same settings.
+    /// The parameter sets, in Annex B; nothing for AV1, whose key frames bring their sequence header. The same for the same
+    /// settings.
     pub fn headers(&self) -> &[u8] {
         &self.headers
     }
 
     /// Frames inside: pushed, and not pulled yet.
     pub fn inflight(&self) -> usize {
-        self.inside.len() + self.done.len()
+        self.given.len() + self.done.len()
     }
 
     /// Encodes `surface` as frame `pts` once `ready` has happened: when it is written. The first frame of a run is an IDR
@@ -200,7 +207,8 @@ impl Encoder {
         if self.promised == 0 || self.given.len() <= keep {
             return Ok(None);
         }
-        self.take().map(Some).map_err(|error| self.doing(error, self.oldest()))
+        let oldest = self.oldest();
+        self.take().map(Some).map_err(|error| self.doing(error, oldest))
     }
 
     /// A gap follows, or the end: everything inside can be pulled. What is pushed afterwards starts a new run.
@@ -340,7 +348,8 @@ impl Encoder {
         self.run = Run::Open;
         self.idle.pop();
         self.given.push_back(output);
-        self.inside.push(Inside { pts, idr, surface: surface.clone() });
+        let surface = surface.clone();
+        self.inside.push(Inside { pts, idr, surface, output: Some(output), came_out: false });
         if filled {
             // What the driver still looks ahead at it has not coded.
             self.promised = self.promised.max(self.given.len().saturating_sub(self.settings.lookahead as usize));
@@ -405,16 +414,29 @@ impl Encoder {
         self.promised -= 1;
         let data = copy(&locked);
         self.unlock()?;
-        let place = self.inside.iter().position(|inside| inside.pts == pts);
-        let Some(inside) = place.map(|place| self.inside.remove(place)) else {
+        let place = self.inside.iter().position(|inside| inside.pts == pts && !inside.came_out);
+        let Some(inside) = place.map(|place| &mut self.inside[place]) else {
             return Err(unsupported(format!("the driver gave frame {pts}, which it does not have")));
         };
-        self.unmap(inside.surface.index())?;
-        if data.is_empty() || inside.idr && !sync {
+        inside.came_out = true;
+        let idr = inside.idr;
+        self.release(output)?;
+        if data.is_empty() || idr && !sync {
             let wrong = if data.is_empty() { "is empty" } else { "was asked to be an IDR and is none" };
             return Err(unsupported(format!("frame {pts} {wrong}")));
         }
         Ok(Coded { pts, sync, data })
+    }
+
+    /// `output` has been read: gives back the surfaces that the driver is done with.
+    fn release(&mut self, output: usize) -> Result<(), Error> {
+        let read = self.inside.iter_mut().find(|inside| inside.output == Some(output));
+        read.expect("an output is given with a picture").output = None;
+        while let Some(done) = self.inside.iter().position(|inside| inside.came_out && inside.output.is_none()) {
+            let inside = self.inside.remove(done);
+            self.unmap(inside.surface.index())?;
+        }
+        Ok(())
     }
 
     /// Gives the locked output back, if there is one.
@@ -456,7 +478,7 @@ impl Encoder {
     }
 
     fn oldest(&self) -> i64 {
-        self.inside.first().map_or(0, |inside| inside.pts)
+        self.inside.iter().find(|inside| !inside.came_out).map_or(0, |inside| inside.pts)
     }
 
     fn doing(&self, error: Error, pts: i64) -> Error {
@@ -489,6 +511,10 @@ impl Drop for Encoder {
         self.surfaces.close();
         if !self.session.is_gone() && self.session.device().bind().is_ok() {
             self.give_all_back();
+        }
+        if self.session.is_gone() {
+            // What the driver may still read is not freed: the process ends, and that frees it.
+            std::mem::forget(self.surfaces.clone());
         }
     }
 }

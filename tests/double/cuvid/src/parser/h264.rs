@@ -50,6 +50,9 @@ struct Header {
     forget_all: bool,
 }
 
+/// The parameter sets that a slice names.
+type Sets = (Arc<Sps>, Arc<Pps>);
+
 struct FirstField {
     header: Header,
     counts: [i64; 2],
@@ -184,7 +187,7 @@ impl H264 {
     }
 
     /// `whole`: up to the marking of references; else what tells pictures apart.
-    fn header(&self, unit: &[u8], whole: bool) -> Option<(Header, (Arc<Sps>, Arc<Pps>))> {
+    fn header(&self, unit: &[u8], whole: bool) -> Option<(Header, Sets)> {
         let (head, payload) = unit.split_first()?;
         let mut bits = Bits::of_nal(payload, HEADER_BYTES_MAX);
         let mut header = Header { ref_idc: head >> 5 & 3, idr: head & 31 == 5, ..Header::default() };

@@ -63,7 +63,7 @@ impl Header {
 
     /// Not referred to within its temporal sub-layer.
     fn sub_layer_non_reference(&self) -> bool {
-        self.kind < 16 && self.kind % 2 == 0
+        self.kind < 16 && self.kind.is_multiple_of(2)
     }
 }
 

