@@ -1,14 +1,14 @@
 //! Rung: live feeds in over SRT, Low-Latency HLS out. The map, in the order that media flows.
 //!
 //! Tags in brackets name clauses: HLS = draft-pantos-hls-rfc8216bis, TS = ISO/IEC 13818-1 (2019), BMFF = ISO/IEC
-//! 14496-12 (2020), AVC = ITU-T H.264 (2019), SRT = draft-sharabayko-srt-01, AAC = ISO/IEC 14496-3 (2009), EN = ETSI EN
-//! 300 468 (2016).
+//! 14496-12 (2020), AVC = ITU-T H.264 (2019), HEVC = ITU-T H.265 (2021), MPEG2V = ISO/IEC 13818-2 (2013), SRT =
+//! draft-sharabayko-srt-01, AAC = ISO/IEC 14496-3 (2009), EN = ETSI EN 300 468 (2016).
 
 // ground: values, no I/O
 pub mod time; // instants and spans as types; the clocks
 pub mod telemetry; // metric names, log lines, redaction
 pub mod media; // channels, grids, tracks, units, samples, faults, limits
-pub mod bitstream; // syntax of elementary streams: H.264, AAC
+pub mod bitstream; // syntax of elementary streams: H.264, H.265, MPEG-2 video, AAC
 pub mod mpegts; // the transport stream format, read and written
 pub mod sys; // system calls that no crate offers
 

@@ -18,7 +18,7 @@ use rung::bitstream::annexb::nal_units;
 use rung::demux::{Counters, Demuxer, Event};
 use rung::media::access_unit::AccessUnit;
 use rung::media::fault::{Fault, FaultKind};
-use rung::media::track::{Codec, TrackConfig};
+use rung::media::track::{Codec, TrackConfig, VideoConfig};
 use rung::mpegts::Muxer;
 use rung::time::Mono;
 use ts_builder::{Coding, TsBuilder};
@@ -70,9 +70,16 @@ impl Run {
 
 /// Libavformat's packets of a track with data in our form: 4-byte start codes and no delimiter; no ADTS header.
 fn theirs(packets: &[Packet], video: bool) -> Vec<Packet> {
+    theirs_of(Codec::H264, packets, video)
+}
+
+fn theirs_of(codec: Codec, packets: &[Packet], video: bool) -> Vec<Packet> {
+    let delimiter = |unit: &[u8]| if codec == Codec::H265 { unit[0] >> 1 & 63 == 35 } else { unit[0] & 31 == 9 };
     let in_our_form = |packet: &Packet| {
-        let data = if video {
-            let units = nal_units(&packet.data).filter(|unit| unit[0] & 31 != 9);
+        let data = if video && codec == Codec::Mpeg2Video {
+            packet.data.clone()
+        } else if video {
+            let units = nal_units(&packet.data).filter(|unit| !delimiter(unit));
             units.flat_map(|unit| [&[0, 0, 0, 1], unit].concat()).collect()
         } else {
             packet.data.get(7..).unwrap_or_default().to_vec()
@@ -136,6 +143,98 @@ fn every_way_to_code_gives_the_units_that_libavformat_gives() {
         assert_same(&run.packets(false), &theirs(&packets, false), what);
         assert_eq!(run.faults().collect::<Vec<_>>(), Vec::<&Fault>::new(), "{what}");
         assert!(run.counters.pes_packets >= 200 && run.counters.pts_errors == 0, "{what}: {:?}", run.counters);
+    }
+}
+
+/// The same for the other codecs.
+const OTHERS: [(&str, Codec, &str); 12] = [
+    (
+        "HEVC, open GOPs, B pyramid",
+        Codec::H265,
+        "-c:v libx265 -preset ultrafast -x265-params bframes=4:b-pyramid=1:keyint=25",
+    ),
+    (
+        "HEVC 10 bit, closed GOPs",
+        Codec::H265,
+        "-pix_fmt yuv420p10le -c:v libx265 -preset ultrafast -x265-params open-gop=0:keyint=50",
+    ),
+    (
+        "HEVC, four slices, no reordering",
+        Codec::H265,
+        "-c:v libx265 -preset ultrafast -x265-params slices=4:bframes=0:keyint=50",
+    ),
+    (
+        "HEVC, wavefronts, delimiters, HRD",
+        Codec::H265,
+        "-c:v libx265 -preset ultrafast -b:v 500k -x265-params aud=1:hrd=1:wpp=1:repeat-headers=1:vbv-maxrate=500:vbv-bufsize=500",
+    ),
+    (
+        "HEVC of an odd size, bounded PES",
+        Codec::H265,
+        "-vf scale=318:178 -c:v libx265 -preset ultrafast -omit_video_pes_length 0",
+    ),
+    ("HEVC over the 33-bit wrap", Codec::H265, "-c:v libx265 -preset ultrafast -output_ts_offset 95438"),
+    (
+        "HEVC, temporal layers, constant rate",
+        Codec::H265,
+        "-c:v libx265 -preset ultrafast -x265-params temporal-layers=2:bframes=4 -muxrate 3M",
+    ),
+    ("MPEG-2, B pictures", Codec::Mpeg2Video, "-c:v mpeg2video -bf 2 -g 12 -b:v 2M"),
+    (
+        "MPEG-2 interlaced, bounded PES",
+        Codec::Mpeg2Video,
+        "-c:v mpeg2video -bf 2 -g 15 -flags +ilme+ildct -top 1 -omit_video_pes_length 0",
+    ),
+    (
+        "MPEG-2 of an odd size, no reordering",
+        Codec::Mpeg2Video,
+        "-vf scale=318:178 -c:v mpeg2video -bf 0 -g 25 -flags +low_delay",
+    ),
+    (
+        "MPEG-2, many slices a row, constant rate",
+        Codec::Mpeg2Video,
+        "-c:v mpeg2video -bf 1 -g 25 -b:v 1M -minrate 1M -maxrate 1M -bufsize 1M -muxrate 3M",
+    ),
+    (
+        "MPEG-2 29.97, closed GOPs",
+        Codec::Mpeg2Video,
+        "-r 30000/1001 -c:v mpeg2video -bf 2 -g 30 -flags +cgop -sc_threshold 1000000000",
+    ),
+];
+
+#[test]
+fn hevc_and_mpeg2_give_the_units_that_libavformat_gives() {
+    for (what, codec, arguments) in OTHERS {
+        let source = SOURCE.replace("640x360", "320x180").replace("-t 12", "-t 5");
+        let arguments = arguments.replace("x265-params ", "x265-params log-level=none:");
+        let arguments = if arguments.contains("log-level") || codec != Codec::H265 {
+            arguments
+        } else {
+            format!("{arguments} -x265-params log-level=none")
+        };
+        let stream = clip("other", &format!("{source} {arguments}"));
+        let (run, packets) = (Run::of(&stream, 1316), oracle(&stream));
+        let mut video = theirs_of(codec, &packets, true);
+        for packet in &mut video {
+            packet.key = is_random_access(codec, &packet.data);
+        }
+        assert_same(&run.packets(true), &video, what);
+        assert_same(&run.packets(false), &theirs(&packets, false), what);
+        assert!(video.iter().filter(|packet| packet.key).count() >= 1 && video.len() >= 125, "{what}");
+        assert_eq!(run.faults().collect::<Vec<_>>(), Vec::<&Fault>::new(), "{what}");
+        assert_eq!((run.counters.undecodable_units, run.counters.damaged_units), (0, 0), "{what}");
+    }
+}
+
+/// A picture of 16 to 21; an I picture behind a sequence header.
+fn is_random_access(codec: Codec, data: &[u8]) -> bool {
+    let mut units = nal_units(data);
+    match codec {
+        Codec::H265 => units.any(|unit| (16..=21).contains(&(unit[0] >> 1 & 63))),
+        _ => {
+            units.next().is_some_and(|unit| unit[0] == 0xB3)
+                && data.windows(6).any(|w| w[..4] == [0, 0, 1, 0] && w[5] >> 3 & 7 == 1)
+        }
     }
 }
 
@@ -283,7 +382,7 @@ fn what_is_not_taken_is_named_once_with_what_to_do() {
         let program = run.events.iter().find_map(|e| if let Event::Program(p) = e { Some(p) } else { None });
         let found: Vec<Codec> = program.expect("a program").tracks.iter().map(|t| t.codec).collect();
         assert_eq!(found, codecs, "{arguments}");
-        let taken = |codec: &Codec| matches!(codec, Codec::H264 | Codec::Aac);
+        let taken = |codec: &Codec| codec.is_video() || *codec == Codec::Aac;
         let refused: Vec<&Fault> = run.faults().collect();
         assert_eq!(refused.len(), codecs.iter().filter(|c| !taken(c)).count(), "{refused:?}");
         assert!(
@@ -295,6 +394,12 @@ fn what_is_not_taken_is_named_once_with_what_to_do() {
     }
 }
 
+fn pixel_format(v: &VideoConfig) -> String {
+    let (sub, deep) = (if v.chroma_format == 2 { 422 } else { 420 }, v.bit_depth > 8);
+    let range = if v.colour.full_range && !deep { "j" } else { "" };
+    format!("yuv{range}{sub}p{}", if deep { "10le" } else { "" })
+}
+
 #[test]
 fn the_configuration_says_what_ffprobe_says() {
     let cases = [
@@ -303,6 +408,12 @@ fn the_configuration_says_what_ffprobe_says() {
          -color_primaries bt470bg -color_trc gamma28 -flags +ilme+ildct",
         "-f lavfi -i testsrc2=s=426x238:r=50,format=yuv422p10 -t 1 -c:v libx264 -preset veryfast -profile:v high422 \
          -colorspace bt709 -color_primaries bt709 -color_trc bt709 -color_range pc",
+        "-f lavfi -i testsrc2=s=1918x1078:r=30000/1001 -t 1 -c:v libx265 -preset ultrafast -x265-params log-level=none",
+        "-f lavfi -i testsrc2=s=318x178:r=50,setsar=40/33,format=yuv420p10le -t 1 -c:v libx265 -preset slow \
+         -x265-params log-level=none:colorprim=bt709:transfer=bt709:colormatrix=bt709:range=full:scaling-list=default",
+        "-f lavfi -i testsrc2=s=720x576:r=25,setsar=64/45 -t 1 -c:v mpeg2video -flags +ilme+ildct -top 1 \
+         -colorspace bt470bg -color_primaries bt470bg -color_trc gamma28",
+        "-f lavfi -i testsrc2=s=426x238:r=60000/1001 -t 1 -c:v mpeg2video -pix_fmt yuv422p",
     ];
     for arguments in cases {
         let run = Run::of(&clip("config", arguments), 1316);
@@ -327,8 +438,8 @@ fn the_configuration_says_what_ffprobe_says() {
             format!("color_space={}", name(v.colour.matrix)),
             format!("color_transfer={}", name(v.colour.transfer)),
             format!("color_primaries={}", name(v.colour.primaries)),
-            format!("level={}", v.profile[2]),
-            format!("bits_per_raw_sample={}", v.bit_depth),
+            format!("level={}", if v.codec == Codec::Mpeg2Video { v.profile[0] & 15 } else { v.profile[2] }),
+            format!("pix_fmt={}", pixel_format(v)),
         ];
         let path = clips::clip_path("config", arguments);
         let probe = Command::new("ffprobe").args(["-v", "error", "-show_streams"]).arg(path).output();
@@ -339,6 +450,9 @@ fn the_configuration_says_what_ffprobe_says() {
             assert!(said, "{arguments}: ours {line}, theirs\n{theirs}");
         }
         assert_eq!(v.interlaced, arguments.contains("ildct"));
+        if v.codec != Codec::H264 {
+            continue;
+        }
         let avcc = rung::bitstream::h264::decoder_configuration(&v.sps, &v.pps).expect("the SPS parses");
         assert_eq!((avcc[0], &avcc[1..4], &avcc[8..8 + v.sps.len()]), (1, &v.profile[..], &v.sps[..]));
     }
@@ -346,11 +460,22 @@ fn the_configuration_says_what_ffprobe_says() {
 
 #[test]
 fn six_thousand_mutations_of_a_real_clip_neither_panic_nor_grow() {
-    let clip = main_clip();
-    let clean = &clip[..188 * 1_000];
+    mutate(&main_clip(), 300);
+}
+
+#[test]
+fn mutations_of_other_codecs_neither_panic_nor_grow() {
+    let source = SOURCE.replace("640x360", "320x180").replace("-t 12", "-t 5");
+    let hevc = "-c:v libx265 -preset ultrafast -x265-params log-level=none:slices=4:keyint=25";
+    mutate(&clip("other", &format!("{source} {hevc}")), 100);
+    mutate(&clip("other", &format!("{source} -c:v mpeg2video -bf 2 -g 12 -b:v 2M")), 100);
+}
+
+fn mutate(clip: &[u8], rounds: usize) {
+    let clean = &clip[..(188 * 1_000).min(clip.len())];
     let mut random = Random(99);
     let (mut units, mut flagged) = (0, 0);
-    for round in 0..300 {
+    for round in 0..rounds {
         let mut stream = clean.to_vec();
         for _ in 0..20 {
             let at = random.below(stream.len());
@@ -372,6 +497,6 @@ fn six_thousand_mutations_of_a_real_clip_neither_panic_nor_grow() {
         flagged += run.units().filter(|u| u.damaged).count();
     }
     let whole = Run::of(clean, 1316).units().count();
-    assert!(units > 300 * whole / 2, "{units} units of {}", 300 * whole);
-    assert!(flagged > 300);
+    assert!(units > rounds * whole / 2, "{units} units of {}", rounds * whole);
+    assert!(flagged > rounds);
 }

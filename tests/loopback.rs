@@ -493,3 +493,48 @@ fn sound_that_changes_once() {
         assert_eq!(broken.len(), 1, "{name}: {broken:?}");
     }
 }
+
+/// What contribution encoders send beside H.264: HEVC of ten bits with open GOPs, interlaced MPEG-2 video. Both become
+/// ladders, picture for picture; a channel that passes its source on refuses them by name.
+#[test]
+fn hevc_of_ten_bits_and_interlaced_mpeg2_become_ladders() {
+    daemon::with_room(hevc_and_mpeg2_once);
+}
+
+fn hevc_and_mpeg2_once() {
+    let _alone = alone();
+    let made = |name: &str, encode: &str| {
+        let drawn = Drawn { width: 638, height: 358, rate: "25", pictures: 250 };
+        clip(name, drawn, &[&tone(10)], &format!("{encode} -c:a aac -ac 2 -b:a 96k"))
+    };
+    let hevc = made(
+        "hevc-ten.ts",
+        "-pix_fmt yuv420p10le -c:v libx265 -preset ultrafast -b:v 1M \
+         -x265-params log-level=none:keyint=25:min-keyint=25:scenecut=0:bframes=3:b-pyramid=1:open-gop=1",
+    );
+    let mpeg2 = made("mpeg2-fields.ts", "-c:v mpeg2video -flags +ilme+ildct -top 1 -bf 2 -g 12 -b:v 4M");
+    let daemon = Daemon::start(
+        &[
+            transcode("hevc", "ultra", SMALL_LADDER),
+            transcode("mpeg2", "ultra", SMALL_LADDER),
+            channel("copy", "transmux", "ultra", ""),
+        ]
+        .concat(),
+    );
+    let files = [("hevc", &hevc), ("mpeg2", &mpeg2)];
+    let follows: Vec<Follow> = files.iter().map(|(name, _)| Follow::start(daemon.http, name)).collect();
+    let _publishers: Vec<Running> =
+        files.iter().map(|(name, file)| publish_all(file, &daemon.publish_url(name))).collect();
+    let _copy = publish_all(&hevc, &daemon.publish_url("copy"));
+    for (follow, (name, _)) in follows.into_iter().zip(files) {
+        let seen = to_the_end(follow, name);
+        assert_video(&seen, name, "180p", "320x180", 50);
+        assert_video(&seen, name, "90p", "160x90", 50);
+        let audio = seen.renditions.keys().find(|k| k.starts_with("a-")).expect("audio").clone();
+        assert_audio(&seen, name, &audio, 48_000, 2);
+    }
+    let log = daemon.log();
+    assert!(!log.contains("worker_lost"), "no worker was replaced: {log}");
+    let why = "the source's video is HEVC, and a transmux or hybrid channel passes on H.264 only: set kind = ";
+    assert!(log.contains(why), "{log}");
+}

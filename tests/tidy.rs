@@ -63,7 +63,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
 const WORKER_MAY: &[&str] = &["time", "telemetry", "media", "bitstream", "mpegts", "sys", "pixels"];
 
 /// Tags of `lib.rs`'s list; everything in brackets that starts like one must be one of these with a clause.
-const TAGS: &[&str] = &["HLS", "TS", "BMFF", "AVC", "SRT", "AAC", "EN"];
+const TAGS: &[&str] = &["HLS", "TS", "BMFF", "AVC", "HEVC", "MPEG2V", "SRT", "AAC", "EN"];
 
 const UNSAFE_MAY: &[&str] = &[
     "src/sys",

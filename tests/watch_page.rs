@@ -57,6 +57,7 @@ fn status(origin: &Origin) -> Status {
             ..RenditionStatus::default()
         });
         ChannelStatus {
+            poster: None,
             name: channel.name.to_string(),
             state: match (live, playable) {
                 (true, true) => "live",

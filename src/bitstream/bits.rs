@@ -11,19 +11,26 @@ pub struct Bits<'a> {
     left: u32,
     /// Zero bytes just before `at`, up to 2.
     zeros: u8,
+    /// Emulation prevention bytes are stepped over.
+    escapes: bool,
 }
 
 impl<'a> Bits<'a> {
     /// Reads from the first byte of `bytes`; for a NAL unit pass what follows its header byte.
     pub fn new(bytes: &'a [u8]) -> Bits<'a> {
-        Bits { bytes, at: 0, byte: 0, left: 0, zeros: 0 }
+        Bits { bytes, at: 0, byte: 0, left: 0, zeros: 0, escapes: true }
+    }
+
+    /// The same for a syntax without emulation prevention: every byte is data.
+    pub fn plain(bytes: &'a [u8]) -> Bits<'a> {
+        Bits { escapes: false, ..Bits::new(bytes) }
     }
 
     fn load(&mut self) -> Option<()> {
         let mut byte = *self.bytes.get(self.at)?;
         self.at += 1;
         // [AVC 7.4.1] 00 00 03: the 03 is no data.
-        if self.zeros == 2 && byte == 3 {
+        if self.escapes && self.zeros == 2 && byte == 3 {
             byte = *self.bytes.get(self.at)?;
             self.at += 1;
             self.zeros = 0;
@@ -114,6 +121,7 @@ mod tests {
         assert_eq!(bits.u(24), Some(1));
         assert_eq!(bits.u(32), Some(0));
         assert_eq!((bits.u(8), bits.u(1)), (Some(2), None));
+        assert_eq!(Bits::plain(&[0, 0, 3, 1]).u(32), Some(0x0000_0301));
     }
 
     #[test]

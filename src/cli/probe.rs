@@ -73,11 +73,8 @@ fn print_gpu(gpu: &GpuCaps) {
     let (gb, free) = (gpu.memory_bytes as f64 / 1e9, gpu.memory_free_bytes as f64 / 1e9);
     print(&format!("GPU {index}     {name}, compute capability {capability}, driver for CUDA {cuda}"));
     print(&format!("          {gb:.1} GB of memory, {free:.1} GB free"));
-    let decodes: Vec<String> = gpu
-        .decode
-        .iter()
-        .map(|d| format!("{} {} bit to {}x{}", codec(d.codec), d.bits, d.width_max, d.height_max))
-        .collect();
+    let decodes: Vec<String> =
+        gpu.decode.iter().map(|d| format!("{} {} bit to {}x{}", d.codec, d.bits, d.width_max, d.height_max)).collect();
     match gpu.decode_engines {
         0 => print("          decodes nothing"),
         1 => print(&format!("          1 decode engine: {}", decodes.join(", "))),
@@ -98,15 +95,6 @@ fn print_gpu(gpu: &GpuCaps) {
                 if e.lookahead { "yes" } else { "no" }
             ));
         }
-    }
-}
-
-fn codec(codec: Codec) -> &'static str {
-    match codec {
-        Codec::H264 => "H.264",
-        Codec::H265 => "HEVC",
-        Codec::Mpeg2Video => "MPEG-2",
-        _ => "another codec",
     }
 }
 

@@ -1,5 +1,5 @@
-//! H.264 byte stream to access units [AVC 7.4.1.2.3, 7.4.1.2.4]: Annex B with 4-byte start codes, without delimiters;
-//! both fields of a frame in one unit.
+//! A byte stream with start codes to access units, by what `coding` knows of its codec: both fields of a frame in one
+//! unit. H.264 and H.265 come out in Annex B with 4-byte start codes, without delimiters; MPEG-2 as it came.
 //!
 //! Payload is copied once, into the buffer that units are split off (a unit at the end of a block moves to the next
 //! one); start codes are brought into form there, by moving at most a packet's bytes.
@@ -12,31 +12,48 @@
 
 use bytes::{Buf, BytesMut};
 
+use super::coding::{Coding, Relation, Role};
 use super::event::{Event, Outbox};
 use super::stamp::{FrameClock, Line, Stamp};
-use crate::bitstream::annexb::{START_CODE, find_start};
-use crate::bitstream::h264::slice::HEAD_BYTES;
-use crate::bitstream::h264::{ParameterSets, Slice, Structure, nal, sei};
+use crate::bitstream::annexb::find_start;
 use crate::media::access_unit::AccessUnit;
 use crate::media::fault::FaultKind;
 use crate::media::limits::ACCESS_UNIT_BYTES_MAX;
-use crate::media::track::{Codec, Pid, TrackConfig, VideoConfig};
+use crate::media::track::{Pid, TrackConfig, VideoConfig};
 use crate::time::{Dts, Mono, Pts};
 
+/// One video track's bytes to units, whatever its codec.
+pub(super) trait VideoTrack: std::fmt::Debug + Send {
+    /// A PES packet begins.
+    fn start(&mut self, stamp: Stamp);
+
+    /// Bytes are missing here.
+    fn gap(&mut self);
+
+    /// The bytes before may be wrong.
+    fn suspect(&mut self);
+
+    fn push(&mut self, bytes: &[u8], out: &mut Outbox);
+
+    /// A PES packet's last byte was pushed: of a bounded one of `bounded` payload bytes, or as its stuffing tells.
+    fn end(&mut self, bounded: Option<usize>, out: &mut Outbox);
+
+    /// The connection ends: what was received is a unit.
+    fn flush(&mut self, out: &mut Outbox);
+}
+
 #[derive(Debug)]
-pub(super) struct VideoUnits {
+pub(super) struct VideoUnits<C: Coding> {
     pid: Pid,
-    sets: ParameterSets,
+    coding: C,
     /// The unit being collected from 0 on, then what may belong to the next one.
     buffer: BytesMut,
     /// Where to look for the next start code.
     scan: usize,
     /// The NAL unit being received.
     nal: Option<Nal>,
-    unit: Unit,
+    unit: Unit<C::Slice>,
     boundary: Option<Boundary>,
-    /// Recovery point message of the next picture.
-    recovery: Option<u16>,
     /// Where the current and the previous PES packet's bytes start.
     pes: [(usize, Stamp); 2],
     /// The last PES packet whose time stamp was used.
@@ -45,7 +62,7 @@ pub(super) struct VideoUnits {
     broken: bool,
     line: Line,
     clock: FrameClock,
-    habit: Habit,
+    habit: Habit<C::Slice>,
     config: Option<Config>,
     untimed: bool,
     /// Where this push's bytes start in `buffer`, and when those before it arrived.
@@ -64,14 +81,14 @@ struct Nal {
 }
 
 /// The unit being collected.
-#[derive(Debug, Default)]
-struct Unit {
+#[derive(Debug)]
+struct Unit<S> {
     /// It has begun, with this time stamp if it is the first to begin in its PES packet.
     begun: bool,
     stamp: Option<Stamp>,
     /// Its first slice, and the latest.
-    first: Option<Slice>,
-    last: Option<Slice>,
+    first: Option<S>,
+    last: Option<S>,
     /// Holds both fields of a frame.
     paired: bool,
     damaged: bool,
@@ -88,8 +105,8 @@ struct Boundary {
 }
 
 /// Whether this stream's PES packets end where its units end.
-#[derive(Debug, Default)]
-struct Habit {
+#[derive(Debug)]
+struct Habit<S> {
     /// Units in a row that began with a PES packet of their own.
     aligned: u32,
     /// Stuffed packets in a row that a unit start followed.
@@ -99,7 +116,7 @@ struct Habit {
     /// A unit was given out before its end: never again.
     lied: bool,
     /// The last slice of the last unit given out early, and its PES packet.
-    early: Option<(Slice, u64)>,
+    early: Option<(S, u64)>,
 }
 
 const TRUST: u32 = 8;
@@ -108,22 +125,44 @@ const BOUNDED_MAX: usize = 65_000;
 
 #[derive(Debug)]
 struct Config {
-    revision: u64,
-    sps_id: u8,
+    revision: (u64, u8),
     told: VideoConfig,
 }
 
-impl VideoUnits {
-    pub(super) fn new(pid: Pid) -> VideoUnits {
+impl<S> Default for Unit<S> {
+    fn default() -> Self {
+        Unit {
+            begun: false,
+            stamp: None,
+            first: None,
+            last: None,
+            paired: false,
+            damaged: false,
+            recovery: None,
+            orphan: false,
+        }
+    }
+}
+
+impl<S> Default for Habit<S> {
+    fn default() -> Self {
+        Habit { aligned: 0, stuffed: 0, stuffing: false, lied: false, early: None }
+    }
+}
+
+impl<C: Coding> VideoUnits<C> {
+    /// Bytes of a start code in `buffer`.
+    const PREFIX: usize = if C::ANNEX_B { 4 } else { 3 };
+
+    pub(super) fn new(pid: Pid) -> VideoUnits<C> {
         VideoUnits {
             pid,
-            sets: ParameterSets::default(),
+            coding: C::default(),
             buffer: BytesMut::new(),
             scan: 0,
             nal: None,
             unit: Unit::default(),
             boundary: None,
-            recovery: None,
             pes: [(0, Stamp::default()); 2],
             used_pes: 0,
             broken: false,
@@ -136,9 +175,10 @@ impl VideoUnits {
             before: Mono::default(),
         }
     }
+}
 
-    /// A PES packet begins.
-    pub(super) fn start(&mut self, stamp: Stamp) {
+impl<C: Coding> VideoTrack for VideoUnits<C> {
+    fn start(&mut self, stamp: Stamp) {
         self.pes = [(self.buffer.len(), stamp), self.pes[0]];
         self.broken = false;
         if !self.unit.begun {
@@ -149,22 +189,20 @@ impl VideoUnits {
         }
     }
 
-    /// Bytes are missing here.
-    pub(super) fn gap(&mut self) {
+    fn gap(&mut self) {
         self.broken = true;
         self.habit.stuffing = false;
         self.suspect();
     }
 
-    /// The bytes before may be wrong.
-    pub(super) fn suspect(&mut self) {
+    fn suspect(&mut self) {
         self.unit.damaged = true;
         if let Some(nal) = &mut self.nal {
             nal.damaged = true;
         }
     }
 
-    pub(super) fn push(&mut self, bytes: &[u8], out: &mut Outbox) {
+    fn push(&mut self, bytes: &[u8], out: &mut Outbox) {
         self.check_habit(bytes, out);
         self.fresh = self.buffer.len();
         self.make_room(bytes.len());
@@ -186,8 +224,7 @@ impl VideoUnits {
         self.before = out.now;
     }
 
-    /// A PES packet's last byte was pushed: of a bounded one of `bounded` payload bytes, or as its stuffing tells.
-    pub(super) fn end(&mut self, bounded: Option<usize>, out: &mut Outbox) {
+    fn end(&mut self, bounded: Option<usize>, out: &mut Outbox) {
         let habit = &mut self.habit;
         let believed = match bounded {
             Some(bytes) => bytes < BOUNDED_MAX,
@@ -200,15 +237,14 @@ impl VideoUnits {
             return;
         }
         self.decide(out);
-        if self.unit.is_whole() {
+        if self.is_whole() {
             self.fresh = 0;
             self.habit.early = self.unit.last.map(|last| (last, self.pes[0].1.pes));
             self.emit_all(out);
         }
     }
 
-    /// The connection ends: what was received is a unit.
-    pub(super) fn flush(&mut self, out: &mut Outbox) {
+    fn flush(&mut self, out: &mut Outbox) {
         self.fresh = self.buffer.len();
         self.decide(out);
         if self.unit.first.is_some() {
@@ -216,12 +252,14 @@ impl VideoUnits {
         }
         self.reset();
     }
+}
 
+impl<C: Coding> VideoUnits<C> {
     /// The unit ends with the buffer.
     fn emit_all(&mut self, out: &mut Outbox) {
-        let floor = self.nal.map_or(0, |nal| nal.start + START_CODE.len());
+        let floor = self.nal.map_or(0, |nal| nal.start + Self::PREFIX);
         let mut end = self.buffer.len();
-        while end > floor && self.buffer[end - 1] == 0 {
+        while C::ANNEX_B && end > floor && self.buffer[end - 1] == 0 {
             end -= 1;
         }
         self.buffer.truncate(end);
@@ -263,19 +301,20 @@ impl VideoUnits {
 
     /// A start code lies at `code`.
     fn start_nal(&mut self, code: usize, out: &mut Outbox) {
-        let floor = self.nal.map_or(0, |nal| nal.start + START_CODE.len());
+        let floor = self.nal.map_or(0, |nal| nal.start + Self::PREFIX);
         let mut end = code;
-        while end > floor && self.buffer[end - 1] == 0 {
+        while C::ANNEX_B && end > floor && self.buffer[end - 1] == 0 {
             end -= 1;
         }
         let stamp = if code >= self.pes[0].0 { self.pes[0].1 } else { self.pes[1].1 };
         match code - end {
+            _ if !C::ANNEX_B => {}
             0 => self.insert_zero(end),
             zeros => self.cut(end, end + zeros - 1),
         }
         let start = self.close_nal(end, out);
         self.nal = Some(Nal { start, stamp, decided: false, damaged: false });
-        self.scan = start + START_CODE.len();
+        self.scan = start + Self::PREFIX;
         if !self.unit.begun {
             self.begin(stamp);
         }
@@ -297,26 +336,18 @@ impl VideoUnits {
             return 0;
         };
         let length = end - start;
-        if length > START_CODE.len() {
+        if length > Self::PREFIX {
             self.decide_upto(Some(length), out);
         }
         let Some(Nal { start, damaged, .. }) = self.nal.take() else { return 0 };
         let end = start + length;
-        let body = &self.buffer[start + START_CODE.len()..end];
-        let taken = match body.first().map(|byte| byte & 31) {
-            None | Some(nal::AUD) => {
-                self.cut(start, end);
-                return start;
-            }
-            _ if damaged => Ok(()),
-            Some(nal::SPS) => self.sets.take_sps(body),
-            Some(nal::PPS) => self.sets.take_pps(body),
-            Some(nal::SEI) => {
-                self.recovery = sei::recovery_point(body).or(self.recovery);
-                Ok(())
-            }
-            Some(_) => Ok(()),
-        };
+        let body = &self.buffer[start + Self::PREFIX..end];
+        let role = self.coding.role(body);
+        if body.is_empty() || role == Some(Role::Delimiter) {
+            self.cut(start, end);
+            return start;
+        }
+        let taken = if damaged { Ok(()) } else { self.coding.take(body) };
         if let Err(why) = taken {
             out.fault(FaultKind::ParameterSet, Some(self.pid), None, why);
         }
@@ -336,22 +367,30 @@ impl VideoUnits {
         let Some(Nal { start, stamp, decided: false, .. }) = self.nal else { return };
         let whole = length.is_some();
         let length = length.unwrap_or(self.buffer.len() - start);
-        let body = &self.buffer[start + START_CODE.len()..start + length];
-        let Some(kind) = body.first().map(|byte| byte & 31) else { return };
-        if matches!(kind, nal::SLICE | nal::PARTITION_A | nal::IDR) {
-            if body.len() < HEAD_BYTES && !whole {
-                return;
-            }
-            self.decide_slice(kind, start, length, stamp, out);
+        let body = &self.buffer[start + Self::PREFIX..start + length];
+        let Some(role) = self.coding.role(body) else { return };
+        if role == Role::Slice && body.len() < C::HEAD_BYTES && !whole {
             return;
         }
         self.mark_decided();
-        // Each of these, behind a slice, starts the next access unit; a prefix (14) may also announce one more slice.
-        if matches!(kind, nal::SEI..=nal::AUD | nal::PREFIX..=18) && self.unit.first.is_some() {
-            let boundary = *self.boundary.get_or_insert(Boundary { at: start, stamp });
-            if kind != nal::PREFIX && self.unit.is_whole() {
-                self.emit(boundary.at, out);
-            }
+        match role {
+            Role::Slice => self.decide_slice(start, length, stamp, out),
+            Role::More => self.more(stamp, out),
+            // A delimiter's NAL unit is left out when it ends: so far it is the front of the next unit.
+            Role::Delimiter => self.decide_next(true, start, stamp, out),
+            Role::Next { sure } => self.decide_next(sure, start, stamp, out),
+            Role::Other => {}
+        }
+    }
+
+    /// What lies at `start` begins the next unit, behind a picture.
+    fn decide_next(&mut self, sure: bool, start: usize, stamp: Stamp, out: &mut Outbox) {
+        if self.unit.first.is_none() {
+            return;
+        }
+        let boundary = *self.boundary.get_or_insert(Boundary { at: start, stamp });
+        if sure && self.is_whole() {
+            self.emit(boundary.at, out);
         }
     }
 
@@ -361,56 +400,67 @@ impl VideoUnits {
         }
     }
 
-    fn decide_slice(&mut self, kind: u8, start: usize, length: usize, stamp: Stamp, out: &mut Outbox) {
-        self.mark_decided();
-        // A changed SPS counts from an IDR picture on, whose header must be read with it.
-        if let Err(why) = self.sets.settle(kind == nal::IDR) {
-            out.fault(FaultKind::ParameterSet, Some(self.pid), None, why);
+    fn decide_slice(&mut self, start: usize, length: usize, stamp: Stamp, out: &mut Outbox) {
+        let body = start + Self::PREFIX;
+        let head = &self.buffer[body..(start + length).min(body + C::HEAD_BYTES)];
+        let pid = self.pid;
+        let complain = &mut |why| out.fault(FaultKind::ParameterSet, Some(pid), None, why);
+        match self.coding.slice(head, complain) {
+            Some(slice) => self.slice(slice, start, stamp, out),
+            None => self.unit.damaged = true,
         }
-        let body = start + START_CODE.len();
-        let head = &self.buffer[body..(start + length).min(body + HEAD_BYTES)];
-        match Slice::parse(head, &self.sets) {
-            Ok(slice) => self.slice(slice, start, stamp, out),
-            Err(why) => {
-                self.unit.damaged = true;
-                out.fault(FaultKind::ParameterSet, Some(self.pid), None, why);
-            }
+    }
+
+    /// Part of a picture whose header came, or was lost.
+    fn more(&mut self, stamp: Stamp, out: &mut Outbox) {
+        if self.unit.last.is_some() && self.boundary.is_none() {
+            self.spread(stamp);
+        } else if self.unit.last.is_none() && self.habit.early.take().is_some() {
+            self.unit.damaged = true;
+            self.lie(out);
+        }
+    }
+
+    /// The picture in progress goes on, maybe in another PES packet.
+    fn spread(&mut self, stamp: Stamp) {
+        if stamp.pes > self.used_pes {
+            self.used_pes = stamp.pes;
+            self.habit.aligned = 0;
         }
     }
 
     /// A slice starts at `start`.
-    fn slice(&mut self, slice: Slice, start: usize, stamp: Stamp, out: &mut Outbox) {
-        if let Some(last) = self.unit.last {
-            if !last.differs(&slice) {
-                if stamp.pes > self.used_pes {
-                    // A unit over several PES packets.
-                    self.used_pes = stamp.pes;
-                    self.habit.aligned = 0;
+    fn slice(&mut self, slice: C::Slice, start: usize, stamp: Stamp, out: &mut Outbox) {
+        if let Some(last) = &self.unit.last {
+            match self.coding.relation(last, &slice) {
+                Relation::Same => {
+                    self.spread(stamp);
+                    self.boundary = None;
+                    self.unit.last = Some(slice);
+                    return;
                 }
-                self.boundary = None;
-                self.unit.last = Some(slice);
-                return;
+                Relation::SecondField if !self.unit.paired => {
+                    // The second field's own time stamp names half a frame: it is not used.
+                    self.used_pes = self.used_pes.max(stamp.pes);
+                    self.boundary = None;
+                    self.unit.paired = true;
+                    self.unit.last = Some(slice);
+                    self.coding.recovery();
+                    return;
+                }
+                Relation::SecondField | Relation::Next => {
+                    let boundary = *self.boundary.get_or_insert(Boundary { at: start, stamp });
+                    self.emit(boundary.at, out);
+                }
             }
-            if !self.unit.paired && last.pairs_with(&slice) {
-                // The second field's own time stamp names half a frame: it is not used.
-                self.used_pes = self.used_pes.max(stamp.pes);
-                self.boundary = None;
-                self.unit.paired = true;
-                self.unit.last = Some(slice);
-                self.recovery = None;
-                return;
-            }
-            let boundary = *self.boundary.get_or_insert(Boundary { at: start, stamp });
-            self.emit(boundary.at, out);
         }
         if let Some((early, _)) = self.habit.early.take()
-            && slice.first_mb > 0
-            && !early.differs(&slice)
+            && self.coding.continues(&early, &slice)
         {
             self.unit.orphan = true;
             self.lie(out);
         }
-        self.unit.recovery = self.recovery.take();
+        self.unit.recovery = self.coding.recovery();
         self.unit.first = Some(slice);
         self.unit.last = Some(slice);
     }
@@ -440,10 +490,10 @@ impl VideoUnits {
         }
         out.unit(AccessUnit {
             pid: self.pid,
-            codec: Codec::H264,
+            codec: C::CODEC,
             pts,
             dts,
-            random_access: first.is_idr(),
+            random_access: self.coding.is_random_access(&first),
             damaged: unit.damaged,
             received,
             data,
@@ -451,14 +501,13 @@ impl VideoUnits {
     }
 
     /// The unit's times, behind its configuration if that is news. `None`: it cannot be decoded or placed.
-    fn place(&mut self, unit: &Unit, first: &Slice, out: &mut Outbox) -> Option<(Pts, Dts)> {
-        let known = first.picture.and_then(|picture| Some((picture, self.sets.of(first.pps_id)?.0)));
-        let Some((picture, sps)) = known else {
+    fn place(&mut self, unit: &Unit<C::Slice>, first: &C::Slice, out: &mut Outbox) -> Option<(Pts, Dts)> {
+        let Some(timing) = self.coding.timing(first) else {
             out.counters.undecodable_units += 1;
             return None;
         };
         let own = unit.stamp.and_then(|stamp| self.line.place(&stamp, out));
-        let times = self.clock.next(own, &picture, first.reference, sps.order, sps.rate);
+        let times = self.clock.next(own, &timing);
         if times.is_none() {
             out.counters.undecodable_units += 1;
             if !std::mem::replace(&mut self.untimed, true) {
@@ -467,19 +516,19 @@ impl VideoUnits {
             }
             return None;
         }
-        self.tell_config(first.pps_id, out);
+        self.tell_config(first, out);
         times
     }
 
-    fn tell_config(&mut self, pps_id: u8, out: &mut Outbox) {
-        let (revision, sps_id) = (self.sets.revision(), self.sets.of(pps_id).map(|(sps, _)| sps.id));
-        let unchanged = self.config.as_ref().is_some_and(|c| c.revision == revision && Some(c.sps_id) == sps_id);
-        let (false, Some(sps_id), Some(config)) = (unchanged, sps_id, self.sets.config(pps_id)) else { return };
+    fn tell_config(&mut self, first: &C::Slice, out: &mut Outbox) {
+        let revision = self.coding.revision(first);
+        let unchanged = self.config.as_ref().is_some_and(|config| config.revision == revision);
+        let (false, Some(config)) = (unchanged, self.coding.config(first)) else { return };
         let told = self.config.take();
         if told.is_none_or(|told| told.told != config) {
             out.events.push_back(Event::Config { pid: self.pid, config: TrackConfig::Video(config.clone()) });
         }
-        self.config = Some(Config { revision, sps_id, told: config });
+        self.config = Some(Config { revision, told: config });
     }
 
     /// Offsets after `by` bytes left the front of the buffer.
@@ -526,12 +575,9 @@ impl VideoUnits {
             }
         }
     }
-}
 
-impl Unit {
     /// Nothing but another unit can follow.
     fn is_whole(&self) -> bool {
-        let frame = |slice: Slice| slice.picture.is_none_or(|picture| picture.structure == Structure::Frame);
-        self.paired || self.last.is_some_and(frame)
+        self.unit.paired || self.unit.last.as_ref().is_some_and(|last| self.coding.is_frame(last))
     }
 }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::access_units::VideoUnits;
+use super::access_units::{VideoTrack, VideoUnits};
 use super::adts_units::AudioUnits;
 use super::assembler::{Assembler, Step};
+use super::coding::{H264, H265, Mpeg2};
 use super::event::{Event, Outbox};
 use super::health::{Continuity, Counters, Counts, Watch};
 use super::stamp::Stamp;
@@ -273,7 +274,7 @@ impl Core {
         for track in &program.tracks {
             let wanted = match track.codec {
                 Codec::Aac => true,
-                Codec::H264 => !self.tracks.iter().any(Assembly::is_video),
+                Codec::H264 | Codec::H265 | Codec::Mpeg2Video => !self.tracks.iter().any(Assembly::is_video),
                 Codec::Scte35 | Codec::Id3 => continue,
                 _ => false,
             };
@@ -329,9 +330,9 @@ impl Core {
 
 fn refusal(codec: Codec) -> String {
     match codec {
-        Codec::H264 => "a second video track is not taken; the program's first one is".into(),
-        Codec::H265 => "H.265 video is not taken; set the encoder to H.264".into(),
-        Codec::Mpeg2Video => "MPEG-2 video is not taken; set the encoder to H.264".into(),
+        Codec::H264 | Codec::H265 | Codec::Mpeg2Video => {
+            "a second video track is not taken; the program's first one is".into()
+        }
         Codec::AacLatm => "AAC in LATM is not taken; set the encoder to AAC in ADTS".into(),
         Codec::MpegAudio => "MPEG audio (MP2) is not taken; set the encoder to AAC".into(),
         Codec::Ac3 | Codec::Eac3 => "Dolby audio (AC-3) is not taken; set the encoder to AAC".into(),
@@ -356,14 +357,16 @@ struct Assembly {
 
 #[derive(Debug)]
 enum Units {
-    Video(Box<VideoUnits>),
+    Video(Box<dyn VideoTrack>),
     Audio(Box<AudioUnits>),
 }
 
 impl Assembly {
     fn new(track: &Track) -> Assembly {
         let units = match track.codec {
-            Codec::H264 => Units::Video(Box::new(VideoUnits::new(track.pid))),
+            Codec::H264 => Units::Video(Box::new(VideoUnits::<H264>::new(track.pid))),
+            Codec::H265 => Units::Video(Box::new(VideoUnits::<H265>::new(track.pid))),
+            Codec::Mpeg2Video => Units::Video(Box::new(VideoUnits::<Mpeg2>::new(track.pid))),
             _ => Units::Audio(Box::new(AudioUnits::new(track.pid))),
         };
         Assembly {

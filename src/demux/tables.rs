@@ -172,7 +172,7 @@ impl Tables {
 /// 3: a track that is assembled; 2: audio or video that is only recognised; 1: something; 0: nothing.
 fn rank(pmt: &Pmt) -> u8 {
     let of = |codec: Codec| match codec {
-        Codec::H264 | Codec::Aac => 3,
+        Codec::H264 | Codec::H265 | Codec::Mpeg2Video | Codec::Aac => 3,
         codec if codec.is_video() || codec.is_audio() => 2,
         _ => 1,
     };
@@ -204,7 +204,7 @@ mod tests {
         let mut tables = Tables::default();
         assert_eq!(feed(&mut tables, 0, &pat(&[(1, 100), (2, 200), (3, 300)], 0)), [Change::Pat]);
         assert_eq!(feed(&mut tables, 300, &pmt(3, 0x1B, 301)), [Change::Same]);
-        assert_eq!(feed(&mut tables, 100, &pmt(1, 0x24, 101)), [Change::Same]);
+        assert_eq!(feed(&mut tables, 100, &pmt(1, 0x03, 101)), [Change::Same]);
         let [Change::Program(program)] = &feed(&mut tables, 200, &pmt(2, 0x1B, 201))[..] else {
             panic!("program 2 is known");
         };

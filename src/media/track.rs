@@ -27,6 +27,17 @@ pub enum Codec {
     Unknown(u8),
 }
 
+impl std::fmt::Display for Codec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Codec::H264 => f.write_str("H.264"),
+            Codec::H265 => f.write_str("HEVC"),
+            Codec::Mpeg2Video => f.write_str("MPEG-2 video"),
+            other => write!(f, "{other:?}"),
+        }
+    }
+}
+
 impl Codec {
     pub fn is_video(self) -> bool {
         matches!(self, Codec::H264 | Codec::H265 | Codec::Mpeg2Video)
@@ -71,19 +82,31 @@ pub struct VideoConfig {
     pub sar: (u32, u32),
     /// Frames per second from the VUI timing, if present (frames, not fields).
     pub rate: Option<FrameRate>,
-    /// Coded as fields or MBAFF/PAFF allowed (frame_mbs_only_flag = 0).
+    /// H.264: fields or MBAFF allowed (frame_mbs_only_flag = 0). MPEG-2: progressive_sequence = 0. H.265: every picture is a
+    /// field (field_seq_flag).
     pub interlaced: bool,
     pub colour: Colour,
-    /// AVC: profile_idc, constraint flags, level_idc.
+    /// H.264: profile_idc, constraint flags, level_idc. H.265: general_profile_idc, general_tier_flag, general_level_idc.
+    /// MPEG-2: profile_and_level_indication, 0, 0.
     pub profile: [u8; 3],
     pub bit_depth: u8,
     /// chroma_format_idc: 1 is 4:2:0.
     pub chroma_format: u8,
     /// Largest num_reorder_frames that the stream declares, if it does.
     pub reorder: Option<u8>,
-    /// Parameter sets as NAL units without start codes: SPS first, then every PPS seen so far in id order.
+    /// The SPS in force, a NAL unit without start code; empty for MPEG-2 video, whose headers come with its pictures.
     pub sps: Bytes,
+    /// The sets beside it, likewise: every PPS seen so far in id order; for H.265 the VPS is the first.
     pub pps: Vec<Bytes>,
+}
+
+impl VideoConfig {
+    /// All parameter sets, NAL units without start codes, in the order in which a decoder needs them: VPS, SPS, PPS.
+    pub fn parameter_sets(&self) -> impl Iterator<Item = &Bytes> {
+        let before = usize::from(self.codec == Codec::H265).min(self.pps.len());
+        let (first, rest) = self.pps.split_at(before);
+        first.iter().chain([&self.sps]).chain(rest).filter(|unit| !unit.is_empty())
+    }
 }
 
 /// Colour description, values of ITU-T H.273; 2 = unspecified.

@@ -6,16 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::channel::Legacy;
-use super::devices::{Devices, Refusal, Request};
+use super::devices::Devices;
 use super::events::Scene;
-use super::placement;
 use super::placer::Placer;
 use super::shard::Setup;
 use super::snapshots::{Reply, Snapshot, Snapshots};
 use super::stage::Stage;
 use super::status::{InputState, PublisherStatus, RenditionStatus, SessionStatus, State, WorkerStatus};
 use super::stills::{Order, Owner};
-use super::witness::{Fact, Placed, Wake};
+use super::witness::{Fact, Wake};
 use super::workers::{self, Workers};
 use crate::demux::{self, Demuxer};
 use crate::ingest::source::{Leg, PublisherId};
@@ -28,11 +27,12 @@ use crate::media::plan::{Kept, Plan};
 use crate::media::sample::Stamps;
 use crate::package::origin::SessionOutput;
 use crate::package::window::Kind;
-use crate::pixels::hall::Home;
-use crate::pixels::protocol::{Fill, Lost, Open, Picture, PictureKind, Progress, Unit};
+use crate::pixels::protocol::{Fill, Picture, PictureKind, Progress, Unit};
 use crate::telemetry::report::Level;
 use crate::time::{Mono, Now, Wall};
 use crate::timeline::{Facts, Filling, Out, Rules, Timeline};
+
+mod placing;
 
 /// An ending session waits this long for its worker's last frames.
 const DRAIN: Duration = Duration::from_secs(3);
@@ -579,74 +579,6 @@ impl Session {
         }
         self.stage = Some(stage);
         self.stage_records(now);
-    }
-
-    /// The first worker of a stage, where there is room for it.
-    fn open_worker(&mut self, now: Now, open: Open) {
-        let Some(video) = &open.video else {
-            return self.workers.open(now.mono, open);
-        };
-        let request = Request::new(&video.source, video.cadence.rate, &video.renditions);
-        match self.placer.choose(now.mono, request) {
-            Ok(_) => {
-                self.workers.prepare(now.mono, open);
-                self.settle_in();
-                self.workers.begin(now.mono);
-            }
-            Err(refusal) => {
-                self.workers.prepare(now.mono, open);
-                self.no_place(now, &refusal);
-            }
-        }
-    }
-
-    /// The next worker goes where the placer says.
-    fn settle_in(&mut self) {
-        let Some(place) = self.placer.place() else { return };
-        let home = place.gpu.map_or(Home::Own, Home::Gpu);
-        let (backend, why) = (place.backend, place.why.clone());
-        let preset = self.config.preset.as_deref().unwrap_or(placement::preset(backend));
-        self.workers.set_place(home, backend, preset, self.placer.is_makeshift());
-        let placed = Placed { backend: backend.name(), gpu: place.gpu, why, step: self.placer.step() };
-        self.scene.placed(&placed);
-        let reasons =
-            if placed.step > 0 { BTreeSet::from([format!("fallback_{}", placed.backend)]) } else { BTreeSet::new() };
-        self.facts.extend([Fact::Placed(placed), Fact::Health(reasons)]);
-    }
-
-    fn no_place(&mut self, now: Now, refusal: &Refusal) {
-        let why = format!("no capacity: {refusal}");
-        let placed = Placed { backend: "none", gpu: None, why: why.clone(), step: self.placer.step() };
-        self.scene.placed(&placed);
-        self.facts.extend([Fact::Placed(placed), Fact::Health(BTreeSet::from(["no_capacity".to_owned()]))]);
-        self.lost_at.get_or_insert(now.mono);
-        self.detail = Some(why);
-    }
-
-    /// Another place for a worker that was lost.
-    fn replace(&mut self, now: Now, lost: Lost, detail: &str) {
-        let Some(gpu) = self.placer.place().and_then(|place| place.gpu) else { return };
-        if lost == Lost::Device {
-            self.devices.lost(gpu, detail, now.mono);
-        }
-        match self.placer.lose(now.mono, lost) {
-            Ok(()) => self.settle_in(),
-            Err(refusal) => self.no_place(now, &refusal),
-        }
-    }
-
-    /// Without a place one is looked for; below its first choice a better one is.
-    fn look_for_a_place(&mut self, now: Now) {
-        if self.is_ending() {
-            return;
-        }
-        if self.placer.retry(now.mono) {
-            self.settle_in();
-            self.workers.leave(now.mono);
-        } else if self.workers.is_up() && self.placer.rise(now.mono) {
-            self.settle_in();
-            self.workers.leave(now.mono);
-        }
     }
 
     fn stage_records(&mut self, now: Now) {

@@ -24,7 +24,7 @@ pub trait Witness: Send + Sync {
 
 /// Of a session whose media was looked at for long enough.
 pub const NO_PROGRAM: &str =
-    "no playable program within 10 s of its first byte: send MPEG-TS with H.264 video or AAC audio";
+    "no playable program within 10 s of its first byte: send MPEG-TS with H.264, HEVC or MPEG-2 video, or AAC audio";
 
 /// Where a session's pictures are made.
 #[derive(Clone, Debug, PartialEq, Eq)]

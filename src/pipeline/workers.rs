@@ -96,6 +96,8 @@ pub struct Workers {
     /// When the worker was told what to make: a warm one that waits for that may be silent.
     asked: Mono,
     overrun: bool,
+    /// The random access point behind skipped units: earlier frames that follow it cannot be decoded.
+    lead: Option<i64>,
     /// Video units, and fills between them, that wait until the worker has come closer.
     pending: VecDeque<Fed>,
     pending_bytes: usize,
@@ -125,6 +127,7 @@ impl Workers {
             pulse: Pulse::new(Home::default(), WORKER_SILENCE_GPU, now),
             asked: now,
             overrun: false,
+            lead: None,
             pending: VecDeque::new(),
             pending_bytes: 0,
             flight: Vec::new(),
@@ -238,6 +241,12 @@ impl Workers {
                 return;
             }
             self.overrun = false;
+            self.lead = Some(unit.at);
+        } else if self.lead.is_some_and(|first| unit.at < first) {
+            // It leads a random access point whose predecessors were skipped.
+            return;
+        } else {
+            self.lead = None;
         }
         self.pending_bytes += unit.data.len();
         self.pending.push_back(Fed::Unit(unit));
@@ -291,7 +300,12 @@ impl Workers {
         }
         self.events.push_back(Event::Overrun { at });
         match self.pending.iter().rposition(|fed| fed.unit().is_some_and(|unit| unit.random_access)) {
-            Some(keep) => drop(self.pending.drain(..keep)),
+            Some(keep) => {
+                drop(self.pending.drain(..keep));
+                let first = self.pending.front().and_then(Fed::unit).map(|unit| unit.at);
+                self.pending.retain(|fed| fed.unit().is_none_or(|unit| Some(unit.at) >= first));
+                self.lead = first;
+            }
             None => {
                 self.pending.retain(|fed| fed.unit().is_none());
                 self.overrun = true;

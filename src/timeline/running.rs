@@ -14,7 +14,7 @@ use crate::media::channel::ChannelKind;
 use crate::media::fault::{At, Fault, FaultKind};
 use crate::media::grid::{Ends, Grid, PdtLine, Place, Record, SourceProfile};
 use crate::media::plan::{Plan, PlannedAudio};
-use crate::media::track::{AudioConfig, Pid, TrackConfig, VideoConfig};
+use crate::media::track::{AudioConfig, Codec, Pid, TrackConfig, VideoConfig};
 use crate::time::{Mono, Now, Wall};
 
 /// What becomes of an audio track.
@@ -73,6 +73,9 @@ pub(super) struct Running {
     /// New headers for the source rendition, from the next random access point on.
     pub(super) reconfigure: Option<Out>,
     pub(super) video_config: Option<VideoConfig>,
+    /// Of the session's video, and whether one of another codec was complained about.
+    pub(super) codec: Option<Codec>,
+    pub(super) foreign: bool,
     /// As `Track::pid`.
     pub(super) video_pid: Option<Pid>,
     pub(super) pieces: Vec<Piece>,
@@ -121,9 +124,22 @@ impl Running {
             resume: None,
             reconfigure: None,
             video_config: plan.video.as_ref().map(|(_, config)| config.clone()),
+            codec: plan.video.as_ref().map(|(_, config)| config.codec),
+            foreign: false,
             video_pid: plan.video.as_ref().map(|(pid, _)| *pid),
             pieces: Vec::new(),
         }
+    }
+
+    /// Whether a picture is of another codec than the session's: its decoders and headers are made for one.
+    pub(super) fn is_foreign(&mut self, unit: &AccessUnit, out: &mut VecDeque<Out>) -> bool {
+        let Some(codec) = self.codec.filter(|codec| *codec != unit.codec) else { return false };
+        if !std::mem::replace(&mut self.foreign, true) {
+            let words =
+                format!("{} within a session of {codec} is left out: end the session to change codecs", unit.codec);
+            out.push_back(fault(FaultKind::UnsupportedCodec, unit, &words));
+        }
+        true
     }
 
     /// Which leg the session is fed by: the first; another one once it was silent for 0.5 s or left.

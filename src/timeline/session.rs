@@ -15,7 +15,7 @@ use crate::media::grid::{Cadence, FrameRate, Grid, PdtLine, Place, Record, Sourc
 use crate::media::limits;
 use crate::media::modes::LatencyMode;
 use crate::media::plan::{Plan, PlannedAudio, SourcePlan};
-use crate::media::track::{AudioConfig, Pid, Program, TrackConfig, VideoConfig};
+use crate::media::track::{AudioConfig, Codec, Pid, Program, TrackConfig, VideoConfig};
 use crate::time::unwrap::nearest;
 use crate::time::{Mono, Now, Wall};
 
@@ -121,6 +121,8 @@ pub(super) struct Leg {
     audio_config: Vec<Option<AudioConfig>>,
     /// Nothing can be decoded before the next random access point.
     wait: bool,
+    /// Decoding began at a picture of this PTS, raw: those shown before it that follow it need what was not received.
+    lead: Option<u64>,
     clocks: Vec<AudioClock>,
 }
 
@@ -143,6 +145,25 @@ impl Leg {
             audio: self.audio.iter().enumerate().map(one).collect(),
             ..plan
         }
+    }
+
+    fn began_at(&mut self, unit: &AccessUnit) {
+        self.lead = (unit.codec != Codec::H264).then_some(unit.pts.raw33());
+    }
+
+    /// Whether a unit is a leading picture of the random access point at which decoding began: it needs pictures that
+    /// nobody has [HEVC 3.111]. Of H.264 there is none behind an IDR picture.
+    fn leads(&mut self, unit: &AccessUnit) -> bool {
+        if self.wait {
+            self.began_at(unit);
+            return false;
+        }
+        let Some(first) = self.lead else { return false };
+        let before = nearest(unit.pts.raw33().cast_signed() - first.cast_signed(), 0) < 0;
+        if !before {
+            self.lead = None;
+        }
+        before
     }
 
     fn role(&self, pid: Pid) -> Role {
@@ -415,6 +436,12 @@ impl Timeline {
         let mut cadence = Cadence::for_rate(rate.hz(), self.facts.mode);
         let passed = self.facts.kind != ChannelKind::Transcode && !audio_only;
         let gop = stored.map_or_else(|| self.first_gop(leg, rate), |profile| profile.gop);
+        if let Some(why) = state.video_config.as_ref().filter(|_| !audio_only).and_then(|v| unfit(v, passed)) {
+            self.refused = true;
+            self.probe.units.clear();
+            self.out.push_back(Out::Refused(why));
+            return;
+        }
         let source: Option<SourcePlan> = passed.then(|| plan(gop, cadence, self.facts.mode));
         if let Some(plan) = source {
             if self.facts.kind == ChannelKind::Hybrid && !plan.fits_ladder {
@@ -484,6 +511,20 @@ impl Timeline {
     }
 }
 
+/// Why this video cannot be served; `passed`: it is to be a rendition untouched.
+fn unfit(video: &VideoConfig, passed: bool) -> Option<String> {
+    if passed && video.codec != Codec::H264 {
+        return Some(format!(
+            "the source's video is {}, and a transmux or hybrid channel passes on H.264 only: set kind = \"transcode\", or the encoder to H.264",
+            video.codec
+        ));
+    }
+    let fields = video.codec == Codec::H265 && video.interlaced;
+    fields.then(|| {
+        "the source's video is HEVC of single fields, which are not put together: set the encoder to progressive HEVC, or to H.264".to_owned()
+    })
+}
+
 fn refusal(gop: SourceGop, rate: FrameRate) -> String {
     let found = match gop {
         SourceGop::Regular(g) => format!("every {:.2} s", f64::from(g) / rate.hz()),
@@ -508,9 +549,18 @@ impl Timeline {
                     self.skipped += 1;
                     return;
                 }
+                if running.is_foreign(&unit, &mut self.out) || state.leads(&unit) {
+                    self.skipped += 1;
+                    return;
+                }
                 state.wait = false;
                 unit.pid = running.video_pid.unwrap_or(unit.pid);
+                let before = running.on_air;
                 running.take_over(leg, now.mono, unit.random_access);
+                if running.on_air != before {
+                    // What came before is another leg's.
+                    state.began_at(&unit);
+                }
                 running.headers(leg, state, unit.random_access, &mut self.out);
                 let random_access = unit.random_access;
                 let before = running.runs.line(leg).map(|line| line.run);

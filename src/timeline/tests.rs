@@ -12,6 +12,7 @@ use crate::media::plan::{Cut, Plan, SourcePlan};
 use crate::media::track::{AudioConfig, Codec, Colour, Program, Track, TrackConfig, VideoConfig};
 use crate::time::{Dts, Mono, Now, Pts, Wall};
 
+mod codecs;
 mod resume;
 
 const VIDEO: u16 = 256;

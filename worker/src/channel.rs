@@ -5,7 +5,6 @@ use rung::media::track::{AudioConfig, Pid};
 use rung::pixels::protocol::{
     Backend, Fill, FromWorker, Lost, Open, OpenRendition, OpenVideo, ToWorker, Unit, VideoInit,
 };
-use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
@@ -87,8 +86,8 @@ impl Channel {
             let input = Arc::new(Queue::bounded(audio::INPUT_UNITS));
             self.audio = Some(Arc::clone(&input));
             let (ch, tracks, shared) = (self.ch, open.audio, Arc::clone(&self.shared));
-            let (configs, thread) = self.thread("audio", Arc::clone(&input), move |ready: Ready<_>| {
-                let Some(audio) = announce(Audio::open(ch, &tracks, rate, &shared), ready, Audio::configs) else {
+            let (configs, thread) = self.thread("audio", Arc::clone(&input), move |ready: &Ready<_>| {
+                let Some(audio) = announce(Audio::open(ch, &tracks, rate, &shared), ready, Audio::configs)? else {
                     return Ok(());
                 };
                 audio.run(&input).map_err(Error::from)
@@ -124,9 +123,9 @@ impl Channel {
         let shared = Arc::clone(&self.shared);
         self.encoders.push(Arc::clone(&input));
         let queue = Arc::clone(&input);
-        let ((init, inputs), thread) = self.thread(&name, Arc::clone(&input), move |ready: Ready<_>| {
+        let ((init, inputs), thread) = self.thread(&name, Arc::clone(&input), move |ready: &Ready<_>| {
             let opened = Encode::open(plan, shared);
-            let Some(encode) = announce(opened, ready, |e| (e.init().clone(), e.inputs())) else {
+            let Some(encode) = announce(opened, ready, |e| (e.init().clone(), e.inputs()))? else {
                 return Ok(());
             };
             encode.run(&input)
@@ -137,7 +136,14 @@ impl Channel {
 
     fn ring(&self, gpu: &Gpu, rendition: &OpenRendition) -> Result<Ring, String> {
         let (width, height) = (rendition.width as usize, rendition.height as usize);
-        Ring::new(&gpu.device, width, height, RING_PICTURES).map_err(|e| format!("rendition {}: {e}", rendition.name))
+        Ring::new(&gpu.device, width, height, RING_PICTURES).map_err(|error| {
+            let words = format!("rendition {}: {error}", rendition.name);
+            // What can be asked for again is told by whoever opens.
+            if error.harm() != Harm::Request {
+                fail(&self.shared, self.ch, error.harm(), &words);
+            }
+            words
+        })
     }
 
     /// It ends after the encoder that feeds it.
@@ -154,10 +160,10 @@ impl Channel {
         self.video = Some((video.pid, Arc::clone(&input)));
         let (ch, shared, audio) = (self.ch, Arc::clone(&self.shared), self.audio.clone());
         let gpu = self.gpu.clone().filter(|_| video.backend != Backend::Software);
-        let ((), thread) = self.thread("decode", Arc::clone(&input), move |ready: Ready<_>| {
-            let opened = ladder(gpu.as_ref(), &video, &outlets)
+        let ((), thread) = self.thread("decode", Arc::clone(&input), move |ready: &Ready<_>| {
+            let opened = ladder(gpu.as_ref(), &video, &outlets, &shared)
                 .and_then(|ladder| Decode::open(ch, video, unpaced, outlets, audio, shared, ladder));
-            let Some(decode) = announce(opened, ready, |_| ()) else {
+            let Some(decode) = announce(opened, ready, |_| ())? else {
                 return Ok(());
             };
             decode.run(&input)
@@ -171,20 +177,16 @@ impl Channel {
         &self,
         name: &str,
         input: Arc<Queue<I>>,
-        body: impl FnOnce(Ready<T>) -> Result<(), Error> + Send + 'static,
+        body: impl FnOnce(&Ready<T>) -> Result<(), Error> + Send + 'static,
     ) -> Result<(T, JoinHandle<()>), String> {
         let (ready, opened) = sync_channel(1);
         let (ch, shared, what) = (self.ch, Arc::clone(&self.shared), name.to_owned());
         let run = move || {
-            let ended = body(ready);
+            // Whoever opens waits until `ready` is gone: behind the last words of a process that can not go on.
+            let ended = body(&ready);
             input.close();
             if let Err(error) = ended {
-                let words = format!("{what}: {error}");
-                match error.harm() {
-                    Harm::Request => shared.fail(ch, words),
-                    Harm::Process => shared.fail_process(ch, &words, Lost::Process),
-                    Harm::Gpu => shared.fail_process(ch, &words, Lost::Device),
-                }
+                fail(&shared, ch, error.harm(), &format!("{what}: {error}"));
             }
         };
         let thread = self.shared.spawn(name.to_owned(), ch, run).map_err(|e| format!("thread {name}: {e}"))?;
@@ -270,23 +272,46 @@ impl Channel {
 }
 
 /// What scales this channel's pictures, if a GPU does.
-fn ladder(gpu: Option<&Arc<Gpu>>, video: &OpenVideo, outlets: &[Outlet]) -> Result<Option<Ladder>, Error> {
+fn ladder(
+    gpu: Option<&Arc<Gpu>>,
+    video: &OpenVideo,
+    outlets: &[Outlet],
+    shared: &Shared,
+) -> Result<Option<Ladder>, Error> {
     let Some(gpu) = gpu else { return Ok(None) };
     let sizes = video.renditions.iter().map(|r| (r.width, r.height));
     let inputs = outlets.iter().map(|outlet| outlet.inputs.clone());
     let renditions = sizes.zip(inputs).map(|(size, inputs)| Some((size, inputs?))).collect::<Option<Vec<_>>>();
     let renditions = renditions.ok_or_else(|| Error::Other("a rendition has nowhere to be scaled to".to_owned()))?;
-    Ok(Some(Ladder::new(gpu, &Arc::new(Stream::new(&gpu.device)?), renditions)))
+    let stream = Arc::new(Stream::new(&gpu.device)?);
+    Ok(Some(Ladder::new(gpu, &stream, renditions, shared.watch("decode".to_owned()))))
 }
 
 /// Says what was opened, or why it could not be; `None`: nothing to run.
-fn announce<S, T, E: Display>(opened: Result<S, E>, ready: Ready<T>, word: impl FnOnce(&S) -> T) -> Option<S> {
-    let (said, stage) = match opened {
+///
+/// # Errors
+/// What costs more than this channel.
+fn announce<S, T, E: Into<Error>>(
+    opened: Result<S, E>,
+    ready: &Ready<T>,
+    word: impl FnOnce(&S) -> T,
+) -> Result<Option<S>, Error> {
+    let (said, stage) = match opened.map_err(E::into) {
         Ok(stage) => (Ok(word(&stage)), Some(stage)),
+        Err(error) if error.harm() != Harm::Request => return Err(error),
         Err(error) => (Err(error.to_string()), None),
     };
     // Whoever opens waits for exactly this word; if it is gone the channel is being torn down.
-    ready.send(said).ok().and(stage)
+    Ok(ready.send(said).ok().and(stage))
+}
+
+/// This channel can not go on, nor can what the harm reaches beyond it.
+fn fail(shared: &Shared, ch: u32, harm: Harm, words: &str) {
+    match harm {
+        Harm::Request => shared.fail(ch, words.to_owned()),
+        Harm::Process => shared.fail_process(ch, words, Lost::Process),
+        Harm::Gpu => shared.fail_process(ch, words, Lost::Device),
+    }
 }
 
 fn join(thread: JoinHandle<()>) {

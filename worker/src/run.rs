@@ -45,7 +45,7 @@ pub fn serve_probe(socket: OwnedFd, driver_folder: Option<&Path>) -> Result<(), 
 }
 
 /// Serves the channels that the daemon hands over on `control`, each on a socket and on threads of its own, until
-/// `control` closes.
+/// `control` closes. A call into the driver that takes longer than the device's patience has hung.
 ///
 /// # Errors
 /// A sentence for the daemon's log: the control socket broke, or the other end speaks another protocol.

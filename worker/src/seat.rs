@@ -160,6 +160,7 @@ impl Desk {
         match work(&self.shared) {
             Ok(work) => self.open = Some((ch, work)),
             Err(what) => {
+                self.shared.forget_watches();
                 self.shared.counters.close();
                 self.shared.fail(ch, what);
             }
@@ -170,6 +171,7 @@ impl Desk {
         // A channel that never opened is closed already.
         if let Some((_, work)) = self.open.take_if(|(open, _)| *open == ch) {
             work.close();
+            self.shared.forget_watches();
             process::trim_heap();
             self.shared.counters.close();
             self.shared.send(FromWorker::Progress { ch, progress: self.shared.progress() });
@@ -274,7 +276,8 @@ mod tests {
     #[test]
     #[ignore = "ends its process: run by a_panic_in_one_channel_ends_the_process_and_every_channel_is_told in a child"]
     fn panics() {
-        let process = Process::of(Device { index: 0, driver_folder: None });
+        let process =
+            Process::of(Device { index: 0, driver_folder: None, patience: std::time::Duration::from_millis(500) });
         let about = Arc::new(Described { sandbox: String::new(), gpus: None });
         let address = std::env::var_os(ADDRESS).unwrap();
         let seats: Vec<Arc<Shared>> = (0..SEATS)

@@ -670,3 +670,44 @@ fn many_lives_leave_nothing_behind() {
     driver.assert_clean();
     assert_eq!((driver.count("decoders created"), driver.count("frames mapped")), (120, 840));
 }
+
+#[test]
+fn a_decoder_that_hangs_holds_up_no_other() {
+    let body = || {
+        let mut stuck = begun();
+        let (decoder, index) = (stuck.decoder, stuck.shown[4].index);
+        // The map takes 8 s; meanwhile another channel plays from beginning to end.
+        std::thread::scope(|scope| {
+            let map = scope.spawn(move || {
+                let api = Api::load();
+                let mut how = zeroed::<CUVIDPROCPARAMS>();
+                let (at, _) = api.map(decoder, index, &mut how).unwrap();
+                assert_eq!(api.unmap(decoder, at), 0);
+                api.release();
+            });
+            let mut other = Caller::start(Manner { map: false, ..Manner::of(cudaVideoCodec_H264) });
+            let played = || count("libnvcuvid", "faults played") == 1;
+            while !played() {
+                assert!(!map.is_finished(), "the map ended without its fault");
+                std::thread::yield_now();
+            }
+            other.play(&clip().packets, END_OF_PICTURE);
+            assert_eq!(other.shown.len(), 10);
+            other.end();
+            assert!(!map.is_finished(), "the other one was not held up");
+            map.join().unwrap();
+        });
+        stuck.end();
+    };
+    let with = |driver: Driver| driver.fault("cuvid.map sleep=8000 times=1");
+    let Some(driver) = alone("a_decoder_that_hangs_holds_up_no_other", with, body) else { return };
+    driver.assert_clean();
+}
+
+/// What a double has counted so far in this process.
+fn count(library: &str, what: &str) -> i64 {
+    let folder = std::path::PathBuf::from(std::env::var_os("RUNG_DOUBLE_REPORT").unwrap());
+    let text = std::fs::read_to_string(folder.join(format!("{library}.{}.count", std::process::id()))).unwrap();
+    let line = text.lines().filter_map(|line| line.rsplit_once(' ')).find(|(counted, _)| *counted == what);
+    line.map_or(0, |(_, number)| number.parse().unwrap())
+}

@@ -144,7 +144,7 @@ impl Channel {
                     }
                     self.frames.entry(frame.at).or_insert(frame.sync);
                 }
-                Told::Lost { why, detail } => {
+                Told::Lost { why, detail, .. } => {
                     self.lost.push((why, detail, now, self.edge()));
                     self.waits = true;
                 }

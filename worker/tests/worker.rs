@@ -456,40 +456,12 @@ fn an_encoder_that_joins_sounds_like_one_that_never_stopped() {
 }
 
 #[test]
-fn snap_gives_a_jpeg_of_the_lowest_rendition() {
-    let dir = tempfile::tempdir().unwrap();
-    let pictures = video(dir.path(), 20, &["-bf", "0"]);
-    let mut messages = vec![ToWorker::Snap { ch: CH }];
-    messages.extend(to_units(&pictures));
-    messages.push(ToWorker::Snap { ch: CH });
-    let (worker, _) = run(ladder(), messages);
-    let jpegs: Vec<&Bytes> = worker
-        .log
-        .iter()
-        .filter_map(|m| match m {
-            FromWorker::Picture { jpeg, .. } => Some(jpeg),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(jpegs.len(), 2);
-    let path = dir.path().join("snap.jpg");
-    std::fs::write(&path, jpegs[1]).unwrap();
-    let probe = std::process::Command::new("ffprobe")
-        .args(["-v", "error", "-show_entries", "stream=width,height", "-of", "csv=p=0"])
-        .arg(&path)
-        .output()
-        .unwrap();
-    assert_eq!(String::from_utf8_lossy(&probe.stdout).trim(), "128,72");
-}
-
-#[test]
 fn a_worker_says_what_it_can_do_refuses_a_second_channel_and_goes_with_its_daemon() {
     let mut worker = Worker::start();
     worker.send(&ToWorker::Probe);
     match worker.wait(|m| matches!(m, FromWorker::Caps(_))) {
         FromWorker::Caps(caps) => {
             assert!(caps.backend.contains("libavcodec") && caps.cpus > 0 && caps.encode_fps_360 > 10, "{caps:?}");
-            assert!(caps.gpu.contains("NVIDIA"), "{}", caps.gpu);
             assert!(caps.sandbox.contains("seccomp"), "{}", caps.sandbox);
         }
         _ => unreachable!(),

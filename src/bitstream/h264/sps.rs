@@ -1,6 +1,7 @@
 //! Sequence parameter sets [AVC 7.3.2.1.1, E.1.1].
 
 use crate::bitstream::bits::Bits;
+use crate::bitstream::vui;
 use crate::media::grid::FrameRate;
 use crate::media::track::Colour;
 
@@ -172,33 +173,9 @@ fn read_crop(r: &mut Bits<'_>, format: &Format, width: u32, height: u32, row_fac
     Some((cut(width, left, right, sub_x)?, cut(height, top, bottom, sub_y * row_factor)?))
 }
 
-/// [AVC table E-1], index 1 on.
-const ASPECTS: [(u32, u32); 16] = [
-    (1, 1),
-    (12, 11),
-    (10, 11),
-    (16, 11),
-    (40, 33),
-    (24, 11),
-    (20, 11),
-    (32, 11),
-    (80, 33),
-    (18, 11),
-    (15, 11),
-    (64, 33),
-    (160, 99),
-    (4, 3),
-    (3, 2),
-    (2, 1),
-];
-
 fn read_vui(r: &mut Bits<'_>, sps: &mut Sps) -> Option<()> {
     if r.flag()? {
-        let sar = match r.u(8)? {
-            255 => (r.u(16)?, r.u(16)?),
-            index => *ASPECTS.get((index as usize).wrapping_sub(1)).unwrap_or(&(1, 1)),
-        };
-        sps.sar = if sar.0 == 0 || sar.1 == 0 { (1, 1) } else { sar };
+        sps.sar = vui::read_aspect(r)?;
     }
     if r.flag()? {
         r.flag()?; // overscan_appropriate_flag
@@ -242,18 +219,9 @@ fn read_vui(r: &mut Bits<'_>, sps: &mut Sps) -> Option<()> {
     Some(())
 }
 
-/// A tick is half a frame whatever the scan [AVC E.2.1]; rates outside 1 to 300 frames/s are an encoder's mistake.
+/// A tick is half a frame whatever the scan [AVC E.2.1].
 fn frame_rate(units_in_tick: u32, time_scale: u32) -> Option<FrameRate> {
-    let den = units_in_tick.checked_mul(2).filter(|den| *den > 0)?;
-    let (mut a, mut b) = (time_scale, den);
-    while b > 0 {
-        (a, b) = (b, a % b);
-    }
-    if a == 0 {
-        return None;
-    }
-    let rate = FrameRate::new(time_scale / a, den / a);
-    (1.0..=300.0).contains(&rate.hz()).then_some(rate)
+    vui::frame_rate(time_scale, units_in_tick.checked_mul(2)?)
 }
 
 /// [AVC E.1.2]

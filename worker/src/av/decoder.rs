@@ -29,7 +29,7 @@ impl Decoder {
     pub fn video(config: &VideoConfig) -> Result<Decoder, Error> {
         let mut decoder = Decoder::alloc(config.codec)?;
         let mut headers = Vec::new();
-        for nal in std::iter::once(&config.sps).chain(&config.pps).filter(|n| !n.is_empty()) {
+        for nal in config.parameter_sets() {
             headers.extend_from_slice(&[0, 0, 0, 1]);
             headers.extend_from_slice(nal);
         }
@@ -164,7 +164,7 @@ impl Drop for Decoder {
 const IMAGE_PIXELS_MAX: i64 = 7_680 * 4_320;
 
 /// Pictures held for reordering where the stream does not say: too few would drop the first B pictures of a session,
-/// too many only delay. Baseline has none; two cover a pyramid of B pictures.
+/// too many only delay. Baseline has none; two cover a pyramid of B pictures. The other codecs always say.
 fn reorder_guess(config: &VideoConfig) -> i32 {
     match config.codec {
         Codec::H264 if config.profile[0] == 66 => 0,

@@ -159,6 +159,44 @@ impl Frame {
         known && raw.linesize[..3].iter().all(|s| *s > 0)
     }
 
+    /// Bits of a sample of planar 4:2:0 deeper than 8 bits.
+    fn deep_420(&self) -> Option<u32> {
+        let raw = self.raw();
+        let sound = raw.linesize[..3].iter().all(|stride| *stride > 0 && stride % 2 == 0);
+        let is = |format: ff::AVPixelFormat| raw.format == format as i32;
+        let depths = [(10, ff::AVPixelFormat::AV_PIX_FMT_YUV420P10LE), (12, ff::AVPixelFormat::AV_PIX_FMT_YUV420P12LE)];
+        depths.into_iter().find(|(_, format)| sound && is(*format)).map(|(bits, _)| bits)
+    }
+
+    /// A copy of a planar 4:2:0 picture of 10 or 12 bits in 8 bits, each sample rounded half up, as the ladder's kernel
+    /// does. `None`: it is of another format.
+    pub fn rounded(&self) -> Result<Option<Frame>, Error> {
+        let Some(bits) = self.deep_420() else { return Ok(None) };
+        let mut to = Frame::picture(self.width(), self.height())?;
+        let (columns, rows) = (self.width() as usize, self.height() as usize);
+        let planes = to.planes_mut();
+        let all = [(planes.y, planes.stride_y), (planes.u, planes.stride_u), (planes.v, planes.stride_v)];
+        for (i, (plane, stride)) in all.into_iter().enumerate() {
+            let (columns, rows) = if i == 0 { (columns, rows) } else { (columns.div_ceil(2), rows.div_ceil(2)) };
+            let (from, stride_from) = self.deep_plane(i, columns, rows);
+            for (to, from) in plane.chunks_mut(stride).zip(from.chunks(stride_from)) {
+                round(&from[..columns], &mut to[..columns], bits - 8);
+            }
+        }
+        // SAFETY: two live frames; times, flags and colours are copied, no pixels.
+        Error::check("frame", unsafe { ff::av_frame_copy_props(to.raw.as_ptr(), self.raw.as_ptr()) })?;
+        Ok(Some(to))
+    }
+
+    fn deep_plane(&self, i: usize, columns: usize, rows: usize) -> (&[u16], usize) {
+        let raw = self.raw();
+        let stride = usize::try_from(raw.linesize[i]).unwrap_or(0) / 2;
+        let samples = stride * rows.saturating_sub(1) + columns;
+        // SAFETY: libav gives each plane of these formats `rows` rows of `linesize` bytes, even (`deep_420`), two to a sample
+        // and so aligned, alive with the frame; a shared borrow keeps writers out.
+        (unsafe { std::slice::from_raw_parts(raw.data[i].cast::<u16>(), samples) }, stride)
+    }
+
     /// Chroma sits half a luma sample right of the left-sited position (MPEG-1, JPEG).
     pub fn chroma_is_centred(&self) -> bool {
         self.raw().chroma_location == ff::AVChromaLocation::AVCHROMA_LOC_CENTER
@@ -233,6 +271,14 @@ impl Drop for Frame {
         let mut raw = self.raw.as_ptr();
         // SAFETY: owned, freed once.
         unsafe { ff::av_frame_free(&raw mut raw) };
+    }
+}
+
+/// Drops the lowest `shift` bits, rounding half up; the topmost values stay at 255.
+fn round(from: &[u16], to: &mut [u8], shift: u32) {
+    for (to, from) in to.iter_mut().zip(from) {
+        let eight = (u32::from(u16::from_le(*from)) + (1 << (shift - 1))) >> shift;
+        *to = eight.min(255) as u8;
     }
 }
 

@@ -24,14 +24,8 @@ pub(super) struct Source {
 
 impl Source {
     /// `barren_max`: units without a picture after which a decoder that reported damage is opened anew.
-    pub(super) fn open(
-        config: VideoConfig,
-        fields: Fields,
-        barren_max: u32,
-        ladder: Ladder,
-        watch: Watch,
-    ) -> Result<Source, Error> {
-        let stream = Arc::clone(ladder.stream());
+    pub(super) fn open(config: VideoConfig, fields: Fields, barren_max: u32, ladder: Ladder) -> Result<Source, Error> {
+        let (stream, watch) = (Arc::clone(ladder.stream()), ladder.watch().clone());
         let decoder = Decoder::open(&stream, config.codec, &headers(&config), fields, &watch)?;
         Ok(Source {
             config,
@@ -108,10 +102,12 @@ impl Timestamps {
     }
 }
 
-/// Parameter sets in Annex B [AVC B.1].
+/// Parameter sets in Annex B [AVC B.1], [HEVC B.2]; none of MPEG-2 video.
 fn headers(config: &VideoConfig) -> Vec<u8> {
-    let units = std::iter::once(&config.sps).chain(&config.pps).filter(|unit| !unit.is_empty());
-    units.flat_map(|unit| [0, 0, 0, 1].iter().chain(unit.iter()).copied().collect::<Vec<u8>>()).collect()
+    config
+        .parameter_sets()
+        .flat_map(|unit| [0, 0, 0, 1].iter().chain(unit.iter()).copied().collect::<Vec<u8>>())
+        .collect()
 }
 
 #[cfg(test)]

@@ -140,7 +140,7 @@ impl Decode {
         shared: Arc<Shared>,
         ladder: Option<Ladder>,
     ) -> Result<Decode, Error> {
-        let source = open_source(&open, ladder, &shared)?;
+        let source = open_source(&open, ladder)?;
         Ok(Decode {
             ch,
             source: Some(source),
@@ -383,13 +383,12 @@ impl Decode {
     }
 }
 
-fn open_source(open: &OpenVideo, ladder: Option<Ladder>, shared: &Shared) -> Result<Source, Error> {
+fn open_source(open: &OpenVideo, ladder: Option<Ladder>) -> Result<Source, Error> {
     let barren = (open.cadence.rate.hz() * BARREN_SECONDS) as u32;
     let both = open.deinterlace == Deinterlace::Field;
     if let Some(ladder) = ladder {
         let fields = if both { Fields::Both } else { Fields::Frame };
-        let watch = shared.watch("decode".to_owned());
-        let source = device::Source::open(open.source.clone(), fields, barren, ladder, watch)?;
+        let source = device::Source::open(open.source.clone(), fields, barren, ladder)?;
         return Ok(Source::Device(Box::new(source)));
     }
     #[cfg(feature = "software")]

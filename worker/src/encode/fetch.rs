@@ -7,6 +7,7 @@ use crate::av::{Frame, Memory};
 use crate::error::Error;
 use crate::gpu::cuda::{Device, Stream};
 use crate::gpu::memory::Pinned;
+use crate::gpu::watch::Watch;
 use crate::scale::device::{Scaled, Slot};
 
 impl Memory for Pinned {
@@ -21,26 +22,31 @@ pub(super) struct Fetch {
     size: (u32, u32),
     strides: [usize; 3],
     pool: Vec<Arc<Pinned>>,
+    watch: Watch,
 }
 
 impl Fetch {
     /// On the thread that will fetch.
-    pub(super) fn open(device: &Arc<Device>, rendition: &OpenRendition) -> Result<Fetch, Error> {
+    pub(super) fn open(device: &Arc<Device>, rendition: &OpenRendition, watch: Watch) -> Result<Fetch, Error> {
         let width = rendition.width as usize;
         let strides = [width, width.div_ceil(2), width.div_ceil(2)].map(|bytes| bytes.next_multiple_of(64));
         let size = (rendition.width, rendition.height);
-        Ok(Fetch { stream: Stream::new(device)?, size, strides, pool: Vec::new() })
+        Ok(Fetch { stream: Stream::new(device)?, size, strides, pool: Vec::new(), watch })
     }
 
     /// Waits until the picture is scaled, and copies it.
     pub(super) fn fetch(&mut self, scaled: &Scaled, rendition: usize) -> Result<Frame, Error> {
+        let busy = self.watch.enter("cuEventSynchronize");
         scaled.ready.wait()?;
+        drop(busy);
         let Some(Slot::Planar(planar)) = scaled.slot(rendition) else {
             return Err(Error::Other("a picture without this rendition came to its encoder".to_owned()));
         };
         let mut memory = self.memory()?;
         let free = Arc::get_mut(&mut memory).expect("nobody else holds it");
+        let busy = self.watch.enter("cuStreamSynchronize");
         planar.download(&self.stream, free, self.strides)?;
+        drop(busy);
         self.pool.push(Arc::clone(&memory));
         Ok(Frame::over(memory, self.size, self.strides)?)
     }

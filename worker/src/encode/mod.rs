@@ -24,7 +24,7 @@ use rung::time::SystemClock;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::error::Error;
+use crate::error::{Error, Harm};
 use crate::gpu::Gpu;
 use crate::picture::Picture;
 use crate::picture::planar::Ring;
@@ -187,7 +187,11 @@ impl Encode {
                 coder.retune(bitrate);
                 Ok(())
             }
-            Coder::Device(coder) => coder.retune(bitrate),
+            // A card that refuses keeps the rate it has, as libx264 does: no reason to lose the picture.
+            Coder::Device(coder) => match coder.retune(bitrate) {
+                Err(error) if error.harm() == Harm::Request => Ok(()),
+                done => done,
+            },
         }
     }
 
@@ -244,7 +248,9 @@ impl Coder {
             }
             #[cfg(feature = "software")]
             (gpu, _) => {
-                let fetch = gpu.as_ref().map(|gpu| fetch::Fetch::open(&gpu.device, &plan.rendition)).transpose()?;
+                let watch = || shared.watch(format!("encode {}", plan.rendition.name));
+                let fetch = |gpu: &Arc<Gpu>| fetch::Fetch::open(&gpu.device, &plan.rendition, watch());
+                let fetch = gpu.as_ref().map(fetch).transpose()?;
                 let coder = host::Coder::open(&plan.rendition, plan.cadence, index, fetch, Arc::clone(shared))?;
                 Ok(Coder::Host(Box::new(coder)))
             }

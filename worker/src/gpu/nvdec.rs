@@ -292,6 +292,7 @@ impl State {
 
     fn decode(&mut self, picture: *mut c_void) -> Result<(), Error> {
         let Some(open) = &self.open else { return Ok(()) };
+        let _busy = self.watch.enter("cuvidDecodePicture");
         // SAFETY: a live decoder, and the description that the parser made for it.
         let status = unsafe { (self.cuvid()?.cuvidDecodePicture)(open.raw, picture) };
         match check(status, "cuvidDecodePicture") {
@@ -323,9 +324,11 @@ impl State {
         };
         let (mut address, mut pitch) = (0, 0);
         let (raw, index) = (open.raw, shown.picture_index);
+        let busy = self.watch.enter("cuvidMapVideoFrame64");
         // SAFETY: a live decoder and a picture that the parser just said is to be shown; writes an address and a pitch.
         let status =
             unsafe { (cuvid.cuvidMapVideoFrame64)(raw, index, &raw mut address, &raw mut pitch, &raw mut parameters) };
+        drop(busy);
         match check(status, "cuvidMapVideoFrame64") {
             Err(error) if error.harm() != Harm::Request => return Err(error),
             Err(_) => {

@@ -12,6 +12,7 @@ use crate::gpu::ladder::{
 use crate::gpu::memory::{self, Block, Pinned, Plane, Rows};
 use crate::gpu::nvdec::{Depth, Surface};
 use crate::gpu::nvenc::{Surface as EncoderSurface, Surfaces};
+use crate::gpu::watch::Watch;
 use crate::picture::planar::{Planar, Ring};
 
 /// Where one rendition's pictures are written.
@@ -96,18 +97,19 @@ pub struct Ladder {
     outputs: Vec<(OutputShape, Inputs)>,
     /// For the shape of the newest surface, with its tables on the GPU.
     plan: Option<(SourceShape, LadderPlan, Block)>,
+    watch: Watch,
 }
 
 impl Ladder {
-    /// Launches run on `stream`, where the surfaces are made.
-    pub fn new(gpu: &Arc<Gpu>, stream: &Arc<Stream>, renditions: Vec<((u32, u32), Inputs)>) -> Ladder {
+    /// Launches run on `stream`, where the surfaces are made. `watch` tells of the calls of the thread that scales.
+    pub fn new(gpu: &Arc<Gpu>, stream: &Arc<Stream>, renditions: Vec<((u32, u32), Inputs)>, watch: Watch) -> Ladder {
         let shape = |(width, height): (u32, u32), inputs: &Inputs| OutputShape {
             width: width as usize,
             height: height as usize,
             layout: inputs.layout(),
         };
         let outputs = renditions.into_iter().map(|(size, inputs)| (shape(size, &inputs), inputs)).collect();
-        Ladder { gpu: Arc::clone(gpu), stream: Arc::clone(stream), outputs, plan: None }
+        Ladder { gpu: Arc::clone(gpu), stream: Arc::clone(stream), outputs, plan: None, watch }
     }
 
     pub fn stream(&self) -> &Arc<Stream> {
@@ -116,6 +118,11 @@ impl Ladder {
 
     pub fn gpu(&self) -> &Arc<Gpu> {
         &self.gpu
+    }
+
+    /// Of the thread that scales, and decodes.
+    pub fn watch(&self) -> &Watch {
+        &self.watch
     }
 
     /// Queues the launch; `patience` says of each rendition whether it is waited for.
@@ -146,6 +153,7 @@ impl Ladder {
         if arguments.grid()[0] > 0 {
             let kernel =
                 if plan.kernel() == crate::gpu::ladder::KERNEL { &self.gpu.ladder } else { &self.gpu.ladder_ten };
+            let _busy = self.watch.enter("cuLaunchKernel");
             kernel.launch(&self.stream, arguments.grid(), BLOCK, &*arguments)?;
         }
         let ready = Event::new(&self.gpu.device, Timing::Off)?;
@@ -195,6 +203,7 @@ impl Ladder {
         };
         let scaled = self.scale(&surface, |_| Patience::Waits)?;
         // The surface is this function's.
+        let _busy = self.watch.enter("cuEventSynchronize");
         scaled.ready.wait()?;
         Ok(scaled)
     }

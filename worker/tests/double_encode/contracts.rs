@@ -266,7 +266,9 @@ fn inside_pictures() {
     assert_eq!(lock(&card, session, outputs[1], false).0, 0);
     assert_eq!((api.unlock)(session, outputs[1]), 0);
     // A new run begins with an IDR picture.
-    assert_eq!(encode(input, outputs[2], &|_| {}), 0);
+    bad(encode(input, outputs[2], &|_| {}), 8, &text("not forced to be an IDR picture"));
+    let forced = |p: &mut Raw| p.put(offset_of!(P, encodePicFlags), FORCE_IDR);
+    assert_eq!(encode(input, outputs[2], &forced), 0);
     assert_eq!(lock(&card, session, outputs[2], false).1.unwrap().kind, 3);
     assert_eq!((api.unlock)(session, outputs[2]), 0);
     assert_eq!(client.flush(), 0);

@@ -179,8 +179,8 @@ fn one_thread_submits_and_one_takes_and_no_third_calls() {
     let driver = Driver::new();
     driver.pass("flows::inside_threads");
     let broken = driver.broken();
-    assert_eq!(broken.len(), 1, "{broken:#?}");
-    assert!(broken[0].starts_with("nvEncLockBitstream: thread"), "{broken:#?}");
+    let all = broken.iter().all(|line| line.starts_with("nvEncLockBitstream: thread"));
+    assert!(all && !broken.is_empty(), "{broken:#?}");
 }
 
 #[test]
@@ -189,14 +189,17 @@ fn inside_threads() {
     let card = Card::load(&double::folder());
     let mut client = Client::start(&card, &Ask { lookahead: 3, ..Ask::h264(320, 192, 1_000_000) });
     let session = client.session;
-    let (to_taker, submitted) = mpsc::sync_channel::<(u64, u64)>(16);
+    // One at a time: no output is given again before it was taken.
+    let (to_taker, submitted) = mpsc::sync_channel::<(u64, u64)>(0);
     let (to_main, locking) = mpsc::sync_channel(32);
     let taker = std::thread::spawn(move || {
         assert_eq!((card.cuda.set_current)(card.context), 0);
         let mut taken = Vec::new();
         for (output, input) in submitted {
             to_main.send(output).unwrap();
-            let (code, one) = lock(&card, session, output, false);
+            // Whichever of two calls comes second is refused.
+            let tried = (0..6_000).map(|_| lock(&card, session, output, false)).find(|(code, _)| *code != 9);
+            let (code, one) = tried.unwrap();
             assert_eq!(code, 0);
             taken.push(one.unwrap());
             assert_eq!((card.api.unlock)(session, output), 0);
@@ -214,7 +217,7 @@ fn inside_threads() {
     let first = locking.recv_timeout(Duration::from_secs(60)).unwrap();
     let waiting = locking.recv_timeout(Duration::from_secs(60)).unwrap();
     assert_ne!(first, waiting);
-    // Whether the other is in its call yet: asking for the same output without waiting breaks nothing until it is.
+    // Asking for the same output without waiting is answered "not yet", until the other is in its call.
     let mut code = 13;
     for _ in 0..6_000 {
         code = lock(&card, session, waiting, true).0;

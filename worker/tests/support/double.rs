@@ -112,6 +112,8 @@ impl Driver {
         }
         command.env("LD_LIBRARY_PATH", path);
         command.env("RUNG_DOUBLE", self.settings_file()).env("RUNG_DOUBLE_REPORT", self.report());
+        // A worker in its sandbox reads the driver's folder, and writes nowhere but where the driver keeps its cache.
+        command.env("CUDA_CACHE_PATH", self.report());
     }
 
     /// One ignored test of this binary in a process of its own, which finds the driver's folder by `folder()`. Names are

@@ -9,10 +9,6 @@ use crate::{DOUBLE, caps};
 
 pub(crate) struct Decoder {
     cuda: Cuda,
-    /// The context that was current at creation.
-    pub(crate) context: usize,
-    /// cuvidCtxLock to be taken around calls of the driver, 0 for none.
-    pub(crate) lock: usize,
     /// The parser in whose sequence callback this was created.
     pub(crate) parser: Option<usize>,
     codec: u32,
@@ -57,7 +53,7 @@ impl Decoder {
     /// # Errors
     /// NOT_SUPPORTED for what the card can not decode; INVALID_VALUE, with a broken contract, for what no card takes;
     /// what libcuda answers where there is no room.
-    pub(crate) fn create(cuda: Cuda, context: usize, info: &CreateInfo) -> Result<Decoder, Status> {
+    pub(crate) fn create(cuda: Cuda, info: &CreateInfo) -> Result<Decoder, Status> {
         let call = "cuvidCreateDecoder";
         let mut caps = Caps::asked(info.codec, info.chroma_format, u32::try_from(info.bit_depth_minus8).unwrap_or(99));
         caps::fill(&mut caps);
@@ -105,8 +101,6 @@ impl Decoder {
         let libav = Codec::open(info.codec).ok_or(abi::OUT_OF_MEMORY)?;
         let mut decoder = Decoder {
             cuda,
-            context,
-            lock: info.lock,
             parser: side::InSequence::current().map(|(parser, _)| parser),
             codec: info.codec,
             depth_minus8: info.bit_depth_minus8,

@@ -81,7 +81,19 @@ pub(crate) static DOUBLE: Double = Double::new("libnvcuvid");
 /// `None`: it is at work.
 static PARSERS: Mutex<BTreeMap<usize, Option<Parser>>> = Mutex::new(BTreeMap::new());
 
-static DECODERS: Mutex<BTreeMap<usize, Arc<Mutex<Decoder>>>> = Mutex::new(BTreeMap::new());
+static DECODERS: Mutex<BTreeMap<usize, Handle>> = Mutex::new(BTreeMap::new());
+
+/// A decoder that lives, and what never changes of it: a call that takes its time in one decoder holds up no other.
+#[derive(Clone)]
+struct Handle {
+    /// The context that was current at creation.
+    context: usize,
+    /// cuvidCtxLock to be taken around its calls, 0 for none.
+    lock: usize,
+    /// The parser in whose sequence callback it was created.
+    parser: Option<usize>,
+    decoder: Arc<Mutex<Decoder>>,
+}
 
 /// Handles are numbers, and never followed.
 static HANDLE: AtomicUsize = AtomicUsize::new(0xC0_0000);
@@ -164,14 +176,15 @@ unsafe extern "C" fn cuvidCreateDecoder(decoder: *mut usize, info: *mut CreateIn
         let context = cuda.current(call)?;
         play("cuvid.create")?;
         if let Some((parser, _)) = side::InSequence::current()
-            && lock(&DECODERS).values().any(|decoder| lock(decoder).parser == Some(parser))
+            && lock(&DECODERS).values().any(|decoder| decoder.parser == Some(parser))
         {
             DOUBLE.broken("cuvidCreateDecoder: the decoder of an earlier sequence was not destroyed, and leaks");
         }
-        let made = Decoder::create(cuda, context, &info)?;
+        let made = Decoder::create(cuda, &info)?;
         let id = handle();
         write(call, decoder, id)?;
-        lock(&DECODERS).insert(id, Arc::new(Mutex::new(made)));
+        let made = Handle { context, lock: info.lock, parser: made.parser, decoder: Arc::new(Mutex::new(made)) };
+        lock(&DECODERS).insert(id, made);
         Ok(())
     })
 }
@@ -184,11 +197,12 @@ unsafe extern "C" fn cuvidDestroyDecoder(decoder: usize) -> Status {
         with_decoder(call, decoder, |_| Ok(()))?;
         let Some(taken) = lock(&DECODERS).remove(&decoder) else { return refuse_handle(call) };
         let cuda = Cuda::get()?;
-        let Ok(taken) = Arc::try_unwrap(taken) else {
+        let context_lock = taken.lock;
+        let Ok(taken) = Arc::try_unwrap(taken.decoder) else {
             return refuse(call, "another thread is in a call of this decoder", abi::INVALID_HANDLE);
         };
         let taken = taken.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let _context = Current::enter(call, cuda, taken.lock)?;
+        let _context = Current::enter(call, cuda, context_lock)?;
         match taken.destroy() {
             abi::SUCCESS => Ok(()),
             status => Err(status),
@@ -317,17 +331,13 @@ fn run(call: impl FnOnce() -> Answer) -> Status {
 
 /// With the decoder's context current, which is the caller's to see to unless it gave a lock for it.
 fn with_decoder(call: &str, id: usize, work: impl FnOnce(&mut Decoder) -> Answer) -> Answer {
-    let Some(decoder) = lock(&DECODERS).get(&id).cloned() else { return refuse_handle(call) };
-    let (context, context_lock) = {
-        let decoder = lock(&decoder);
-        (decoder.context, decoder.lock)
-    };
+    let Some(handle) = lock(&DECODERS).get(&id).cloned() else { return refuse_handle(call) };
     let cuda = Cuda::get()?;
-    let _context = Current::enter(call, cuda, context_lock)?;
-    if cuda.current(call)? != context {
+    let _context = Current::enter(call, cuda, handle.lock)?;
+    if cuda.current(call)? != handle.context {
         return refuse(call, "another context is current than when the decoder was created", abi::INVALID_CONTEXT);
     }
-    work(&mut lock(&decoder))
+    work(&mut lock(&handle.decoder))
 }
 
 /// While this lives, the caller's context lock is held, if it gave one.

@@ -28,6 +28,18 @@
 //! `live sessions`, `live registrations`, `live mapped inputs`, `live input buffers`, `live bitstream buffers`,
 //! `live locked bitstreams`; `frames encoded`, `IDRs encoded`.
 //!
+//! # Contracts
+//! Every version word (15); the API of another version (15); a device that is no CUDA context, another context current
+//! than the session's (4); a session that is not open (3), not initialised (11), initialised twice (9); what the header
+//! forbids in a configuration (8, 12); memory that is no device memory, of `cuMemAllocAsync`, too short, registered twice
+//! (23); pitch, size, format (8); mapped twice (16), not mapped (25), not registered (24); unregistered while mapped,
+//! unmapped or destroyed while in flight or locked (9); an output used while in flight or locked (8), locked out of order,
+//! twice, before success (9), without a picture (8), unlocked unlocked (9); two calls at once on the submitting or on the
+//! taking side (9); a picture after the end before all outputs were locked (9) or without `FORCEIDR` (8); events (7, 12);
+//! what may not change when reconfiguring (8, 12); a session ended with something left in it, or not flushed (0: it is
+//! only reported). What is mapped is locked against writing in the double's libcuda. Without a report: what the card of
+//! the settings lacks.
+//!
 //! # Not as a card
 //! * No speed of a card and no rate control of a card; x264's and x265's, at their fastest presets, whatever the preset.
 //! * With B frames and a lookahead too short to hide how late libx264 and libx265 give pictures out, every run of pictures

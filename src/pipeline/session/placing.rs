@@ -1,0 +1,78 @@
+//! Where the session's worker runs: asked for when the source is known, again after every loss, and when it was quiet.
+
+use std::collections::BTreeSet;
+
+use super::Session;
+use crate::pipeline::devices::{Refusal, Request};
+use crate::pipeline::placement;
+use crate::pipeline::witness::{Fact, Placed};
+use crate::pixels::hall::Home;
+use crate::pixels::protocol::{Lost, Open};
+use crate::time::Now;
+
+impl Session {
+    /// The first worker of a stage, where there is room for it.
+    pub(super) fn open_worker(&mut self, now: Now, open: Open) {
+        let Some(video) = &open.video else {
+            return self.workers.open(now.mono, open);
+        };
+        let request = Request::new(&video.source, video.cadence.rate, &video.renditions);
+        match self.placer.choose(now.mono, request) {
+            Ok(_) => {
+                self.workers.prepare(now.mono, open);
+                self.settle_in();
+                self.workers.begin(now.mono);
+            }
+            Err(refusal) => {
+                self.workers.prepare(now.mono, open);
+                self.no_place(now, &refusal);
+            }
+        }
+    }
+
+    /// The next worker goes where the placer says.
+    fn settle_in(&mut self) {
+        let Some(place) = self.placer.place() else { return };
+        let home = place.gpu.map_or(Home::Own, Home::Gpu);
+        let (backend, why) = (place.backend, place.why.clone());
+        let preset = self.config.preset.as_deref().unwrap_or(placement::preset(backend));
+        self.workers.set_place(home, backend, preset, self.placer.is_makeshift());
+        let placed = Placed { backend: backend.name(), gpu: place.gpu, why, step: self.placer.step() };
+        self.scene.placed(&placed);
+        let reasons =
+            if placed.step > 0 { BTreeSet::from([format!("fallback_{}", placed.backend)]) } else { BTreeSet::new() };
+        self.facts.extend([Fact::Placed(placed), Fact::Health(reasons)]);
+    }
+
+    fn no_place(&mut self, now: Now, refusal: &Refusal) {
+        let why = format!("no capacity: {refusal}");
+        let placed = Placed { backend: "none", gpu: None, why: why.clone(), step: self.placer.step() };
+        self.scene.placed(&placed);
+        self.facts.extend([Fact::Placed(placed), Fact::Health(BTreeSet::from(["no_capacity".to_owned()]))]);
+        self.lost_at.get_or_insert(now.mono);
+        self.detail = Some(why);
+    }
+
+    /// Another place for a worker that was lost.
+    pub(super) fn replace(&mut self, now: Now, lost: Lost, detail: &str) {
+        let Some(gpu) = self.placer.place().and_then(|place| place.gpu) else { return };
+        if lost == Lost::Device {
+            self.devices.lost(gpu, detail, now.mono);
+        }
+        match self.placer.lose(now.mono, lost) {
+            Ok(()) => self.settle_in(),
+            Err(refusal) => self.no_place(now, &refusal),
+        }
+    }
+
+    /// Without a place one is looked for; below its first choice a better one is.
+    pub(super) fn look_for_a_place(&mut self, now: Now) {
+        if self.is_ending() {
+            return;
+        }
+        if self.placer.retry(now.mono) || self.workers.is_up() && self.placer.rise(now.mono) {
+            self.settle_in();
+            self.workers.leave(now.mono);
+        }
+    }
+}
