@@ -392,7 +392,7 @@ mod tests {
     use std::time::Duration;
 
     use crate::bitstream::aac::silence;
-    use crate::media::channel::{BackendPolicy, ChannelKind, Slate, Takeover};
+    use crate::media::channel::{ChannelKind, Slate, Takeover};
     use crate::media::grid::{Commit, Record, TimelineLog};
     use crate::media::modes::LatencyMode;
     use crate::mpegts::mux::Muxer;
