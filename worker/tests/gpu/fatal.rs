@@ -39,7 +39,7 @@ fn end_by(case: &Case) {
     card.driver.play(fault);
     let played = SystemClock::mono();
     // The process ends while they write: its socket breaks under one of them.
-    let feeders: Vec<_> = workers.iter().map(|worker| worker.try_feed(second.to_vec())).collect();
+    let feeders: Vec<_> = workers.iter().map(|worker| worker.feed(second.to_vec())).collect();
     let told: Vec<(String, Lost)> = workers.iter_mut().map(failure).collect();
     let noticed = SystemClock::mono().since(played);
     assert!(noticed < NOTICED, "{fault}: told after {noticed:?}");
