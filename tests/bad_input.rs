@@ -155,7 +155,7 @@ fn publishers_that_cannot_be_used_are_told_so_and_leave_nothing_behind() {
     wait_log(&daemon, "", "1401", 5);
     assert_eq!(state(&daemon, "key"), "idle", "nobody was let in");
 
-    for (name, words, publisher) in [("mpeg2", "MPEG-2 video", first), ("hevc", "H.265", second)] {
+    for (name, words, publisher) in [("mpeg2", "MPEG-2 video", first), ("hevc", "HEVC", second)] {
         wait_log(&daemon, name, words, 15);
         assert_goes(publisher, name, 20);
         wait_state(&daemon, name, &["error"], 5);

@@ -214,7 +214,7 @@ mod tests {
         let plain = read_new(&json!({ "name": "news" })).unwrap();
         assert_eq!(plain, ChannelConfig::new(ChannelName::new("news").unwrap()));
         let full = json!({
-            "name": "news", "kind": "hybrid", "mode": "ultra", "hold_back_ms": 1500, "preset": "veryfast",
+            "name": "news", "kind": "hybrid", "mode": "ultra", "hold_back_ms": 1500, "preset": "veryfast", "backend": "gpu",
             "ladder": [{ "name": "720p", "height": 720, "bitrate": 2_800_000 }], "slate": "black",
             "max_duration_s": 0, "takeover": "newest", "activation": "manual", "reconnect_window_s": 0,
             "on_max_duration": "rollover", "end_on_eos": true, "legs": "single",

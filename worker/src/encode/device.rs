@@ -12,6 +12,15 @@ use crate::gpu::nvenc::{Codec, Depth, Encoder, Format};
 use crate::gpu::watch::Watch;
 use crate::picture::Picture;
 use crate::scale::device::{Inputs, Slot};
+#[cfg(feature = "software")]
+use crate::{
+    gpu::cuda::Stream,
+    gpu::memory::{self, Pinned, Plane, Rows},
+    scale::Planes,
+    scale::device::Scaled,
+    thumbnail::Pixels,
+};
+use std::sync::Arc;
 
 /// Pictures of a rendition that may be in other hands at once: one being written, one held by the decoder for what may
 /// follow, the slate, and some on their way.
@@ -23,11 +32,42 @@ pub(super) struct Coder {
     encoder: Encoder,
     init: VideoInit,
     index: usize,
+    #[cfg(feature = "software")]
+    gpu: Arc<Gpu>,
+    #[cfg(feature = "software")]
+    watch: Watch,
+}
+
+/// A rendition's picture in host memory.
+#[cfg(feature = "software")]
+pub(super) struct HostPicture {
+    planes: [Vec<u8>; 3],
+    width: usize,
+    height: usize,
+}
+
+#[cfg(feature = "software")]
+impl HostPicture {
+    /// Of NV12 whose rows are `width` bytes apart; both sides are even.
+    fn new(nv12: &[u8], width: usize, height: usize) -> HostPicture {
+        let (luma, chroma) = nv12.split_at(width * height);
+        let every_other = |from: usize| chroma.iter().skip(from).step_by(2).copied().collect();
+        HostPicture { planes: [luma.to_vec(), every_other(0), every_other(1)], width, height }
+    }
+}
+
+#[cfg(feature = "software")]
+impl Pixels for HostPicture {
+    fn planes(&self) -> Planes<'_> {
+        let [y, u, v] = &self.planes;
+        let (width, height, half) = (self.width, self.height, self.width / 2);
+        Planes { y, u, v, stride_y: width, stride_u: half, stride_v: half, width, height }
+    }
 }
 
 impl Coder {
     pub(super) fn open(
-        gpu: &Gpu,
+        gpu: &Arc<Gpu>,
         rendition: &OpenRendition,
         cadence: Cadence,
         index: usize,
@@ -41,7 +81,15 @@ impl Coder {
         let encoder = Encoder::open(api, &gpu.device, rendition, format, cadence, SURFACES, watch)?;
         let init = nal::init(encoder.headers())
             .ok_or_else(|| Error::Other("the encoder gave no parameter sets".to_owned()))?;
-        Ok(Coder { encoder, init, index })
+        Ok(Coder {
+            encoder,
+            init,
+            index,
+            #[cfg(feature = "software")]
+            gpu: Arc::clone(gpu),
+            #[cfg(feature = "software")]
+            watch: watch.clone(),
+        })
     }
 
     pub(super) fn init(&self) -> &VideoInit {
@@ -64,6 +112,24 @@ impl Coder {
             return Err(Error::Other("a picture without this rendition came to its encoder".to_owned()));
         };
         Ok(self.encoder.push(surface, job.n, idr, &scaled.ready)?)
+    }
+
+    /// The picture of a frame that was pushed, copied to the host: for a poster, which is a small picture now and then.
+    #[cfg(feature = "software")]
+    pub(super) fn picture(&mut self, scaled: &Scaled) -> Result<Option<HostPicture>, Error> {
+        let Some(Slot::Encoder(surface)) = scaled.slot(self.index) else { return Ok(None) };
+        let stream = Stream::new(&self.gpu.device)?;
+        stream.follow(&scaled.ready)?;
+        let (width, height) = (surface.width() as usize, surface.height() as usize);
+        let rows = height + height.div_ceil(2);
+        let mut pinned = Pinned::new(&self.gpu.device, width * rows)?;
+        let place = |pitch| Rows { offset: 0, pitch };
+        let whole = Plane { device: place(surface.pitch()), host: place(width), width, height: rows };
+        {
+            let _busy = self.watch.enter("cuMemcpy2DAsync");
+            memory::download(&stream, surface.block(), &mut pinned, &[whole])?;
+        }
+        Ok(Some(HostPicture::new(pinned.bytes(), width, height)))
     }
 
     /// The next frame in decode order. `more`: another picture waits, so the driver may keep some.

@@ -160,7 +160,23 @@ impl Encode {
             }
             Coder::Device(coder) => coder.push(job, idr)?,
         }
-        self.send_all(more)
+        self.send_all(more)?;
+        #[cfg(feature = "software")]
+        self.picture_of(job)?;
+        Ok(())
+    }
+
+    /// A poster or a snapshot of what the GPU made.
+    #[cfg(feature = "software")]
+    fn picture_of(&mut self, job: &Job) -> Result<(), Error> {
+        let (Coder::Device(coder), Picture::Device(scaled)) = (&mut self.coder, &job.picture) else { return Ok(()) };
+        let Some(pictures) = &mut self.plan.pictures else { return Ok(()) };
+        if let Some(wanted) = pictures.due(job.n)
+            && let Some(picture) = coder.picture(scaled)?
+        {
+            pictures.hand(job.n, wanted, Box::new(picture));
+        }
+        Ok(())
     }
 
     fn finish(&mut self) -> Result<(), Error> {
