@@ -108,7 +108,12 @@ impl Placer {
             self.step = self.step.max(1);
             return Ok(());
         }
-        self.take(now, Some(gpu)).inspect_err(|_| self.step = 4)?;
+        if self.take(now, Some(gpu)).is_err() {
+            // Rather the same GPU once more than nothing, if it is well.
+            self.take(now, None).inspect_err(|_| self.step = 4)?;
+            self.step = self.step.max(1);
+            return Ok(());
+        }
         let software = self.place.as_ref().is_some_and(|place| place.backend == Backend::Software);
         self.step = if software { 3 } else { 2 };
         Ok(())
@@ -215,11 +220,13 @@ mod tests {
         let devices = Arc::new(Devices::new(vec![gpu(0, 64)]));
         let mut p = placer(&devices, BackendPolicy::Gpu);
         p.choose(at(0), channel()).unwrap();
+        (1..9).for_each(|t| p.lose(at(t), Lost::Process).unwrap());
+        assert_eq!(place(&p), (Some(Backend::Gpu), Some(0), 1), "there is no other GPU, and this one is well");
         devices.ill(0, "it fell off the bus");
-        let refusal = p.lose(at(1), Lost::Device).unwrap_err();
-        assert_eq!(refusal.to_string(), "there is no other GPU");
+        let refusal = p.lose(at(9), Lost::Device).unwrap_err();
+        assert_eq!(refusal.to_string(), "GPU 0: it fell off the bus");
         assert_eq!(place(&p), (None, None, 4));
-        assert!((2..60).all(|t| !p.retry(at(t))));
+        assert!((10..60).all(|t| !p.retry(at(t))));
         devices.well(0);
         assert!(p.retry(at(70)));
         assert_eq!(place(&p), (Some(Backend::Gpu), Some(0), 0));

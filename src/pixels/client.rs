@@ -227,7 +227,10 @@ impl Worker {
         if self.end.is_none() {
             let status = match &mut self.place {
                 Place::Own(child) => child.try_wait().ok().flatten().map(|status| status.to_string()),
-                Place::Seat(seat) => seat.fate(),
+                Place::Seat(seat) => {
+                    seat.shun();
+                    seat.fate()
+                }
             };
             let how = status.map_or_else(String::new, |status| format!(" ({status})"));
             self.end = Some(format!("worker {} {why}{how}", self.pid()));

@@ -480,6 +480,14 @@ impl Seat {
         self.hall.patience()
     }
 
+    /// Its socket closed and nobody said why: no newcomer gets a seat there. The process may be gone and not found so yet.
+    pub(super) fn shun(&self) {
+        let mut inner = self.hall.lock();
+        if let Some(i) = inner.find(self.process) {
+            inner.processes[i].closed = true;
+        }
+    }
+
     /// How the process ended, if it did.
     pub(super) fn fate(&self) -> Option<String> {
         let mut inner = self.hall.lock();
