@@ -9,7 +9,12 @@ mod support;
 use process::Process;
 use rung::media::limits::WORKER_SEATS_MAX;
 use rung::pixels::protocol::{Encoded, FromShared, FromWorker, Lost, Output, ToWorker};
+use rung::time::SystemClock;
+use std::time::Duration;
 use support::*;
+
+/// Of a shared process with one small channel: main, watchdog, seat, writer, decoder, encoder, pictures.
+const THREADS: usize = 7;
 
 fn small_opened(process: &Process, seat: u32) -> Worker {
     let mut worker = process.join(seat);
@@ -171,9 +176,17 @@ fn two_hundred_channels_come_and_go_and_nothing_of_them_stays() {
     let pid = process.pid();
     // What is made once is made by then.
     come_and_go(20);
-    let before = (count(pid, "fd"), count(pid, "task"), rss_kib(pid));
+    // A thread says that its channel has left, and then ends.
+    let settled = |most: usize| {
+        let until = SystemClock::mono() + Duration::from_secs(5);
+        while count(pid, "task") > most && SystemClock::mono() < until {
+            std::thread::yield_now();
+        }
+        (count(pid, "fd"), count(pid, "task"), rss_kib(pid))
+    };
+    let before = settled(THREADS);
     come_and_go(200);
-    let after = (count(pid, "fd"), count(pid, "task"), rss_kib(pid));
+    let after = settled(THREADS);
     println!("(descriptors, threads, KiB resident): {before:?} before 200 channels, {after:?} behind them");
     assert_eq!((after.0, after.1), (before.0, before.1));
     assert!(after.2 < before.2 + 6 * 1024, "{} KiB, then {} KiB", before.2, after.2);
