@@ -244,7 +244,9 @@ fn eight_channels_on_one_gpu_each_show_their_own_pictures() {
             worker.feed(to_units(&own))
         })
         .collect();
-    for (k, (_, worker, inits)) in all.iter_mut().enumerate() {
+    for ((k, (_, worker, inits)), feeder) in all.iter_mut().enumerate().zip(feeders) {
+        // Its end comes behind what it was fed.
+        feeder.join().unwrap();
         worker.feed_and_close(Vec::new());
         let ran = ran(worker, inits.clone(), SIZES[2..].to_vec());
         ran.assert_whole(0..50, &[0]);
@@ -252,7 +254,6 @@ fn eight_channels_on_one_gpu_each_show_their_own_pictures() {
         let copies = if backend(k) == Backend::Gpu { 0 } else { 100 };
         assert_eq!(ran.progress.copies, copies, "channel {k}");
     }
-    feeders.into_iter().for_each(|feeder| feeder.join().unwrap());
     for (seat, worker, _) in all {
         drop(worker);
         card.has_left(seat);

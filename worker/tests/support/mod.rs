@@ -46,7 +46,10 @@ impl Worker {
     pub(crate) fn over(child: Option<Child>, socket: UnixStream) -> Worker {
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
         let mut worker = Worker { child, socket, decoder: protocol::Decoder::default(), log: Vec::new() };
-        worker.send(&ToWorker::Hello { version: protocol::VERSION });
+        // Whoever is refused at once may have nobody left to hear it; what was said to it is there to be read.
+        let mut hello = Vec::new();
+        protocol::encode(&ToWorker::Hello { version: protocol::VERSION }, &mut hello);
+        drop(worker.socket.write_all(&hello));
         worker.wait(|m| matches!(m, FromWorker::Hello { version: protocol::VERSION, .. }));
         worker
     }
