@@ -83,40 +83,40 @@ impl Placer {
     ///
     /// # Errors
     /// No place: the limiting resource. It is asked for again.
-    pub fn choose(&mut self, now: Mono, request: Request) -> Result<&Placement, Refusal> {
+    pub fn choose(&mut self, now: Mono, request: Request) -> Result<(), Refusal> {
         self.request = Some(request);
-        self.asked = now;
         self.take(now, None).inspect_err(|_| self.step = 4)?;
-        let place = self.place.as_ref().expect("just taken");
-        (self.first, self.step) = (place.backend, 0);
-        Ok(place)
+        self.step = 0;
+        self.first = self.place.as_ref().map_or(Backend::Software, |place| place.backend);
+        Ok(())
     }
 
-    /// Its worker is gone. `lost`: how much with it.
+    /// Its worker is gone. `lost`: how much with it; `why`: in words. False: it was on no GPU, and starts over where it is.
     ///
     /// # Errors
     /// There is no other place now; `retry` finds one.
-    pub fn lose(&mut self, now: Mono, lost: Lost) -> Result<(), Refusal> {
+    pub fn lose(&mut self, now: Mono, lost: Lost, why: &str) -> Result<bool, Refusal> {
+        let Some(gpu) = self.place.as_ref().and_then(|place| place.gpu) else {
+            return Ok(false);
+        };
         let again = self.last_loss.replace(now).is_some_and(|at| now - at < TWICE);
         self.quiet = now;
-        let Some(gpu) = self.place.as_ref().and_then(|place| place.gpu) else {
-            // The software backend starts over where it is.
-            return Ok(());
-        };
-        let stay = lost == Lost::Process && !again;
-        if stay {
+        if lost == Lost::Device {
+            self.devices.lost(gpu, why, now);
+        }
+        if lost == Lost::Process && !again {
             self.step = self.step.max(1);
-            return Ok(());
+            return Ok(true);
         }
         if self.take(now, Some(gpu)).is_err() {
             // Rather the same GPU once more than nothing, if it is well.
             self.take(now, None).inspect_err(|_| self.step = 4)?;
             self.step = self.step.max(1);
-            return Ok(());
+            return Ok(true);
         }
         let software = self.place.as_ref().is_some_and(|place| place.backend == Backend::Software);
         self.step = if software { 3 } else { 2 };
-        Ok(())
+        Ok(true)
     }
 
     /// A session without a place looks again, every few seconds. True: it has one now.
@@ -124,7 +124,6 @@ impl Placer {
         if self.place.is_some() || self.request.is_none() || now - self.asked < AGAIN {
             return false;
         }
-        self.asked = now;
         let found = self.take(now, None).is_ok();
         if found {
             self.settle();
@@ -200,12 +199,12 @@ mod tests {
         let mut p = placer(&devices, BackendPolicy::Auto);
         p.choose(at(0), channel()).unwrap();
         assert_eq!(place(&p), (Some(Backend::Gpu), Some(0), 0));
-        p.lose(at(10), Lost::Process).unwrap();
+        p.lose(at(10), Lost::Process, "it is gone").unwrap();
         assert_eq!(place(&p), (Some(Backend::Gpu), Some(0), 1), "the same GPU, once");
-        p.lose(at(20), Lost::Process).unwrap();
+        p.lose(at(20), Lost::Process, "it is gone").unwrap();
         assert_eq!(place(&p), (Some(Backend::Gpu), Some(1), 2), "another GPU");
         devices.ill(0, "it fell off the bus");
-        p.lose(at(21), Lost::Device).unwrap();
+        p.lose(at(21), Lost::Device, "it is gone").unwrap();
         assert_eq!(place(&p), (Some(Backend::Software), None, 3));
         assert!(p.is_makeshift());
         devices.ill(1, "it fell off the bus");
@@ -220,10 +219,12 @@ mod tests {
         let devices = Arc::new(Devices::new(vec![gpu(0, 64)]));
         let mut p = placer(&devices, BackendPolicy::Gpu);
         p.choose(at(0), channel()).unwrap();
-        (1..9).for_each(|t| p.lose(at(t), Lost::Process).unwrap());
+        for t in 1..9 {
+            p.lose(at(t), Lost::Process, "it is gone").unwrap();
+        }
         assert_eq!(place(&p), (Some(Backend::Gpu), Some(0), 1), "there is no other GPU, and this one is well");
         devices.ill(0, "it fell off the bus");
-        let refusal = p.lose(at(9), Lost::Device).unwrap_err();
+        let refusal = p.lose(at(9), Lost::Device, "it is gone").unwrap_err();
         assert_eq!(refusal.to_string(), "GPU 0: it fell off the bus");
         assert_eq!(place(&p), (None, None, 4));
         assert!((10..60).all(|t| !p.retry(at(t))));
@@ -238,7 +239,7 @@ mod tests {
         let mut p = placer(&devices, BackendPolicy::Auto);
         p.choose(at(0), channel()).unwrap();
         assert_eq!(place(&p), (Some(Backend::GpuDecode), Some(0), 0));
-        p.lose(at(1), Lost::Process).unwrap();
+        p.lose(at(1), Lost::Process, "it is gone").unwrap();
         assert_eq!(p.step(), 1);
         assert!(!p.rise(at(40)), "it is where it was");
         assert_eq!(p.step(), 0);

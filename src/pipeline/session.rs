@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::channel::Legacy;
-use super::devices::Devices;
 use super::events::Scene;
 use super::placer::Placer;
 use super::shard::Setup;
@@ -82,7 +81,6 @@ pub struct Session {
     newest: Option<Record>,
     workers: Workers,
     placer: Placer,
-    devices: Arc<Devices>,
     uses_worker: bool,
     respawns: u64,
     lost_at: Option<Mono>,
@@ -104,8 +102,7 @@ impl Session {
         if config.kind != ChannelKind::Transmux && (policy == BackendPolicy::Software || setup.devices.is_empty()) {
             workers.warm(now.mono);
         }
-        let devices = Arc::clone(&setup.devices);
-        let placer = Placer::new(Arc::clone(&devices), config.name.clone(), id.clone(), policy, now.mono);
+        let placer = Placer::new(Arc::clone(&setup.devices), config.name.clone(), id.clone(), policy, now.mono);
         scene.state(None, State::Init, "publish", "");
         let timeline = timeline(&config, legacy);
         Session {
@@ -135,7 +132,6 @@ impl Session {
             newest: None,
             workers,
             placer,
-            devices,
             uses_worker: false,
             respawns: 0,
             lost_at: None,

@@ -145,8 +145,8 @@ impl Workers {
         self.home = home;
     }
 
-    /// The next worker runs there, and works so. `preset`: its encoder's. `least`: it makes only the lowest rendition and the best one of at most
-    /// `MAKESHIFT_HEIGHT` rows, for a machine that stands in for a better one.
+    /// The next worker runs there, and works so. `preset`: its encoder's. `least`: it makes only the lowest rendition and
+    /// the best one of at most `MAKESHIFT_HEIGHT` rows, for a machine that stands in for a better one.
     pub fn set_place(&mut self, home: Home, backend: Backend, preset: &str, least: bool) {
         self.set_home(home);
         let Some(video) = self.open.as_mut().and_then(|open| open.video.as_mut()) else { return };

@@ -17,16 +17,13 @@ impl Session {
             return self.workers.open(now.mono, open);
         };
         let request = Request::new(&video.source, video.cadence.rate, &video.renditions);
+        self.workers.prepare(now.mono, open);
         match self.placer.choose(now.mono, request) {
-            Ok(_) => {
-                self.workers.prepare(now.mono, open);
+            Ok(()) => {
                 self.settle_in();
                 self.workers.begin(now.mono);
             }
-            Err(refusal) => {
-                self.workers.prepare(now.mono, open);
-                self.no_place(now, &refusal);
-            }
+            Err(refusal) => self.no_place(now, &refusal),
         }
     }
 
@@ -55,12 +52,9 @@ impl Session {
 
     /// Another place for a worker that was lost.
     pub(super) fn replace(&mut self, now: Now, lost: Lost, detail: &str) {
-        let Some(gpu) = self.placer.place().and_then(|place| place.gpu) else { return };
-        if lost == Lost::Device {
-            self.devices.lost(gpu, detail, now.mono);
-        }
-        match self.placer.lose(now.mono, lost) {
-            Ok(()) => self.settle_in(),
+        match self.placer.lose(now.mono, lost, detail) {
+            Ok(false) => {}
+            Ok(true) => self.settle_in(),
             Err(refusal) => self.no_place(now, &refusal),
         }
     }
