@@ -142,12 +142,13 @@ impl Run {
 
     fn tell(&mut self) {
         report(self.core.notes());
+        let gpus: Vec<_> = self.core.views().cloned().collect();
+        gpus.iter().for_each(publish);
+        // Before the events: whoever has read one finds a snapshot that is no older.
+        self.shared.set(Snapshot { monitor: self.core.state().clone(), gpus });
         while let Some(event) = self.core.event() {
             self.shared.push(event);
         }
-        let gpus: Vec<_> = self.core.views().cloned().collect();
-        gpus.iter().for_each(publish);
-        self.shared.set(Snapshot { monitor: self.core.state().clone(), gpus });
     }
 
     fn wait(&self) {
