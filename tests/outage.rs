@@ -7,7 +7,9 @@ mod world;
 
 use bytes::Bytes;
 use rung::media::access_unit::AccessUnit;
-use rung::media::channel::{Channel, ChannelKind, ChannelName, Ladder, Rendition, Slate, Takeover};
+use rung::media::channel::{
+    Channel, ChannelKind, ChannelName, Ladder, Rendition, Slate, Takeover, VideoCodec,
+};
 use rung::media::grid::{FrameRate, Record, SourceGop, SourceProfile};
 use rung::media::modes::LatencyMode;
 use rung::media::sample::Stamps;
@@ -93,7 +95,8 @@ struct Run {
 }
 
 fn channel(kind: ChannelKind, mode: LatencyMode) -> Channel {
-    let rendition = |name: &str, height| Rendition { name: name.to_owned(), height, bitrate: 400_000 };
+    let codec = VideoCodec::H264;
+    let rendition = |name: &str, height| Rendition { name: name.to_owned(), height, bitrate: 400_000, codec };
     Channel {
         name: ChannelName::new("c").unwrap(),
         kind,
@@ -168,7 +171,7 @@ impl Run {
                     let mut stage = Stage::new(&channel(self.kind, self.mode), &session_id(), &ready, line);
                     if self.kind != ChannelKind::Transmux {
                         let config = video_config();
-                        let init = VideoInit { sps: config.sps.clone(), pps: config.pps[0].clone() };
+                        let init = VideoInit { vps: None, sps: config.sps.clone(), pps: config.pps[0].clone() };
                         stage.opened(now.mono, &[init.clone(), init], &[]);
                     }
                     self.world.session = stage.output();

@@ -88,7 +88,7 @@ struct Fields {
     /// ultra (2-4 s), low (8-10 s) or normal (20-30 s)
     #[arg(long)]
     mode: Option<String>,
-    /// File with the ladder as JSON: [{"name": "720p", "height": 720, "bitrate": 2800000}]
+    /// File with the ladder as JSON: [{"name": "720p", "height": 720, "bitrate": 2800000}], with "codec": "hevc" for HEVC
     #[arg(long, value_name = "FILE")]
     ladder: Option<PathBuf>,
     /// Any other field, as NAME=VALUE, such as legs=single or max_duration_s=0; an empty VALUE is its default
@@ -272,7 +272,10 @@ fn show(channel: &Value) {
     };
     let ladder = channel["ladder"].as_array().map(|all| {
         all.iter()
-            .map(|r| format!("{} {} kb/s", cell(&r["name"]), r["bitrate"].as_u64().unwrap_or(0) / 1000))
+            .map(|r| {
+                let codec = if r["codec"] == "hevc" { " HEVC" } else { "" };
+                format!("{} {} kb/s{codec}", cell(&r["name"]), r["bitrate"].as_u64().unwrap_or(0) / 1000)
+            })
             .collect::<Vec<_>>()
             .join(", ")
     });

@@ -3,14 +3,18 @@
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, poll};
 use serde::Serialize;
+use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::channel::read_ladder;
 use super::{Failure, print};
-use crate::media::channel::{BackendPolicy, Ladder};
+use crate::control::lifecycle;
+use crate::media::channel::{BackendPolicy, Ladder, VideoCodec};
 use crate::media::grid::FrameRate;
 use crate::media::track::Codec;
 use crate::pipeline::devices::{Devices, Request};
+use crate::pipeline::placement;
 use crate::pixels::client::{Worker, beside_this_program};
 use crate::pixels::protocol::{Caps, FromWorker, GpuCaps, ToWorker};
 use crate::time::SystemClock;
@@ -27,6 +31,10 @@ pub(crate) struct Probe {
     /// Where the NVIDIA driver's libraries lie, if not where the loader looks
     #[arg(long, value_name = "FOLDER")]
     driver_folder: Option<PathBuf>,
+    /// File with a ladder as JSON, to see where it would run: [{"name": "720p", "height": 720, "bitrate": 2800000}],
+    /// with "codec": "hevc" for HEVC. Without it the default ladders
+    #[arg(long, value_name = "FILE")]
+    ladder: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -43,6 +51,7 @@ struct Found {
 
 impl Probe {
     pub(crate) fn run(self) -> Result<(), Failure> {
+        let ladder = self.ladder.as_deref().map(checked_ladder).transpose()?;
         let program = self.worker.unwrap_or_else(beside_this_program);
         let mut asked = Asked::start(&program, self.driver_folder.as_deref()).map_err(Failure::failed)?;
         let gpus = asked.gpus().map_err(Failure::failed)?;
@@ -62,10 +71,23 @@ impl Probe {
         print(&format!("          encodes {} frames of 640x360 per CPU-second", caps.encode_fps_360));
         let devices = Devices::new(gpus.unwrap_or_default());
         for height in [1080, 720, 540] {
-            print_placement(&caps, &devices, height);
+            let ladder = match &ladder {
+                Some(ladder) => ladder.never_upscaled(height),
+                None => Ladder::default_for(height, false),
+            };
+            print_placement(&caps, &devices, height, &ladder);
         }
         Ok(())
     }
+}
+
+/// A ladder that a channel would take.
+fn checked_ladder(file: &Path) -> Result<Ladder, Failure> {
+    let ladder = read_ladder(file)?;
+    let config = lifecycle::read_new(&json!({ "name": "probe", "ladder": ladder }));
+    let config = config.map_err(|refusal| Failure::usage(format!("{}: {refusal}", file.display())))?;
+    let empty = || Failure::usage(format!("{}: write a list of renditions", file.display()));
+    config.profile.ladder.ok_or_else(empty)
 }
 
 fn print_gpu(gpu: &GpuCaps) {
@@ -84,9 +106,12 @@ fn print_gpu(gpu: &GpuCaps) {
         Err(why) => print(&format!("          encodes nothing: {why}")),
         Ok(e) => {
             let more = if e.sessions == e.sessions_tried { " or more" } else { "" };
-            let hevc = if e.hevc { "H.264 and HEVC" } else { "H.264" };
+            let hevc = match e.hevc {
+                true => format!(", HEVC to {}x{}", e.hevc_width_max, e.hevc_height_max),
+                false => ", no HEVC".to_owned(),
+            };
             print(&format!(
-                "          encode engines: {}, {hevc} to {}x{}, {}{more} sessions, B frames: {}, lookahead: {}",
+                "          encode engines: {}, H.264 to {}x{}{hevc}, {}{more} sessions, B frames: {}, lookahead: {}",
                 e.engines,
                 e.width_max,
                 e.height_max,
@@ -98,11 +123,9 @@ fn print_gpu(gpu: &GpuCaps) {
     }
 }
 
-/// Where a channel of the default ladder would run.
-fn print_placement(caps: &Caps, devices: &Devices, height: u32) {
-    let ladder = Ladder::default_for(height, false);
-    let (load, names) = load_of(caps, &ladder);
-    let wide = |height: u32| (height * 16 / 9).next_multiple_of(2);
+/// Where a channel with this ladder would run.
+fn print_placement(caps: &Caps, devices: &Devices, height: u32, ladder: &Ladder) {
+    let (load, names) = load_of(caps, ladder);
     let request = Request {
         codec: Codec::H264,
         width: wide(height),
@@ -110,7 +133,7 @@ fn print_placement(caps: &Caps, devices: &Devices, height: u32) {
         bits: 8,
         chroma_format: 1,
         rate: FrameRate::new(30_000, 1_000),
-        renditions: ladder.0.iter().map(|r| (wide(r.height), r.height)).collect(),
+        renditions: ladder.0.iter().map(|r| (r.codec, wide(r.height), r.height)).collect(),
         held: 0,
     };
     let placed = devices.room(&request, BackendPolicy::Auto).expect("the software backend takes everything");
@@ -177,10 +200,19 @@ fn wait(worker: &Worker) {
     let _woken = poll(&mut fds, Some(&timeout));
 }
 
-/// Share of this machine that a ladder needs at 30 frames/s, by pixels, with the decode (17 parts of 72) on top.
+/// Columns of a 16:9 picture.
+fn wide(height: u32) -> u32 {
+    (height * 16 / 9).next_multiple_of(2)
+}
+
+/// Share of this machine that a ladder needs at 30 frames/s, by what its encodes cost, with the decode (17 parts of 72
+/// where all of it is H.264) on top.
 pub(crate) fn load_of(caps: &Caps, ladder: &Ladder) -> (f64, String) {
-    let pixels: f64 = ladder.0.iter().map(|r| f64::from(r.height) * f64::from(r.height) * 16.0 / 9.0).sum();
+    let cost = |of: fn(VideoCodec) -> VideoCodec| -> f64 {
+        ladder.0.iter().map(|r| placement::cost(of(r.codec), wide(r.height), r.height)).sum()
+    };
+    let pixels = cost(|codec| codec) + 0.4 * cost(|_| VideoCodec::H264);
     let per_second = f64::from(caps.encode_fps_360.max(1)) * 640.0 * 360.0 * f64::from(caps.cpus.max(1));
     let names = ladder.0.iter().map(|r| r.name.as_str()).collect::<Vec<_>>().join(" ");
-    (pixels * 30.0 * 1.4 / per_second, names)
+    (pixels * 30.0 / per_second, names)
 }

@@ -25,7 +25,7 @@ enum What {
     /// Make a template
     Create {
         name: String,
-        /// File with the ladder as JSON: [{"name": "720p", "height": 720, "bitrate": 2800000}]
+        /// File with the ladder as JSON: [{"name": "720p", "height": 720, "bitrate": 2800000}], with "codec": "hevc" for HEVC
         #[arg(long, value_name = "FILE")]
         ladder: PathBuf,
     },
@@ -74,9 +74,9 @@ impl Template {
             }
             What::Delete { template } => print(&format!("template {template} is deleted")),
             _ => {
-                let rendition = |r: &Value| ["name", "height", "bitrate"].map(|field| cell(&r[field])).to_vec();
+                let rendition = |r: &Value| ["name", "height", "bitrate", "codec"].map(|field| cell(&r[field])).to_vec();
                 print(&format!("template {}", cell(&answer["name"])));
-                print_list(&["rendition", "height", "bitrate"], &answer["ladder"], rendition);
+                print_list(&["rendition", "height", "bitrate", "codec"], &answer["ladder"], rendition);
             }
         }
         Ok(())

@@ -25,6 +25,9 @@ impl Inspector {
         line(&mut out, 0, format_args!("{name}: {} bytes", file.len()));
         self.init = read::init(file).or(self.init.take());
         tree(&mut out, file, 0..file.len(), 1);
+        if let Some(codecs) = read::init(file).and_then(|init| init.codecs) {
+            line(&mut out, 1, format_args!("CODECS {codecs}"));
+        }
         match read::fragments(file) {
             Ok(fragments) => {
                 for fragment in &fragments {
@@ -59,10 +62,10 @@ impl Inspector {
         }
         self.end = Some(start.saturating_add(duration));
         if samples {
-            let video = self.init.as_ref().is_some_and(|i| i.video);
+            let codec = self.init.as_ref().filter(|i| i.video).map(|i| i.codec);
             for sample in &fragment.samples {
-                let nals = if video { read::nal_types(&file[sample.data.clone()]) } else { Vec::new() };
-                let nals = if video { format!(", NAL {nals:?}") } else { String::new() };
+                let nals = codec.map(|codec| read::nal_types(codec, &file[sample.data.clone()]));
+                let nals = nals.map_or_else(String::new, |nals| format!(", NAL {nals:?}"));
                 let sync = if sample.sync { " sync" } else { "" };
                 let (dts, cto, length) = (sample.dts, sample.cto, sample.data.len());
                 line(out, 2, format_args!("dts {dts} cto {cto:+} + {}: {length} bytes{sync}{nals}", sample.duration));

@@ -158,6 +158,37 @@ impl BackendPolicy {
     }
 }
 
+/// What a rendition is coded with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum VideoCodec {
+    /// AVC: every player has it.
+    #[default]
+    H264,
+    /// H.265: fewer bits for the same picture, for players that have it.
+    Hevc,
+}
+
+impl VideoCodec {
+    /// As configuration and API name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            VideoCodec::H264 => "h264",
+            VideoCodec::Hevc => "hevc",
+        }
+    }
+}
+
+impl fmt::Display for VideoCodec {
+    /// As people write it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            VideoCodec::H264 => "H.264",
+            VideoCodec::Hevc => "HEVC",
+        })
+    }
+}
+
 /// One encode of a ladder, as configured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -171,6 +202,9 @@ pub struct Rendition {
     /// Cap of the encoder, bits per second.
     #[schema(minimum = 50_000, maximum = 100_000_000)]
     pub bitrate: u64,
+    /// `h264` unless said otherwise. A ladder may hold both: each player takes what it can decode.
+    #[serde(default)]
+    pub codec: VideoCodec,
 }
 
 /// Ordered outputs of a channel, best first.
@@ -194,6 +228,7 @@ impl Ladder {
                     name: format!("{height}p"),
                     height,
                     bitrate: if fast { bitrate * 3 / 2 } else { bitrate },
+                    codec: VideoCodec::H264,
                 })
                 .collect(),
         )
@@ -206,9 +241,15 @@ impl Ladder {
         if fits.is_empty() {
             let bitrate = self.0.iter().map(|r| r.bitrate).min().unwrap_or(800_000);
             let height = source_height & !1;
-            return Ladder(vec![Rendition { name: format!("{height}p"), height, bitrate }]);
+            let codec = if self.is_hevc_alone() { VideoCodec::Hevc } else { VideoCodec::H264 };
+            return Ladder(vec![Rendition { name: format!("{height}p"), height, bitrate, codec }]);
         }
         Ladder(fits)
+    }
+
+    /// Players without HEVC find nothing in it.
+    pub fn is_hevc_alone(&self) -> bool {
+        !self.0.is_empty() && self.0.iter().all(|r| r.codec == VideoCodec::Hevc)
     }
 }
 
@@ -225,7 +266,7 @@ pub struct Channel {
     pub takeover: Takeover,
     /// Shown while a source is away.
     pub slate: Slate,
-    /// x264 preset of the software backend; `None`: the mode's default (superfast).
+    /// Preset of the software backend, a name that x264 and x265 share; `None`: `superfast`, for HEVC `ultrafast`.
     pub preset: Option<String>,
     /// `None`: as the box is configured.
     pub backend: Option<BackendPolicy>,
@@ -292,5 +333,25 @@ mod tests {
                 assert!(r.height <= height && r.height % 2 == 0, "{height}: {r:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_source_below_every_rendition_gets_one_that_all_players_of_the_ladder_have() {
+        let one = |name: &str, codec| Rendition { name: name.to_owned(), height: 720, bitrate: 900_000, codec };
+        let shrunk = |ladder: &[Rendition]| Ladder(ladder.to_vec()).never_upscaled(361).0;
+        let [h264, hevc] = [one("720p", VideoCodec::H264), one("720p-hevc", VideoCodec::Hevc)];
+        let got = shrunk(&[hevc.clone(), h264]);
+        assert_eq!((got.len(), got[0].codec, got[0].height), (1, VideoCodec::H264, 360));
+        assert_eq!(shrunk(&[hevc])[0].codec, VideoCodec::Hevc, "nobody asked for H.264");
+    }
+
+    #[test]
+    fn what_was_stored_without_a_codec_is_h264() {
+        let old = r#"[{"name":"720p","height":720,"bitrate":2800000}]"#;
+        let ladder: Ladder = serde_json::from_str(old).unwrap();
+        assert_eq!(ladder.0[0].codec, VideoCodec::H264);
+        let new = serde_json::to_string(&ladder).unwrap();
+        assert_eq!(new, r#"[{"name":"720p","height":720,"bitrate":2800000,"codec":"h264"}]"#);
+        assert_eq!(serde_json::from_str::<Ladder>(&new).unwrap(), ladder);
     }
 }

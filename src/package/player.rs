@@ -215,15 +215,20 @@ impl Player {
             self.ask = Some(now.mono + RETRY);
             return;
         }
-        for line in text.lines().filter_map(|l| l.strip_prefix("#EXT-X-STREAM-INF:")) {
-            let attributes = parse::attributes(line);
+        let mut codecs = BTreeMap::new();
+        let mut lines = text.lines();
+        while let Some(line) = lines.next() {
+            let Some(line) = line.strip_prefix("#EXT-X-STREAM-INF:") else { continue };
+            let mut attributes = parse::attributes(line);
             for needed in ["BANDWIDTH", "CODECS"] {
                 if !attributes.contains_key(needed) {
                     self.log.broken(format!("multivariant: a variant without {needed}"));
                 }
             }
+            codecs.extend(lines.next().map(str::to_owned).zip(attributes.remove("CODECS")));
         }
-        self.tracks = uris.into_iter().map(|uri| Track::new(uri, now.mono)).collect();
+        let track = |uri: String| Track::new(uri.clone(), codecs.remove(&uri), now.mono);
+        self.tracks = uris.into_iter().map(track).collect();
     }
 
     /// One URI never names two byte strings.

@@ -10,7 +10,7 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::media::channel::{BackendPolicy, ChannelName, SessionId};
+use crate::media::channel::{BackendPolicy, ChannelName, SessionId, VideoCodec};
 use crate::media::grid::FrameRate;
 use crate::media::track::{Codec, VideoConfig};
 use crate::pixels::protocol::{Backend, EncodeCaps, GpuCaps, OpenRendition};
@@ -21,6 +21,8 @@ const DECODE_RATE: f64 = 625.0 * 1920.0 * 1080.0;
 const DECODE_RATE_HEVC: f64 = 2.0 * DECODE_RATE;
 /// Luma samples that one encode engine makes in a second at preset P4: 500 frames of 1080p.
 const ENCODE_RATE: f64 = 500.0 * 1920.0 * 1080.0;
+/// HEVC takes an engine longer: its larger choice of blocks. On the low side of what is reported of Turing to Ada.
+const ENCODE_RATE_HEVC: f64 = 0.7 * ENCODE_RATE;
 /// Bytes that the scaler reads and writes in a second, at a modest share of the slowest card's bandwidth.
 const SCALE_RATE: f64 = 60e9;
 /// Device memory of an encode session beside its surfaces, and of a channel's share in its process' context.
@@ -45,8 +47,8 @@ pub struct Request {
     /// chroma_format_idc: 1 is 4:2:0.
     pub chroma_format: u8,
     pub rate: FrameRate,
-    /// Columns and rows of each rendition that is encoded.
-    pub renditions: Vec<(u32, u32)>,
+    /// Codec, columns and rows of each rendition that is encoded.
+    pub renditions: Vec<(VideoCodec, u32, u32)>,
     /// Surfaces that an encoder holds back for B frames and lookahead.
     pub held: u32,
 }
@@ -60,7 +62,7 @@ impl Request {
             bits: source.bit_depth,
             chroma_format: source.chroma_format,
             rate,
-            renditions: renditions.iter().map(|r| (r.width, r.height)).collect(),
+            renditions: renditions.iter().map(|r| (r.codec, r.width, r.height)).collect(),
             held: renditions.iter().map(|r| r.bframes + r.lookahead).max().unwrap_or(0),
         }
     }
@@ -173,9 +175,9 @@ pub fn price(request: &Request, gpu: &GpuCaps, backend: Backend) -> Result<Share
         return refused(Resource::Codec, what);
     }
     let hz = request.rate.hz();
-    let samples = |(w, h): (u32, u32)| f64::from(w) * f64::from(h);
-    let source = samples((request.width, request.height));
-    let outputs: f64 = request.renditions.iter().copied().map(samples).sum();
+    let samples = |w: u32, h: u32| f64::from(w) * f64::from(h);
+    let source = samples(request.width, request.height);
+    let outputs: f64 = request.renditions.iter().map(|(_, w, h)| samples(*w, *h)).sum();
     let decode_rate = if codec == Codec::H265 { DECODE_RATE_HEVC } else { DECODE_RATE };
     let bytes_per_sample = if bits > 8 { 3.0 } else { 1.5 };
     let mut shares = Shares {
@@ -192,10 +194,11 @@ pub fn price(request: &Request, gpu: &GpuCaps, backend: Backend) -> Result<Share
             Ok(encoder) => encoder,
             Err(why) => return refused(Resource::Encoder, why.clone()),
         };
-        if let Err(what) = check_sizes(request, encoder) {
+        if let Err(what) = check_encodes(request, encoder) {
             return refused(Resource::Encoder, what);
         }
-        shares.encode = outputs * hz / (ENCODE_RATE * f64::from(encoder.engines.max(1)));
+        let seconds = request.renditions.iter().map(|(codec, w, h)| samples(*w, *h) / encode_rate(*codec));
+        shares.encode = seconds.sum::<f64>() * hz / f64::from(encoder.engines.max(1));
         shares.sessions = u32::try_from(request.renditions.len()).unwrap_or(u32::MAX);
         bytes += SESSION_BYTES * f64::from(shares.sessions);
     }
@@ -206,12 +209,28 @@ pub fn price(request: &Request, gpu: &GpuCaps, backend: Backend) -> Result<Share
 /// Surfaces of a rendition beyond those that its encoder holds back.
 const SURFACES: f64 = 7.0;
 
-fn check_sizes(request: &Request, encoder: &EncodeCaps) -> Result<(), String> {
-    let (width, height) = (encoder.width_min..=encoder.width_max, encoder.height_min..=encoder.height_max);
-    let odd = request.renditions.iter().find(|(w, h)| !width.contains(w) || !height.contains(h));
-    odd.map_or(Ok(()), |(w, h)| {
-        let (least, most) = ((encoder.width_min, encoder.height_min), (encoder.width_max, encoder.height_max));
-        Err(format!("its encoder makes {}x{} to {}x{}, not {w}x{h}", least.0, least.1, most.0, most.1))
+/// Luma samples that one engine makes in a second.
+fn encode_rate(codec: VideoCodec) -> f64 {
+    match codec {
+        VideoCodec::H264 => ENCODE_RATE,
+        VideoCodec::Hevc => ENCODE_RATE_HEVC,
+    }
+}
+
+fn check_encodes(request: &Request, encoder: &EncodeCaps) -> Result<(), String> {
+    request.renditions.iter().try_for_each(|(codec, w, h)| {
+        let most = match codec {
+            VideoCodec::H264 => (encoder.width_max, encoder.height_max),
+            VideoCodec::Hevc if !encoder.hevc => {
+                return Err(format!("its encoder makes no HEVC, and a rendition of {w}x{h} asks for it"));
+            }
+            VideoCodec::Hevc => (encoder.hevc_width_max, encoder.hevc_height_max),
+        };
+        let least = (encoder.width_min, encoder.height_min);
+        if (least.0..=most.0).contains(w) && (least.1..=most.1).contains(h) {
+            return Ok(());
+        }
+        Err(format!("its encoder makes {codec} from {}x{} to {}x{}, not {w}x{h}", least.0, least.1, most.0, most.1))
     })
 }
 

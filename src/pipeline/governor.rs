@@ -2,7 +2,8 @@
 //!
 //! The worker itself skips a rendition whose queue is full until the next grid IDR and says so (`late`). Twice within
 //! ten seconds, and the rendition stays out until this governor resumes it. A ladder that lags as a whole loses its
-//! costliest rendition. The lowest rendition is never shed. Resuming is a trial: it fails, the next one waits longer.
+//! costliest rendition: HEVC costs a CPU several times what H.264 does, so it goes before an H.264 rendition of its size.
+//! The lowest rendition is never shed. Resuming is a trial: it fails, the next one waits longer.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -28,6 +29,8 @@ pub enum Act {
 
 #[derive(Debug)]
 struct Rendition {
+    /// What a frame of it costs; only compared.
+    cost: f64,
     late: VecDeque<Mono>,
     shed: bool,
     /// Shed by decision, not for lateness: no trial brings it back.
@@ -36,21 +39,31 @@ struct Rendition {
     calm_needed: Duration,
 }
 
-/// One channel's governor. Renditions are indexed as in the ladder: best first, the last is the lowest.
+/// One channel's governor. Renditions are indexed as in the ladder.
 #[derive(Debug)]
 pub struct Governor {
     renditions: Vec<Rendition>,
+    /// The rendition that is never shed.
+    lowest: usize,
     troubled: Mono,
     last_shed: Option<Mono>,
     acts: VecDeque<Act>,
 }
 
 impl Governor {
-    pub fn new(renditions: usize, now: Mono) -> Governor {
-        let one =
-            || Rendition { late: VecDeque::new(), shed: false, held: false, resumed: None, calm_needed: CALM_MIN };
+    /// `costs`: of a frame of each rendition, in any unit.
+    pub fn new(costs: Vec<f64>, lowest: usize, now: Mono) -> Governor {
+        let one = |cost| Rendition {
+            cost,
+            late: VecDeque::new(),
+            shed: false,
+            held: false,
+            resumed: None,
+            calm_needed: CALM_MIN,
+        };
         Governor {
-            renditions: (0..renditions).map(|_| one()).collect(),
+            renditions: costs.into_iter().map(one).collect(),
+            lowest,
             troubled: now,
             last_shed: None,
             acts: VecDeque::new(),
@@ -75,8 +88,8 @@ impl Governor {
         if lag > LAG_MAX {
             self.troubled = now;
             let settled = self.last_shed.is_none_or(|at| now - at > SETTLE);
-            if let (true, Some(top)) = (settled, self.renditions.iter().position(|r| !r.shed)) {
-                self.shed(now, top);
+            if let (true, Some(costliest)) = (settled, self.costliest()) {
+                self.shed(now, costliest);
             }
         } else if lag > LAG_MAX / 2 {
             self.troubled = now;
@@ -86,7 +99,7 @@ impl Governor {
 
     /// Takes a rendition off until `free`. False: it was off already.
     pub fn hold(&mut self, rendition: usize) -> bool {
-        let lowest = rendition + 1 == self.renditions.len();
+        let lowest = rendition == self.lowest;
         let Some(r) = self.renditions.get_mut(rendition).filter(|r| !r.held && !lowest) else { return false };
         r.held = true;
         !std::mem::replace(&mut r.shed, true)
@@ -112,9 +125,8 @@ impl Governor {
     }
 
     fn shed(&mut self, now: Mono, index: usize) {
-        let lowest = index + 1 == self.renditions.len();
         let r = &mut self.renditions[index];
-        if lowest || r.shed {
+        if index == self.lowest || r.shed {
             return;
         }
         r.shed = true;
@@ -125,9 +137,16 @@ impl Governor {
         self.acts.push_back(Act::Shed(u8::try_from(index).unwrap_or(u8::MAX)));
     }
 
+    /// The one that runs and costs most, of several the first; never the lowest.
+    fn costliest(&self) -> Option<usize> {
+        let running = self.renditions.iter().enumerate().filter(|(i, r)| !r.shed && *i != self.lowest);
+        running.max_by(|a, b| a.1.cost.total_cmp(&b.1.cost).then(b.0.cmp(&a.0))).map(|(i, _)| i)
+    }
+
     /// The cheapest shed rendition comes back first, one per calm.
     fn try_resume(&mut self, now: Mono) {
-        let Some(index) = self.renditions.iter().rposition(|r| r.shed && !r.held) else { return };
+        let shed = self.renditions.iter().enumerate().filter(|(_, r)| r.shed && !r.held);
+        let Some((index, _)) = shed.min_by(|a, b| a.1.cost.total_cmp(&b.1.cost).then(b.0.cmp(&a.0))) else { return };
         let calm = now - self.troubled;
         let r = &mut self.renditions[index];
         if calm < r.calm_needed {
@@ -148,13 +167,17 @@ mod tests {
         Mono(1_000_000_000) + Duration::from_secs_f64(seconds)
     }
 
+    fn ladder(renditions: u8, now: Mono) -> Governor {
+        Governor::new((1..=renditions).rev().map(f64::from).collect(), usize::from(renditions) - 1, now)
+    }
+
     fn acts(g: &mut Governor) -> Vec<Act> {
         std::iter::from_fn(|| g.poll()).collect()
     }
 
     #[test]
     fn one_late_gop_is_forgiven_two_within_ten_seconds_are_not() {
-        let mut g = Governor::new(3, at(0.0));
+        let mut g = ladder(3, at(0.0));
         g.late(at(1.0), 0);
         g.late(at(12.0), 0);
         assert_eq!(acts(&mut g), []);
@@ -164,7 +187,7 @@ mod tests {
 
     #[test]
     fn lag_sheds_from_the_top_one_at_a_time_and_never_the_lowest() {
-        let mut g = Governor::new(3, at(0.0));
+        let mut g = ladder(3, at(0.0));
         let mut all = Vec::new();
         for tenth in 0..200 {
             g.lag(at(f64::from(tenth) / 10.0), Duration::from_secs(1));
@@ -178,7 +201,7 @@ mod tests {
 
     #[test]
     fn renditions_come_back_when_it_is_calm_and_failed_trials_wait_longer() {
-        let mut g = Governor::new(2, at(0.0));
+        let mut g = ladder(2, at(0.0));
         g.late(at(1.0), 0);
         g.late(at(2.0), 0);
         assert_eq!(acts(&mut g), [Act::Shed(0)]);
@@ -206,5 +229,24 @@ mod tests {
         let waits: Vec<f64> = back.windows(2).map(|w| w[1] - w[0]).collect();
         assert!((7.9..9.0).contains(&(back[0] - 2.0)), "{back:?}");
         assert!(waits[0] > 15.0 && waits[1] > 31.0, "{waits:?}");
+    }
+
+    #[test]
+    fn of_a_mixed_ladder_what_costs_most_goes_first_and_the_lowest_of_h264_stays() {
+        // 720p, 720p in HEVC, 360p, 360p in HEVC.
+        let mut g = Governor::new(vec![4.0, 20.0, 1.0, 5.0], 2, at(0.0));
+        let mut all = Vec::new();
+        for tenth in 0..200 {
+            g.lag(at(f64::from(tenth) / 10.0), Duration::from_secs(1));
+            all.extend(acts(&mut g));
+        }
+        assert_eq!(all, [Act::Shed(1), Act::Shed(3), Act::Shed(0)]);
+        g.late(at(20.0), 2);
+        g.late(at(20.1), 2);
+        assert!(!g.hold(2) && acts(&mut g).is_empty(), "360p stays, although it is not the last");
+        for tenth in 201..900 {
+            g.lag(at(f64::from(tenth) / 10.0), Duration::ZERO);
+        }
+        assert_eq!(acts(&mut g), [Act::Resume(0), Act::Resume(3), Act::Resume(1)]);
     }
 }

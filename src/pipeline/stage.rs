@@ -20,7 +20,7 @@ use crate::package::pictures::{SheetVersion, Span};
 use crate::package::segmenter::{PartPublished, Segmenter};
 use crate::package::window::{Kind, RenditionOutput, Targets};
 use crate::pixels::protocol::{
-    Encoded, Open, OpenAudio, OpenVideo, Output, Picture, PictureKind, RenditionIndex, Sheet, VideoInit,
+    self, Encoded, Open, OpenAudio, OpenVideo, Output, Picture, PictureKind, RenditionIndex, Sheet, VideoInit,
 };
 use crate::telemetry::names::{Label, Metric, count, gauge, observe};
 use crate::time::{Mono, Now};
@@ -650,7 +650,8 @@ impl Stage {
 
     /// Shed and late renditions keep their numbers by GAP behind the lowest one's edge.
     fn follow(&mut self, now: Mono) {
-        let Some(edge) = self.ladder.last().map(LadderTrack::edge) else { return };
+        let lowest = self.video.as_ref().map_or(0, |video| protocol::lowest(&video.renditions));
+        let Some(edge) = self.ladder.get(lowest).map(LadderTrack::edge) else { return };
         self.ladder.iter_mut().for_each(|track| track.follow(now, edge));
     }
 

@@ -7,15 +7,18 @@ use std::time::Duration;
 
 use super::governor::{Act, Governor};
 use super::history::{Fed, History, push_fill};
+use super::placement;
 use super::pulse::Pulse;
 use super::stage::RestartPlan;
+use crate::media::channel::VideoCodec;
 use crate::media::fault::FaultKind;
 use crate::media::limits::{WORKER_QUEUE_BYTES, WORKER_QUEUE_SPAN, WORKER_SILENCE_GPU};
 use crate::media::track::AudioConfig;
 use crate::pixels::client::Worker;
 use crate::pixels::hall::{Hall, Home};
 use crate::pixels::protocol::{
-    Backend, Encoded, Fill, FromWorker, Lost, Open, Picture, Progress, RenditionIndex, ToWorker, Unit, VideoInit,
+    self, Backend, Encoded, Fill, FromWorker, Lost, Open, OpenRendition, Picture, Progress, RenditionIndex, ToWorker,
+    Unit, VideoInit,
 };
 use crate::time::Mono;
 
@@ -120,7 +123,7 @@ impl Workers {
             worker: None,
             open: None,
             history: History::default(),
-            governor: Governor::new(0, now),
+            governor: Governor::new(Vec::new(), 0, now),
             grid_gop: 1,
             sent: -1,
             progress: Progress::default(),
@@ -145,18 +148,20 @@ impl Workers {
         self.home = home;
     }
 
-    /// The next worker runs there, and works so. `preset`: its encoder's. `least`: it makes only the lowest rendition and
-    /// the best one of at most `MAKESHIFT_HEIGHT` rows, for a machine that stands in for a better one.
-    pub fn set_place(&mut self, home: Home, backend: Backend, preset: &str, least: bool) {
+    /// The next worker runs there, and works so. `preset`: its encoders', if one is configured. `least`: it makes only the
+    /// lowest rendition and the best one of at most `MAKESHIFT_HEIGHT` rows, for a machine that stands in for a better one.
+    pub fn set_place(&mut self, home: Home, backend: Backend, preset: Option<&str>, least: bool) {
         self.set_home(home);
         let Some(video) = self.open.as_mut().and_then(|open| open.video.as_mut()) else { return };
         video.backend = backend;
-        video.renditions.iter_mut().for_each(|r| preset.clone_into(&mut r.preset));
+        for r in &mut video.renditions {
+            preset.unwrap_or(placement::preset(backend, r.codec)).clone_into(&mut r.preset);
+        }
         if !least {
             self.changes.extend(self.governor.free().into_iter().map(|i| (i, false)));
             return;
         }
-        let best = video.renditions.iter().position(|r| r.height <= MAKESHIFT_HEIGHT);
+        let best = makeshift(&video.renditions);
         let taken_off = (0..video.renditions.len()).filter(|i| Some(*i) != best);
         let governor = &mut self.governor;
         self.changes.extend(taken_off.filter(|i| governor.hold(*i)).map(|i| (i, true)));
@@ -190,10 +195,12 @@ impl Workers {
     /// What is to be made, once there is a worker.
     pub fn prepare(&mut self, now: Mono, open: Open) {
         let video = open.video.as_ref();
-        self.governor = Governor::new(video.map_or(0, |v| v.renditions.len()), now);
+        let renditions = video.map_or(&[][..], |v| &v.renditions);
+        let costs = renditions.iter().map(|r| placement::cost(r.codec, r.width, r.height)).collect();
+        self.governor = Governor::new(costs, protocol::lowest(renditions), now);
         self.grid_gop = video.map_or(1, |v| i64::from(v.cadence.gop));
         self.rate_hz = video.map_or(25.0, |v| v.cadence.rate.hz());
-        let delay = |r: &crate::pixels::protocol::OpenRendition| r.lookahead + r.bframes + 2;
+        let delay = |r: &OpenRendition| r.lookahead + r.bframes + 2;
         self.encoder_delay = video.map_or(0, |v| i64::from(v.renditions.iter().map(delay).max().unwrap_or(0)));
         self.open = Some(open);
     }
@@ -501,6 +508,14 @@ impl Workers {
         self.overrun = false;
         self.events.push_back(Event::Lost { why, lost, detail });
     }
+}
+
+/// The rendition that a machine which stands in for a better one makes beside the lowest: H.264 before HEVC, which costs
+/// it more and serves fewer players.
+fn makeshift(renditions: &[OpenRendition]) -> Option<usize> {
+    let fits = |r: &OpenRendition| r.height <= MAKESHIFT_HEIGHT;
+    let h264 = renditions.iter().position(|r| fits(r) && r.codec == VideoCodec::H264);
+    h264.or_else(|| renditions.iter().position(fits))
 }
 
 #[cfg(test)]

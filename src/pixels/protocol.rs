@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::media::channel::Slate;
+use crate::media::channel::{Slate, VideoCodec};
 use crate::media::fault::FaultKind;
 use crate::media::grid::Cadence;
 use crate::media::picture::{Due, PictureRule};
@@ -14,7 +14,7 @@ use crate::media::sample::Stamps;
 use crate::media::track::{AudioConfig, Codec, Colour, Pid, VideoConfig};
 
 /// Changed with every incompatible change: daemon and worker of two versions refuse each other in `hello`.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// Where a spawned worker finds its end of the socketpair, a shared one that of its control socket.
 pub const WORKER_FD: i32 = 3;
 
@@ -158,6 +158,7 @@ pub struct OpenVideo {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OpenRendition {
     pub name: String,
+    pub codec: VideoCodec,
     pub width: u32,
     pub height: u32,
     /// Sample aspect of the output.
@@ -168,9 +169,10 @@ pub struct OpenRendition {
     pub bframes: u32,
     pub lookahead: u32,
     pub preset: String,
-    /// libx264 options in `key=value:key=value` form put last (benches compare at equal settings); normally empty.
+    /// Options of libx264 or libx265 in `key=value:key=value` form put last (benches compare at equal settings);
+    /// normally empty.
     pub extra: String,
-    /// Sliced threads; a function of height x rate, never of load.
+    /// Threads that share a picture; a function of codec, height x rate, never of load.
     pub threads: u32,
     pub colour: Colour,
 }
@@ -297,9 +299,21 @@ pub enum FromWorker {
     },
 }
 
-/// SPS and PPS as NAL units without start codes; coded size is that of `OpenRendition`.
+/// Index of the rendition that is never shed: the one with the fewest pixels, of several the last; of the H.264 ones if
+/// there are any, because every player has those.
+pub fn lowest(renditions: &[OpenRendition]) -> usize {
+    let weight = |i: &usize| {
+        let r = &renditions[*i];
+        (r.codec, u64::from(r.width) * u64::from(r.height))
+    };
+    (0..renditions.len()).rev().min_by_key(weight).unwrap_or(0)
+}
+
+/// Parameter sets as NAL units without start codes; codec and coded size are those of `OpenRendition`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VideoInit {
+    /// HEVC only.
+    pub vps: Option<Bytes>,
     pub sps: Bytes,
     pub pps: Bytes,
 }
@@ -428,7 +442,7 @@ pub struct DecodeCaps {
     pub height_max: u32,
 }
 
-/// A GPU's H.264 encoder.
+/// A GPU's encoder; where nothing else is said, for H.264.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EncodeCaps {
     pub engines: u32,
@@ -439,7 +453,10 @@ pub struct EncodeCaps {
     pub height_min: u32,
     pub width_max: u32,
     pub height_max: u32,
+    /// It makes HEVC, too: up to this size.
     pub hevc: bool,
+    pub hevc_width_max: u32,
+    pub hevc_height_max: u32,
     pub bframes_max: u32,
     pub lookahead: bool,
 }
@@ -447,10 +464,10 @@ pub struct EncodeCaps {
 /// Where a channel's pictures are decoded, scaled and encoded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Backend {
-    /// libavcodec, the CPU's scaler, libx264.
+    /// libavcodec, the CPU's scaler, libx264 or libx265.
     #[default]
     Software,
-    /// NVDEC and CUDA; the scaled pictures are copied to the host for libx264.
+    /// NVDEC and CUDA; the scaled pictures are copied to the host for libx264 or libx265.
     GpuDecode,
     /// NVDEC, CUDA, NVENC: no picture leaves the GPU.
     Gpu,

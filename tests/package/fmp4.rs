@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use mp4_atom::{Atom, Codec, Decode, DecodeMaybe, Ftyp, Header, Moof, Moov, ReadFrom};
 use rung::media::access_unit::AccessUnit;
+use rung::media::channel::VideoCodec;
 use rung::media::grid::{Cadence, Grid, PdtLine};
 use rung::media::modes::LatencyMode;
 use rung::media::sample::{Sample, Stamps};
@@ -148,7 +149,8 @@ fn the_reader_survives_any_bytes() {
             assert!(fragment.samples.iter().all(|s| s.data.end <= bytes.len()));
         }
         read::init(&bytes);
-        read::nal_types(&bytes);
+        read::nal_types(VideoCodec::H264, &bytes);
+        read::nal_types(VideoCodec::Hevc, &bytes);
     }
 }
 

@@ -4,6 +4,7 @@
 //! so the picture's clock stays right. PTS count 90 kHz from the start.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use rung::media::channel::VideoCodec;
 use rung::media::track::Colour;
 use rung::pixels::protocol::{FromWorker, Made, OpenRendition, Pattern};
 use rung::time::SystemClock;
@@ -12,7 +13,7 @@ use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::av::{AudioEncoder, Error, Frame, Headers, VideoEncoder};
+use crate::av::{AudioEncoder, Error, Frame, Headers, Level, VideoEncoder};
 use crate::pattern::{Painter, tone};
 use crate::picture::Pool;
 use crate::queue::{Popped, Queue};
@@ -79,6 +80,7 @@ impl Loop {
     fn open(ch: u32, pattern: Pattern, shared: Arc<Shared>) -> Result<Loop, Error> {
         let rendition = OpenRendition {
             name: "pattern".to_owned(),
+            codec: VideoCodec::H264,
             width: pattern.width,
             height: pattern.height,
             sar: (1, 1),
@@ -92,7 +94,7 @@ impl Loop {
             colour: Colour { primaries: 1, transfer: 1, matrix: 1, full_range: false },
         };
         Ok(Loop {
-            video: VideoEncoder::open(&rendition, pattern.cadence, Headers::InBand)?,
+            video: VideoEncoder::open(&rendition, pattern.cadence, Headers::InBand, Level::Least)?,
             audio: AudioEncoder::open(CHANNELS, AUDIO_BITRATE)?,
             painter: Painter::new(pattern.width, pattern.height, pattern.cadence.rate),
             pool: Pool::new(pattern.width, pattern.height),

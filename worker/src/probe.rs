@@ -26,7 +26,7 @@ pub fn caps(about: &Described) -> Caps {
 
 #[cfg(feature = "software")]
 fn backend() -> String {
-    format!("software: {}, libx264", crate::av::versions())
+    format!("software: {}, {}", crate::av::versions(), crate::av::encoders().join(", "))
 }
 
 #[cfg(not(feature = "software"))]
@@ -56,8 +56,9 @@ fn encode_fps_360() -> u32 {
 
 #[cfg(feature = "software")]
 fn measure() -> Result<f64, crate::av::Error> {
-    use crate::av::{Frame, Headers, VideoEncoder};
+    use crate::av::{Frame, Headers, Level, VideoEncoder};
     use crate::pattern::Painter;
+    use rung::media::channel::VideoCodec;
     use rung::media::grid::Cadence;
     use rung::media::modes::LatencyMode;
     use rung::media::track::Colour;
@@ -67,6 +68,7 @@ fn measure() -> Result<f64, crate::av::Error> {
     const FRAMES: u32 = 90;
     let rendition = OpenRendition {
         name: "probe".to_owned(),
+        codec: VideoCodec::H264,
         width: 640,
         height: 360,
         sar: (1, 1),
@@ -80,7 +82,7 @@ fn measure() -> Result<f64, crate::av::Error> {
         colour: Colour::default(),
     };
     let cadence = Cadence::for_rate(30.0, LatencyMode::Ultra);
-    let mut encoder = VideoEncoder::open(&rendition, cadence, Headers::Global)?;
+    let mut encoder = VideoEncoder::open(&rendition, cadence, Headers::Global, Level::Least)?;
     let mut painter = Painter::new(640, 360, cadence.rate);
     let mut frames = Vec::new();
     for n in 0..FRAMES {

@@ -12,6 +12,10 @@ use crate::media::track::Colour;
 pub struct Sps {
     pub id: u8,
     pub vps_id: u8,
+    /// sps_max_sub_layers_minus1 + 1.
+    pub sub_layers: u8,
+    /// sps_temporal_id_nesting_flag.
+    pub nested: bool,
     pub profile: Profile,
     pub chroma_format: u8,
     pub separate_colour_planes: bool,
@@ -54,7 +58,7 @@ fn parse(r: &mut Bits<'_>) -> Option<Sps> {
     if sub_layers_max > 7 {
         return None;
     }
-    r.flag()?; // sps_temporal_id_nesting_flag
+    let nested = r.flag()?;
     let profile = profile::read(r, sub_layers_max)?;
     let id = u8::try_from(r.ue_max(15)?).ok()?;
     let chroma_format = u8::try_from(r.ue_max(3)?).ok()?;
@@ -70,6 +74,8 @@ fn parse(r: &mut Bits<'_>) -> Option<Sps> {
     let mut sps = Sps {
         id,
         vps_id,
+        sub_layers: u8::try_from(sub_layers_max).ok()?,
+        nested,
         profile,
         chroma_format,
         separate_colour_planes,

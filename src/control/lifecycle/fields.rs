@@ -144,7 +144,10 @@ fn read_ladder(value: &Value) -> Result<Option<Ladder>, FieldError> {
     };
     let read = renditions.iter().enumerate().map(|(i, one)| {
         serde_json::from_value::<Rendition>(one.clone()).map_err(|e| {
-            let what = format!("{e}: write {{\"name\": \"720p\", \"height\": 720, \"bitrate\": 2800000}}");
+            let what = format!(
+                "{e}: write {{\"name\": \"720p\", \"height\": 720, \"bitrate\": 2800000, \"codec\": \"h264\"}}; \
+                 codec is \"h264\" or \"hevc\""
+            );
             FieldError::new(format!("/ladder/{i}"), what)
         })
     });
@@ -215,7 +218,11 @@ mod tests {
         assert_eq!(plain, ChannelConfig::new(ChannelName::new("news").unwrap()));
         let full = json!({
             "name": "news", "kind": "hybrid", "mode": "ultra", "hold_back_ms": 1500, "preset": "veryfast", "backend": "gpu",
-            "ladder": [{ "name": "720p", "height": 720, "bitrate": 2_800_000 }], "slate": "black",
+            "ladder": [
+                { "name": "720p", "height": 720, "bitrate": 2_800_000, "codec": "h264" },
+                { "name": "720p-hevc", "height": 720, "bitrate": 1_900_000, "codec": "hevc" },
+            ],
+            "slate": "black",
             "max_duration_s": 0, "takeover": "newest", "activation": "manual", "reconnect_window_s": 0,
             "on_max_duration": "rollover", "end_on_eos": true, "legs": "single",
         });
@@ -251,6 +258,12 @@ mod tests {
             ("ladder", json!("hd"), "/ladder", "a list"),
             ("ladder", json!([]), "/ladder", "1 to 8 renditions"),
             ("ladder", json!([low, { "name": "x" }]), "/ladder/1", "missing field"),
+            (
+                "ladder",
+                json!([low, { "name": "x", "height": 360, "bitrate": 800_000, "codec": "av1" }]),
+                "/ladder/1",
+                "codec is \"h264\" or \"hevc\"",
+            ),
             ("ladder", json!([rendition("a-b", 360, 800_000)]), "/ladder/0/name", "like \"720p\""),
             ("ladder", json!([low, low]), "/ladder/1/name", "twice"),
             ("ladder", json!([rendition("x", 361, 800_000)]), "/ladder/0/height", "even number"),

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use super::{boxed, full, put16, put32};
-use crate::media::track::{AudioConfig, Colour, TrackConfig, VideoConfig};
+use super::{boxed, full, hevc, put16, put32};
+use crate::media::track::{AudioConfig, Codec, Colour, TrackConfig, VideoConfig};
 
 /// One media initialization section and what it describes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ impl InitSection {
     /// `bitrate`: cap in bits per second for `btrt`; 0 leaves the box out.
     pub fn video(config: &VideoConfig, timescale: u32, bitrate: u64) -> InitSection {
         let size = display_size(config);
-        let bytes = section(timescale, *b"vide", size, |out| avc1(out, config, bitrate));
+        let bytes = section(timescale, *b"vide", size, |out| visual(out, config, bitrate));
         InitSection { track: TrackConfig::Video(config.clone()), timescale, bytes }
     }
 
@@ -31,6 +31,7 @@ impl InitSection {
     /// The CODECS value of this track (RFC 6381).
     pub fn codec(&self) -> String {
         match &self.track {
+            TrackConfig::Video(v) if v.codec == Codec::H265 => hevc::codecs(v),
             TrackConfig::Video(v) => {
                 format!("avc1.{:02x}{:02x}{:02x}", v.profile[0], v.profile[1], v.profile[2])
             }
@@ -145,8 +146,10 @@ fn matrix(out: &mut Vec<u8>) {
     }
 }
 
-fn avc1(out: &mut Vec<u8>, config: &VideoConfig, bitrate: u64) {
-    boxed(out, b"avc1", |out| {
+/// The sample entry of a picture track, parameter sets inside: `avc1`, for HEVC `hvc1` (ISO/IEC 14496-15, 5.4.2, 8.4.1).
+fn visual(out: &mut Vec<u8>, config: &VideoConfig, bitrate: u64) {
+    let is_hevc = config.codec == Codec::H265;
+    boxed(out, if is_hevc { b"hvc1" } else { b"avc1" }, |out| {
         out.extend_from_slice(&[0, 0, 0, 0, 0, 0, 0, 1]);
         out.extend_from_slice(&[0; 16]);
         put16(out, u16::try_from(config.width).unwrap_or(u16::MAX));
@@ -158,7 +161,11 @@ fn avc1(out: &mut Vec<u8>, config: &VideoConfig, bitrate: u64) {
         out.extend_from_slice(&[0; 32]);
         put16(out, 0x0018);
         put16(out, 0xffff);
-        boxed(out, b"avcC", |out| avc_configuration(out, config));
+        if is_hevc {
+            boxed(out, b"hvcC", |out| hevc::configuration(out, config));
+        } else {
+            boxed(out, b"avcC", |out| avc_configuration(out, config));
+        }
         if config.colour != Colour::default() {
             boxed(out, b"colr", |out| {
                 out.extend_from_slice(b"nclx");
@@ -193,7 +200,7 @@ fn avc_configuration(out: &mut Vec<u8>, config: &VideoConfig) {
     }
 }
 
-fn put_nal(out: &mut Vec<u8>, nal: &[u8]) {
+pub(super) fn put_nal(out: &mut Vec<u8>, nal: &[u8]) {
     let nal = &nal[..nal.len().min(usize::from(u16::MAX))];
     put16(out, u16::try_from(nal.len()).unwrap_or(u16::MAX));
     out.extend_from_slice(nal);

@@ -1,10 +1,11 @@
 //! Purpose: CMAF written and read: initialization sections and parts (one `moof` and one `mdat`) [BMFF 8.8].
 //! Time: decode times are in the track's timescale from the session's origin.
 //! Invariants: a byte string is a function of its input alone (no clock, no counter), so two boxes write the same.
-//! Spec: [BMFF 4.2], [BMFF 8.8], [AVC 7.3].
+//! Spec: [BMFF 4.2], [BMFF 8.8], [AVC 7.3], [HEVC 7.3.3].
 //! When it fails: nothing here fails; the reader yields what it could read and says where it stopped.
 
 pub mod fragment;
+mod hevc;
 pub mod init;
 pub mod read;
 

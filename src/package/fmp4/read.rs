@@ -1,9 +1,12 @@
 //! CMAF read back: boxes, tracks and fragments, for the model player and `rung inspect fmp4`. Bounds every read: what
 //! does not parse yields nothing.
 
+use std::fmt::Write;
 use std::ops::Range;
 
 use super::fragment::NON_SYNC;
+use crate::bitstream::h265;
+use crate::media::channel::VideoCodec;
 
 /// One box: its four characters, where it lies, where its payload begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +59,10 @@ pub fn find(file: &[u8], path: &[&[u8; 4]]) -> Option<Range<usize>> {
 pub struct TrackInit {
     pub timescale: u32,
     pub video: bool,
+    /// Of a picture track.
+    pub codec: VideoCodec,
+    /// The CODECS value that its decoder configuration comes to (RFC 6381); `None`: nothing that Rung writes for pictures.
+    pub codecs: Option<String>,
 }
 
 pub fn init(file: &[u8]) -> Option<TrackInit> {
@@ -64,7 +71,57 @@ pub fn init(file: &[u8]) -> Option<TrackInit> {
     let timescale = be32(file, mdhd.start + if wide { 20 } else { 12 })?;
     let hdlr = find(file, &[b"moov", b"trak", b"mdia", b"hdlr"])?;
     let video = file.get(hdlr.start + 8..hdlr.start + 12)? == b"vide";
-    (timescale > 0).then_some(TrackInit { timescale, video })
+    let entry = sample_entry(file);
+    let codec = match &entry {
+        Some(entry) if matches!(&entry.kind, b"hvc1" | b"hev1") => VideoCodec::Hevc,
+        _ => VideoCodec::H264,
+    };
+    let codecs = entry.filter(|_| video).and_then(|entry| codecs(file, &entry));
+    (timescale > 0).then_some(TrackInit { timescale, video, codec, codecs })
+}
+
+/// The first sample entry.
+fn sample_entry(file: &[u8]) -> Option<BoxAt> {
+    let stsd = find(file, &[b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd"])?;
+    // Version, flags and a count precede it.
+    boxes(file, stsd.start.checked_add(8)?..stsd.end).into_iter().next()
+}
+
+fn codecs(file: &[u8], entry: &BoxAt) -> Option<String> {
+    /// Fields of a visual sample entry before its boxes [BMFF 12.1.3].
+    const VISUAL: usize = 78;
+    let inside = boxes(file, entry.payload.start.checked_add(VISUAL)?..entry.payload.end);
+    let record = |kind: &[u8; 4]| inside.iter().find(|b| b.kind == *kind).and_then(|b| file.get(b.payload.clone()));
+    match &entry.kind {
+        b"avc1" => {
+            let [profile, constraints, level] = record(b"avcC")?.get(1..4)?.try_into().ok()?;
+            Some(format!("avc1.{profile:02x}{constraints:02x}{level:02x}"))
+        }
+        b"hvc1" => hevc_codecs(record(b"hvcC")?),
+        _ => None,
+    }
+}
+
+/// From an HEVCDecoderConfigurationRecord (ISO/IEC 14496-15, annex E).
+fn hevc_codecs(record: &[u8]) -> Option<String> {
+    let head: &[u8; 13] = record.first_chunk()?;
+    let mut text = "hvc1.".to_owned();
+    match head[1] >> 6 {
+        0 => {}
+        space => text.push(char::from(b'A' - 1 + space)),
+    }
+    let flags = (0..32).filter(|i| be32(head, 2).is_some_and(|f| f >> (31 - i) & 1 == 1)).fold(0u32, |f, i| f | 1 << i);
+    let tier = if head[1] & 0x20 == 0 { "L" } else { "H" };
+    // A String takes any text.
+    let _written = write!(text, "{}.{flags:X}.{tier}{}", head[1] & 31, head[12]);
+    let mut constraints = &head[6..12];
+    while let [rest @ .., 0] = constraints {
+        constraints = rest;
+    }
+    for byte in constraints {
+        let _written = write!(text, ".{byte:X}");
+    }
+    Some(text)
 }
 
 /// One sample as its fragment describes it.
@@ -205,13 +262,24 @@ fn run(
     Some(())
 }
 
-/// NAL unit types of a length-prefixed H.264 sample.
-pub fn nal_types(sample: &[u8]) -> Vec<u8> {
+/// A sample of this codec holds an IDR picture.
+pub fn is_idr(codec: VideoCodec, sample: &[u8]) -> bool {
+    nal_types(codec, sample).into_iter().any(|kind| match codec {
+        VideoCodec::H264 => kind == 5,
+        VideoCodec::Hevc => h265::is_idr(kind),
+    })
+}
+
+/// NAL unit types of a length-prefixed sample.
+pub fn nal_types(codec: VideoCodec, sample: &[u8]) -> Vec<u8> {
     let mut types = Vec::new();
     let mut at = 0;
     while let Some(length) = be32(sample, at).and_then(|l| usize::try_from(l).ok()) {
         let Some(first) = sample.get(at + 4) else { break };
-        types.push(first & 0x1f);
+        types.push(match codec {
+            VideoCodec::H264 => first & 0x1f,
+            VideoCodec::Hevc => first >> 1 & 0x3f,
+        });
         let Some(next) = at.checked_add(4).and_then(|a| a.checked_add(length)) else { break };
         at = next;
     }

@@ -14,6 +14,8 @@ use crate::time::{Mono, Now};
 #[derive(Debug)]
 pub(super) struct Track {
     pub(super) uri: String,
+    /// What its variant says in CODECS.
+    pub(super) codecs: Option<String>,
     pub(super) promises: Option<Promises>,
     pub(super) ended: bool,
     pub(super) reports: Vec<(String, u64, u64)>,
@@ -57,9 +59,10 @@ const DATE_STEP_MS: i64 = 20;
 const AWAY: Duration = Duration::from_millis(100);
 
 impl Track {
-    pub(super) fn new(uri: String, now: Mono) -> Track {
+    pub(super) fn new(uri: String, codecs: Option<String>, now: Mono) -> Track {
         Track {
             uri,
+            codecs,
             promises: None,
             ended: false,
             reports: Vec::new(),

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::Log;
 use super::judge::Track;
 use super::parse::PartLine;
+use crate::media::channel::VideoCodec;
 use crate::package::fmp4::read::{self, Fragment};
 use crate::time::Now;
 
@@ -24,8 +25,21 @@ impl Track {
     pub(super) fn init(&mut self, log: &mut Log, uri: String, status: u16, body: &Bytes) {
         self.busy = false;
         match read::init(body).filter(|_| status == 200) {
-            Some(init) => drop(self.inits.insert(uri, init)),
+            Some(init) => {
+                self.judge_codec(log, &uri, &init);
+                self.inits.insert(uri, init);
+            }
             None => log.broken(format!("{uri}: status {status}, or no initialization section")),
+        }
+    }
+
+    /// The multivariant playlist said what decoder this rendition needs. With a second init section it may have said so
+    /// before it was the first one's turn.
+    fn judge_codec(&self, log: &mut Log, uri: &str, init: &read::TrackInit) {
+        let (Some(said), Some(codecs)) = (&self.codecs, &init.codecs) else { return };
+        let one = self.segments.values().all(|s| s.map.as_deref() == Some(uri));
+        if self.inits.is_empty() && one && !said.split(',').any(|codec| codec.trim() == codecs) {
+            log.broken(format!("{uri}: is {codecs}, the multivariant playlist says CODECS={said:?}"));
         }
     }
 
@@ -75,8 +89,8 @@ impl Track {
     fn take_part(&mut self, log: &mut Log, msn: u64, index: usize, body: &Bytes) {
         let name = format!("{}: part {msn}.{index}", self.uri);
         let Some(line) = self.segments.get(&msn).and_then(|s| s.parts.get(index)).cloned() else { return };
-        let video = self.current(msn).is_some_and(|(_, video)| video);
-        let media = match read_part(body, video) {
+        let codec = self.current(msn).filter(|init| init.video).map(|init| init.codec);
+        let media = match read_part(body, codec) {
             Ok(media) => media,
             Err(words) => return log.broken(format!("{name}: {words}")),
         };
@@ -86,8 +100,8 @@ impl Track {
         if media.sync != media.idr {
             log.broken(format!("{name}: {} sync samples, {} of them IDR pictures", media.sync, media.idr));
         }
-        if let Some((timescale, _)) = self.current(msn) {
-            let duration = (media.end - media.start).saturating_mul(1_000_000) / u64::from(timescale);
+        if let Some(init) = self.current(msn) {
+            let duration = (media.end - media.start).saturating_mul(1_000_000) / u64::from(init.timescale);
             if duration.abs_diff(line.duration) > 20 {
                 log.broken(format!("{name}: DURATION is {} us, its media {duration} us", line.duration));
             }
@@ -153,7 +167,7 @@ impl Track {
         if independent && !fragments[0].samples.first().is_some_and(|s| s.sync) {
             log.broken(format!("{name}: does not start with a sync sample"));
         }
-        let Some((timescale, _)) = self.current(msn) else { return };
+        let Some(timescale) = self.current(msn).map(|init| init.timescale) else { return };
         let span =
             fragments.iter().map(Fragment::duration).sum::<u64>().saturating_mul(1_000_000) / u64::from(timescale);
         if span.abs_diff(line.duration()) > 20 {
@@ -175,14 +189,14 @@ impl Track {
         self.last_tfdt = Some((msn, offset));
     }
 
-    /// Timescale and kind of a segment's init section.
-    fn current(&self, msn: u64) -> Option<(u32, bool)> {
-        let init = self.inits.get(self.segments.get(&msn)?.map.as_ref()?)?;
-        Some((init.timescale, init.video))
+    /// A segment's init section.
+    fn current(&self, msn: u64) -> Option<&read::TrackInit> {
+        self.inits.get(self.segments.get(&msn)?.map.as_ref()?)
     }
 }
 
-fn read_part(body: &Bytes, video: bool) -> Result<PartMedia, String> {
+/// `codec`: of a picture track.
+fn read_part(body: &Bytes, codec: Option<VideoCodec>) -> Result<PartMedia, String> {
     let fragments = read::fragments(body)?;
     let [fragment] = &fragments[..] else {
         return Err(format!("{} fragments, one was expected", fragments.len()));
@@ -191,7 +205,7 @@ fn read_part(body: &Bytes, video: bool) -> Result<PartMedia, String> {
         return Err("holds no sample".to_owned());
     }
     let sync: Vec<&read::SampleAt> = fragment.samples.iter().filter(|s| s.sync).collect();
-    let is_idr = |s: &&&read::SampleAt| !video || read::nal_types(&body[s.data.clone()]).contains(&5);
+    let is_idr = |s: &&&read::SampleAt| codec.is_none_or(|codec| read::is_idr(codec, &body[s.data.clone()]));
     Ok(PartMedia {
         bytes: body.clone(),
         start: fragment.start,

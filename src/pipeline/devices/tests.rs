@@ -17,6 +17,8 @@ pub(crate) fn gpu(index: u32, sessions: u32) -> GpuCaps {
         width_max: 4096,
         height_max: 4096,
         hevc: true,
+        hevc_width_max: 8192,
+        hevc_height_max: 8192,
         bframes_max: 4,
         lookahead: true,
     };
@@ -51,7 +53,7 @@ pub(crate) fn channel() -> Request {
         bits: 8,
         chroma_format: 1,
         rate: FrameRate::new(30_000, 1_000),
-        renditions: vec![(1920, 1080), (1280, 720), (854, 480), (640, 360)],
+        renditions: [(1920, 1080), (1280, 720), (854, 480), (640, 360)].map(|(w, h)| (VideoCodec::H264, w, h)).to_vec(),
         held: 0,
     }
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use super::Session;
 use crate::pipeline::devices::{Refusal, Request};
-use crate::pipeline::placement;
 use crate::pipeline::witness::{Fact, Placed};
 use crate::pixels::hall::Home;
 use crate::pixels::protocol::{Lost, Open};
@@ -32,8 +31,7 @@ impl Session {
         let Some(place) = self.placer.place() else { return };
         let home = place.gpu.map_or(Home::Own, Home::Gpu);
         let (backend, why) = (place.backend, place.why.clone());
-        let preset = self.config.preset.as_deref().unwrap_or(placement::preset(backend));
-        self.workers.set_place(home, backend, preset, self.placer.is_makeshift());
+        self.workers.set_place(home, backend, self.config.preset.as_deref(), self.placer.is_makeshift());
         let placed = Placed { backend: backend.name(), gpu: place.gpu, why, step: self.placer.step() };
         self.scene.placed(&placed);
         let reasons =

@@ -7,6 +7,8 @@ use bytes::Bytes;
 
 use super::{AUDIO_BITRATE, Audio, Resumed, SOURCE_BANDWIDTH, SOURCE_TIMESCALE, Source, Stage};
 use crate::bitstream::aac::silence;
+use crate::bitstream::h265::Sps;
+use crate::media::channel::VideoCodec;
 use crate::media::grid::Grid;
 use crate::media::limits;
 use crate::media::picture::PictureRule;
@@ -147,12 +149,18 @@ impl Stage {
 
 /// The init section of a ladder rendition.
 pub(super) fn ladder_init(rendition: &OpenRendition, init: &VideoInit, grid: Grid) -> InitSection {
-    let profile = match init.sps.get(1..4) {
-        Some([profile, constraints, level]) => [*profile, *constraints, *level],
-        _ => [0; 3],
+    let (codec, profile) = match rendition.codec {
+        VideoCodec::H264 => match init.sps.get(1..4) {
+            Some([profile, constraints, level]) => (Codec::H264, [*profile, *constraints, *level]),
+            _ => (Codec::H264, [0; 3]),
+        },
+        VideoCodec::Hevc => {
+            let general = Sps::parse(&init.sps).map(|sps| sps.profile);
+            (Codec::H265, general.map_or([0; 3], |p| [p.idc, u8::from(p.high_tier), p.level]))
+        }
     };
     let config = VideoConfig {
-        codec: Codec::H264,
+        codec,
         width: rendition.width,
         height: rendition.height,
         sar: rendition.sar,
@@ -164,7 +172,7 @@ pub(super) fn ladder_init(rendition: &OpenRendition, init: &VideoInit, grid: Gri
         chroma_format: 1,
         reorder: None,
         sps: init.sps.clone(),
-        pps: vec![init.pps.clone()],
+        pps: init.vps.iter().chain([&init.pps]).cloned().collect(),
     };
     InitSection::video(&config, grid.cadence.timescale(), rendition.bitrate)
 }

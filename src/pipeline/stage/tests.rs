@@ -14,7 +14,9 @@ use crate::time::Wall;
 const MSN: u64 = 1_000;
 
 fn channel() -> Channel {
-    let one = |name: &str, height| crate::media::channel::Rendition { name: name.into(), height, bitrate: 500_000 };
+    let codec = crate::media::channel::VideoCodec::H264;
+    let one =
+        |name: &str, height| crate::media::channel::Rendition { name: name.into(), height, bitrate: 500_000, codec };
     Channel {
         name: ChannelName::new("c").unwrap(),
         kind: ChannelKind::Transcode,
@@ -65,7 +67,11 @@ fn plan() -> Plan {
 const LINE: PdtLine = PdtLine { from_n: 0, wall: Wall(1_700_000_000_000_000_000), ppm: 0 };
 
 fn encoders(level: u8) -> Vec<VideoInit> {
-    let init = VideoInit { sps: Bytes::from(vec![0x67, 100, 0, level]), pps: Bytes::from_static(&[0x68, 1]) };
+    let init = VideoInit {
+        vps: None,
+        sps: Bytes::from(vec![0x67, 100, 0, level]),
+        pps: Bytes::from_static(&[0x68, 1]),
+    };
     vec![init.clone(), init]
 }
 

@@ -1,7 +1,8 @@
-//! Encoders: libx264 and the native AAC encoder, on one thread each.
+//! Encoders: libx264, libx265 and the native AAC encoder, opened and used on one thread each.
 #![expect(unsafe_code, reason = "libav FFI")]
 
 use ffmpeg_sys_next as ff;
+use rung::media::channel::VideoCodec;
 use rung::media::grid::Cadence;
 use rung::pixels::protocol::OpenRendition;
 use std::ffi::{CStr, CString};
@@ -36,11 +37,21 @@ struct Encoder {
     packet: Packet,
 }
 
-/// libx264 through libavcodec. `pts` counts frames.
+/// libx264 or libx265 through libavcodec. `pts` counts frames.
 #[derive(Debug)]
 pub struct VideoEncoder {
     inner: Encoder,
+    codec: VideoCodec,
     vbv_ms: u32,
+}
+
+/// What level an HEVC encoder writes into its parameter sets; general_level_idc.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// The least that size and rates need.
+    Least,
+    /// This one, which an encoder of the same size had: what it does not allow is not used.
+    As(u8),
 }
 
 /// The native AAC-LC encoder at 48 kHz. `pts` counts samples; the first packet lies one frame before the first sample.
@@ -50,8 +61,16 @@ pub struct AudioEncoder {
 }
 
 impl VideoEncoder {
-    pub fn open(rendition: &OpenRendition, cadence: Cadence, headers: Headers) -> Result<VideoEncoder, Error> {
-        let mut inner = Encoder::alloc(c"libx264")?;
+    pub fn open(
+        rendition: &OpenRendition,
+        cadence: Cadence,
+        headers: Headers,
+        level: Level,
+    ) -> Result<VideoEncoder, Error> {
+        let mut inner = Encoder::alloc(match rendition.codec {
+            VideoCodec::H264 => c"libx264",
+            VideoCodec::Hevc => c"libx265",
+        })?;
         let c = inner.raw_mut();
         c.width = int(rendition.width);
         c.height = int(rendition.height);
@@ -69,26 +88,24 @@ impl VideoEncoder {
         }
         set_colour(c, rendition);
         set_rate(c, rendition.bitrate, rendition.vbv_ms);
-        // A fixed pattern of B-frames: x264's search for a better one costs 4 % of its time and gained nothing here
-        // (same PSNR and SSIM on the natural clip of `benches/ladder.rs`).
-        let mut params = format!("scenecut=0:b-adapt=0:rc-lookahead={}", rendition.lookahead);
-        if rendition.lookahead > 0 {
-            params.push_str(":mbtree=1");
-        }
+        let (profile, key, mut params) = match rendition.codec {
+            VideoCodec::H264 => ("high", c"x264-params", x264(rendition)),
+            VideoCodec::Hevc => ("main", c"x265-params", x265(rendition, level)),
+        };
         if !rendition.extra.is_empty() {
             params.push(':');
             params.push_str(&rendition.extra);
         }
         let mut options = Options::default();
         options.set(c"preset", &rendition.preset)?;
-        options.set(c"profile", "high")?;
+        options.set(c"profile", profile)?;
         options.set(c"forced-idr", "1")?;
-        options.set(c"x264-params", &params)?;
+        options.set(key, &params)?;
         inner.open(&mut options)?;
-        Ok(VideoEncoder { inner, vbv_ms: rendition.vbv_ms })
+        Ok(VideoEncoder { inner, codec: rendition.codec, vbv_ms: rendition.vbv_ms })
     }
 
-    /// SPS, PPS (Annex B) of an encoder opened with `Headers::Global`.
+    /// SPS, PPS, for HEVC VPS, SPS, PPS (Annex B) of an encoder opened with `Headers::Global`.
     pub fn headers(&self) -> &[u8] {
         self.inner.extradata()
     }
@@ -106,11 +123,44 @@ impl VideoEncoder {
         self.inner.drain();
     }
 
-    /// A new cap from the next frame on; no IDR, no gap, the same parameter sets.
-    pub fn retune(&mut self, bitrate: u64) {
+    /// A new cap from the next frame on; no IDR, no gap, the same parameter sets. False: libavcodec does not tell libx265,
+    /// and the encoder must be opened again.
+    #[must_use]
+    pub fn retune(&mut self, bitrate: u64) -> bool {
         let vbv_ms = self.vbv_ms;
         set_rate(self.inner.raw_mut(), bitrate, vbv_ms);
+        self.codec == VideoCodec::H264
     }
+}
+
+/// A fixed pattern of B-frames: x264's search for a better one costs 4 % of its time and gained nothing here (same PSNR
+/// and SSIM on the natural clip of `benches/ladder.rs`).
+fn x264(rendition: &OpenRendition) -> String {
+    let params = format!("scenecut=0:b-adapt=0:rc-lookahead={}", rendition.lookahead);
+    if rendition.lookahead > 0 { params + ":mbtree=1" } else { params }
+}
+
+/// What the x264 path promises, in x265's words: GOPs closed and cut where they are forced, B-frames in a fixed pattern,
+/// nothing in the parameter sets that depends on the rate (hrd, tier, a searched level), one picture coded at a time, rows
+/// of it in parallel where `threads` says so. Its own log and its signature in the stream stay off.
+fn x265(rendition: &OpenRendition, level: Level) -> String {
+    let OpenRendition { lookahead, threads, .. } = *rendition;
+    let mut params = format!(
+        "log-level=none:info=0:hrd=0:aud=0:high-tier=0:open-gop=0:radl=0:scenecut=0:min-keyint=1:b-adapt=0:frame-threads=1:\
+         rc-lookahead={lookahead}"
+    );
+    match threads {
+        0 | 1 => params.push_str(":pools=none:wpp=0"),
+        more => params.push_str(&format!(":pools={more}:wpp=1")),
+    }
+    if lookahead == 0 {
+        params.push_str(":cutree=0");
+    }
+    if let Level::As(level) = level {
+        // general_level_idc is 30 times the level, x265 takes ten times.
+        params.push_str(&format!(":level-idc={}", level / 3));
+    }
+    params
 }
 
 impl AudioEncoder {
@@ -148,6 +198,16 @@ impl AudioEncoder {
     pub fn drain(&mut self) {
         self.inner.drain();
     }
+}
+
+/// Which of the picture encoders this libavcodec has.
+pub fn encoders() -> Vec<&'static str> {
+    let has = |name: &&CStr| {
+        // SAFETY: looks up a static table by a zero-terminated name.
+        let found = unsafe { ff::avcodec_find_encoder_by_name(name.as_ptr()) };
+        !found.is_null()
+    };
+    [c"libx264", c"libx265"].into_iter().filter(has).filter_map(|name| name.to_str().ok()).collect()
 }
 
 impl Encoder {

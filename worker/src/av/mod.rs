@@ -23,7 +23,7 @@ mod resampler;
 #[cfg(feature = "software")]
 pub use self::{
     decoder::{Decoder, Pushed},
-    encoder::{AudioEncoder, Coded, Headers, VideoEncoder},
+    encoder::{AudioEncoder, Coded, Headers, Level, VideoEncoder, encoders},
     error::{Error, quiet, versions},
     filter::{Filter, Picked},
     frame::{Frame, Memory},

@@ -16,7 +16,7 @@ mod source;
 use rung::media::channel::Slate;
 use rung::media::fault::FaultKind;
 use rung::media::sample::Stamps;
-use rung::pixels::protocol::{Deinterlace, Fill, FromWorker, OpenRendition, OpenVideo, RenditionIndex, Unit};
+use rung::pixels::protocol::{self, Deinterlace, Fill, FromWorker, OpenVideo, RenditionIndex, Unit};
 use rung::time::{Mono, SystemClock};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -55,12 +55,6 @@ pub enum ToDecode {
     Resume { rendition: RenditionIndex, at: i64 },
     Retune { rendition: RenditionIndex, bitrate: u64 },
     Snap,
-}
-
-/// Index of the rendition with the fewest pixels, of several the last.
-pub fn lowest(renditions: &[OpenRendition]) -> usize {
-    let pixels = |i: &usize| u64::from(renditions[*i].width) * u64::from(renditions[*i].height);
-    (0..renditions.len()).rev().min_by_key(pixels).unwrap_or(0)
 }
 
 /// The picture of one random access point, progressive 4:2:0 with 8 bits; `None`: nothing of it could be decoded.
@@ -144,7 +138,7 @@ impl Decode {
         Ok(Decode {
             ch,
             source: Some(source),
-            lowest: lowest(&open.renditions),
+            lowest: protocol::lowest(&open.renditions),
             show: Show::new(open.start),
             lateness: Lateness::default(),
             arrived: Mono(0),

@@ -1,5 +1,6 @@
 //! NVENC: the scaled picture is encoded where it lies.
 
+use rung::media::channel::VideoCodec;
 use rung::media::grid::Cadence;
 use rung::pixels::protocol::{OpenRendition, VideoInit};
 
@@ -30,6 +31,7 @@ const AHEAD: usize = 3;
 
 pub(super) struct Coder {
     encoder: Encoder,
+    syntax: Syntax,
     init: VideoInit,
     index: usize,
     #[cfg(feature = "software")]
@@ -77,12 +79,18 @@ impl Coder {
             .encode
             .as_ref()
             .map_err(|absent| Error::Device(GpuError::new(Library::Encode, 1, "NVENC").words(absent.to_string())))?;
-        let format = Format { codec: Codec::H264, depth: Depth::Eight };
+        let syntax = Syntax::of(rendition.codec);
+        let codec = match rendition.codec {
+            VideoCodec::H264 => Codec::H264,
+            VideoCodec::Hevc => Codec::Hevc,
+        };
+        let format = Format { codec, depth: Depth::Eight };
         let encoder = Encoder::open(api, &gpu.device, rendition, format, cadence, SURFACES, watch)?;
-        let init = nal::init(encoder.headers())
+        let init = nal::init(syntax, encoder.headers())
             .ok_or_else(|| Error::Other("the encoder gave no parameter sets".to_owned()))?;
         Ok(Coder {
             encoder,
+            syntax,
             init,
             index,
             #[cfg(feature = "software")]
@@ -135,7 +143,7 @@ impl Coder {
     /// The next frame in decode order. `more`: another picture waits, so the driver may keep some.
     pub(super) fn pull(&mut self, more: bool) -> Result<Option<Coded>, Error> {
         let coded = self.encoder.pull(if more { AHEAD } else { 0 })?;
-        Ok(coded.map(|c| Coded { pts: c.pts, sync: c.sync, data: nal::sample(Syntax::H264, &c.data) }))
+        Ok(coded.map(|c| Coded { pts: c.pts, sync: c.sync, data: nal::sample(self.syntax, &c.data) }))
     }
 
     /// A gap follows: everything inside can be pulled.

@@ -1,5 +1,6 @@
-//! libx264 on the CPU: scales the source's picture itself, or takes the scaled one from the GPU.
+//! libx264 or libx265 on the CPU: scales the source's picture itself, or takes the scaled one from the GPU.
 
+use rung::bitstream::h265::Sps;
 use rung::media::grid::Cadence;
 use rung::pixels::protocol::{OpenRendition, VideoInit};
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use super::fetch::Fetch;
 use super::fit::{Fit, Fitted};
 use super::nal::{self, Syntax};
 use super::{Coded, Job};
-use crate::av::{Headers, VideoEncoder};
+use crate::av::{Headers, Level, VideoEncoder};
 use crate::error::Error;
 use crate::picture::Picture;
 use crate::shared::{Counters, Shared};
@@ -18,9 +19,12 @@ pub(super) struct Coder {
     cadence: Cadence,
     index: usize,
     shared: Arc<Shared>,
+    syntax: Syntax,
     init: VideoInit,
     /// `None`: nothing has gone in since the last gap.
     encoder: Option<VideoEncoder>,
+    /// The rate was changed, and the encoder does not know.
+    stale: bool,
     fit: Fit,
     fetch: Option<Fetch>,
     /// The picture of the last frame.
@@ -36,12 +40,15 @@ impl Coder {
         fetch: Option<Fetch>,
         shared: Arc<Shared>,
     ) -> Result<Coder, Error> {
-        let encoder = VideoEncoder::open(rendition, cadence, Headers::Global)?;
-        let init = nal::init(encoder.headers())
+        let syntax = Syntax::of(rendition.codec);
+        let encoder = VideoEncoder::open(rendition, cadence, Headers::Global, Level::Least).map_err(|error| {
+            Error::Other(format!("rendition {} in {} on the CPU: {error}", rendition.name, rendition.codec))
+        })?;
+        let init = nal::init(syntax, encoder.headers())
             .ok_or_else(|| Error::Other("the encoder gave no parameter sets".to_owned()))?;
         let fit = Fit::new(rendition.width, rendition.height);
         let (rendition, encoder) = (rendition.clone(), Some(encoder));
-        Ok(Coder { rendition, cadence, index, shared, init, encoder, fit, fetch, last: None })
+        Ok(Coder { rendition, cadence, index, shared, syntax, init, encoder, stale: false, fit, fetch, last: None })
     }
 
     pub(super) fn init(&self) -> &VideoInit {
@@ -77,7 +84,7 @@ impl Coder {
             return Ok(None);
         };
         let coded = encoder.pull()?;
-        Ok(coded.map(|c| Coded { pts: c.pts, sync: c.sync, data: nal::sample(Syntax::H264, c.data) }))
+        Ok(coded.map(|c| Coded { pts: c.pts, sync: c.sync, data: nal::sample(self.syntax, c.data) }))
     }
 
     /// A gap follows: everything inside can be pulled.
@@ -89,14 +96,19 @@ impl Coder {
 
     /// Everything was pulled; what comes next starts anew.
     pub(super) fn reset(&mut self) {
-        self.encoder = None;
+        (self.encoder, self.stale) = (None, false);
     }
 
     pub(super) fn retune(&mut self, bitrate: u64) {
         self.rendition.bitrate = bitrate;
         if let Some(encoder) = &mut self.encoder {
-            encoder.retune(bitrate);
+            self.stale |= !encoder.retune(bitrate);
         }
+    }
+
+    /// Only an encoder that is opened again has the new rate: at the next IDR there will be one.
+    pub(super) fn is_stale(&self) -> bool {
+        self.stale
     }
 
     /// The picture of the last frame.
@@ -106,8 +118,12 @@ impl Coder {
 
     /// The same settings give the same headers; a player that holds the old ones depends on it.
     fn reopen(&self) -> Result<VideoEncoder, Error> {
-        let encoder = VideoEncoder::open(&self.rendition, self.cadence, Headers::Global)?;
-        let init = nal::init(encoder.headers());
+        let level = match self.syntax {
+            Syntax::H264 => Level::Least,
+            Syntax::Hevc => Sps::parse(&self.init.sps).map_or(Level::Least, |sps| Level::As(sps.profile.level)),
+        };
+        let encoder = VideoEncoder::open(&self.rendition, self.cadence, Headers::Global, level)?;
+        let init = nal::init(self.syntax, encoder.headers());
         assert!(init.as_ref() == Some(&self.init), "an encoder opened again has other parameter sets");
         Ok(encoder)
     }

@@ -141,7 +141,7 @@ impl Encode {
 
     /// `more`: another frame waits already.
     fn frame(&mut self, job: &Job, more: bool) -> Result<(), Error> {
-        if self.next.is_some_and(|next| next != job.n) {
+        if self.next.is_some_and(|next| next != job.n) || job.key && self.coder.is_stale() {
             self.finish()?;
         }
         let idr = job.key || self.next.is_none();
@@ -274,6 +274,15 @@ impl Coder {
             _ => Err(Error::Other(
                 "this rung-worker was built without the software backend: it encodes on a GPU only".to_owned(),
             )),
+        }
+    }
+
+    /// It must be opened again, at an IDR, to take the rate that it was given.
+    fn is_stale(&self) -> bool {
+        match self {
+            #[cfg(feature = "software")]
+            Coder::Host(coder) => coder.is_stale(),
+            Coder::Device(_) => false,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Annex B, as encoders write it [AVC B.1], into parameter sets and length-prefixed samples.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use rung::media::channel::VideoCodec;
 use rung::pixels::protocol::VideoInit;
 
 /// Whose NAL unit headers: H.264's are one byte [AVC 7.3.1], HEVC's two with the type in the first (H.265 7.3.1.2).
@@ -36,10 +37,18 @@ pub fn units(annexb: &[u8]) -> impl Iterator<Item = &[u8]> {
     .filter(|unit| !unit.is_empty())
 }
 
-/// The first SPS and PPS of an H.264 encoder's headers.
-pub(super) fn init(headers: &[u8]) -> Option<VideoInit> {
-    let [sps, pps] = first(headers, Syntax::H264, [SPS, PPS])?;
-    Some(VideoInit { sps, pps })
+/// The first parameter set of each kind among an encoder's headers. `None`: one is missing.
+pub(super) fn init(syntax: Syntax, headers: &[u8]) -> Option<VideoInit> {
+    match syntax {
+        Syntax::H264 => {
+            let [sps, pps] = first(headers, syntax, [SPS, PPS])?;
+            Some(VideoInit { vps: None, sps, pps })
+        }
+        Syntax::Hevc => {
+            let [vps, sps, pps] = first(headers, syntax, [HEVC_VPS, HEVC_SPS, HEVC_PPS])?;
+            Some(VideoInit { vps: Some(vps), sps, pps })
+        }
+    }
 }
 
 /// The parameter sets of an encoder's headers, the first of each kind, as a decoder wants them: SPS, PPS; for HEVC VPS,
@@ -62,6 +71,13 @@ pub fn sample(syntax: Syntax, annexb: &[u8]) -> Bytes {
 }
 
 impl Syntax {
+    pub(super) fn of(codec: VideoCodec) -> Syntax {
+        match codec {
+            VideoCodec::H264 => Syntax::H264,
+            VideoCodec::Hevc => Syntax::Hevc,
+        }
+    }
+
     /// A NAL unit's type; it has at least one byte.
     pub fn kind(self, unit: &[u8]) -> u8 {
         match self {
@@ -96,8 +112,8 @@ mod tests {
     fn a_sample_has_lengths_and_no_parameter_sets() {
         let stream = [0, 0, 0, 1, 0x67, 1, 0, 0, 0, 1, 0x68, 2, 0, 0, 1, 0x65, 0, 0, 3, 0, 0, 0, 1, 0x06, 1, 9];
         assert_eq!(&sample(Syntax::H264, &stream)[..], &[0, 0, 0, 4, 0x65, 0, 0, 3, 0, 0, 0, 3, 0x06, 1, 9]);
-        let init = init(&stream).unwrap();
-        assert_eq!((&init.sps[..], &init.pps[..]), (&[0x67, 1][..], &[0x68, 2][..]));
+        let init = init(Syntax::H264, &stream).unwrap();
+        assert_eq!((init.vps, &init.sps[..], &init.pps[..]), (None, &[0x67, 1][..], &[0x68, 2][..]));
     }
 
     #[test]
@@ -124,6 +140,9 @@ mod tests {
         .concat();
         let kept = [&[0, 0, 0, 4, 39 << 1, 1, 4, 3][..], &[0, 0, 0, 4, 19 << 1, 1, 1, 2], &[0, 0, 0, 3, 1 << 1, 1, 3]];
         assert_eq!(&sample(Syntax::Hevc, &stream)[..], kept.concat());
+        let found = init(Syntax::Hevc, &stream).unwrap();
+        assert_eq!((&found.vps.unwrap()[..], &found.sps[..], &found.pps[..]), (&[64, 1, 7][..], &[66, 1, 8][..], &[68, 1, 9][..]));
+        assert_eq!(init(Syntax::H264, &stream), None, "the wrong syntax finds none");
         let sets = parameter_sets(Syntax::Hevc, &stream).unwrap();
         assert_eq!(sets, [&[64, 1, 7][..], &[66, 1, 8], &[68, 1, 9]]);
         assert_eq!(parameter_sets(Syntax::Hevc, &unit(HEVC_VPS, &[7])), None, "no SPS, no PPS");

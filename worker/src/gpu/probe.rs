@@ -79,7 +79,7 @@ fn encoder(driver: &Arc<Driver>, device: &Arc<Device>) -> Result<EncodeCaps, Str
     let Some(caps) = api.caps(device, Coded::H264, &watch).map_err(refused)? else {
         return Err("this card's encoder makes no H.264".to_owned());
     };
-    let hevc = api.caps(device, Coded::Hevc, &watch).map_err(refused)?.is_some();
+    let hevc = api.caps(device, Coded::Hevc, &watch).map_err(refused)?;
     let sessions = api.sessions_available(device, SESSIONS_TRIED, &watch).map_err(refused)?;
     Ok(EncodeCaps {
         engines: caps.engines.max(1),
@@ -89,7 +89,9 @@ fn encoder(driver: &Arc<Driver>, device: &Arc<Device>) -> Result<EncodeCaps, Str
         height_min: caps.height_min,
         width_max: caps.width_max,
         height_max: caps.height_max,
-        hevc,
+        hevc: hevc.is_some(),
+        hevc_width_max: hevc.map_or(0, |caps| caps.width_max),
+        hevc_height_max: hevc.map_or(0, |caps| caps.height_max),
         bframes_max: caps.bframes_max,
         lookahead: caps.lookahead,
     })

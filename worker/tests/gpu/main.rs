@@ -12,6 +12,7 @@ mod double;
 mod exact;
 mod fatal;
 mod faults;
+mod hevc;
 #[expect(dead_code, reason = "other tests use the rest")]
 #[path = "../support/process.rs"]
 mod process;

@@ -4,6 +4,7 @@
 use rung::media::grid::Cadence;
 use rung::media::modes::LatencyMode;
 use rung::media::track::Colour;
+use rung::media::channel::VideoCodec;
 use rung::pixels::protocol::OpenRendition;
 use rung_worker::gpu::cuda::{Device, Event, Stream, Timing};
 use rung_worker::gpu::error::Error;
@@ -103,6 +104,7 @@ impl Rig {
 pub(crate) fn rendition((width, height): (u32, u32)) -> OpenRendition {
     OpenRendition {
         name: format!("{height}p"),
+        codec: VideoCodec::H264,
         width,
         height,
         sar: (1, 1),

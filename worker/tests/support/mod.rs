@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 use bytes::Bytes;
-use rung::media::channel::Slate;
+use rung::media::channel::{Slate, VideoCodec};
 use rung::media::grid::Cadence;
 use rung::media::modes::LatencyMode;
 use rung::media::sample::Stamps;
@@ -318,6 +318,7 @@ pub(crate) fn to_units(pictures: &[Coded]) -> Vec<ToWorker> {
 pub(crate) fn rendition(width: u32, height: u32) -> OpenRendition {
     OpenRendition {
         name: format!("{height}p"),
+        codec: VideoCodec::H264,
         width,
         height,
         sar: (1, 1),
@@ -393,10 +394,11 @@ pub(crate) fn decode_luma(dir: &Path, init: &VideoInit, frames: &[Encoded], widt
     decode_planar(&path).chunks(pixels * 3 / 2).map(mean).collect()
 }
 
-/// The 4:2:0 pictures of an Annex B file. Any complaint of the decoder fails.
+/// The 4:2:0 pictures of an Annex B file, whose name ends as its codec is called. Any complaint of the decoder fails.
 pub(crate) fn decode_planar(path: &Path) -> Vec<u8> {
+    let codec = path.extension().unwrap().to_str().unwrap();
     let out = Command::new("ffmpeg")
-        .args(["-nostdin", "-v", "warning", "-err_detect", "explode", "-f", "h264", "-i"])
+        .args(["-nostdin", "-v", "warning", "-err_detect", "explode", "-f", codec, "-i"])
         .arg(path)
         .args(["-f", "rawvideo", "-pix_fmt", "yuv420p", "-fps_mode", "passthrough", "-"])
         .output()
@@ -408,7 +410,7 @@ pub(crate) fn decode_planar(path: &Path) -> Vec<u8> {
 
 pub(crate) fn write_annexb(dir: &Path, init: &VideoInit, frames: &[Encoded]) -> PathBuf {
     let mut stream = Vec::new();
-    for nal in [&init.sps, &init.pps] {
+    for nal in init.vps.iter().chain([&init.sps, &init.pps]) {
         stream.extend_from_slice(&[0, 0, 0, 1]);
         stream.extend_from_slice(nal);
     }
@@ -418,7 +420,7 @@ pub(crate) fn write_annexb(dir: &Path, init: &VideoInit, frames: &[Encoded]) -> 
             stream.extend_from_slice(unit);
         }
     }
-    let path = dir.join("out.h264");
+    let path = dir.join(if init.vps.is_some() { "out.hevc" } else { "out.h264" });
     std::fs::write(&path, stream).unwrap();
     path
 }

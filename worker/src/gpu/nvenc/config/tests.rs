@@ -1,9 +1,11 @@
 use super::*;
+use rung::media::channel::VideoCodec;
 use rung::media::modes::LatencyMode;
 
 fn rendition() -> OpenRendition {
     OpenRendition {
         name: "720p".to_owned(),
+        codec: VideoCodec::H264,
         width: 1280,
         height: 720,
         sar: (1, 1),
