@@ -140,11 +140,19 @@ fn x264(rendition: &OpenRendition) -> String {
     if rendition.lookahead > 0 { params + ":mbtree=1" } else { params }
 }
 
+/// Frames that x265 holds back beyond its lookahead and its B-frames.
+const X265_BEYOND: u32 = 4;
+
 /// What the x264 path promises, in x265's words: GOPs closed and cut where they are forced, B-frames in a fixed pattern,
 /// nothing in the parameter sets that depends on the rate (hrd, tier, a searched level), one picture coded at a time, rows
-/// of it in parallel where `threads` says so. Its own log and its signature in the stream stay off.
+/// of it in parallel where `threads` says so, and no frame much later than from x264, which counts differently. Its own log and its signature in the stream stay off.
 fn x265(rendition: &OpenRendition, level: Level) -> String {
-    let OpenRendition { lookahead, threads, .. } = *rendition;
+    let OpenRendition { bframes, lookahead, threads, .. } = *rendition;
+    // With B-frames x265 insists on one frame more than there are.
+    let lookahead = match (bframes, lookahead) {
+        (0, 0) => 0,
+        _ => lookahead.saturating_sub(bframes + X265_BEYOND).max(bframes + 1),
+    };
     let mut params = format!(
         "log-level=none:info=0:hrd=0:aud=0:high-tier=0:open-gop=0:radl=0:scenecut=0:min-keyint=1:b-adapt=0:frame-threads=1:\
          rc-lookahead={lookahead}"

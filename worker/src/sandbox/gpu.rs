@@ -28,7 +28,7 @@ pub fn enter_gpu(driver_folder: Option<&Path>) -> Result<String, String> {
         .chain(path_beneath_rules(writable, all_but_run));
     let cache = cache.map_or_else(String::new, |folder| format!(" and {}", folder.display()));
     let files = landlock(rules, &format!("writes {}{cache} only, reads the system's files", WRITABLE.join(" and ")))?;
-    let calls = seccomp(allowed())?;
+    let calls = seccomp(&[], allowed())?;
     Ok(format!(
         "sandbox: seccomp allows {calls} system calls, a GPU's among them; {files}; no core dumps, no new privileges, \
          ends with its parent"

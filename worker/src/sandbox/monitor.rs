@@ -33,7 +33,7 @@ pub fn enter_monitor(driver_folder: Option<&Path>) -> Result<String, String> {
     let rules = path_beneath_rules(readable, AccessFs::ReadFile | AccessFs::ReadDir)
         .chain(path_beneath_rules(["/dev"], AccessFs::WriteFile | AccessFs::IoctlDev));
     let files = landlock(rules, "writes devices only, reads the system's files")?;
-    let calls = seccomp(rules_of_monitor())?;
+    let calls = seccomp(&[], rules_of_monitor())?;
     Ok(format!(
         "sandbox: seccomp allows {calls} system calls, none of them for sockets, programs, new code or new files; \
          {files}; no core dumps, no new privileges, ends with its parent"

@@ -8,6 +8,7 @@ use rung::pixels::protocol::{
 };
 use std::cell::Cell;
 use std::path::Path;
+use std::process::Command;
 
 use crate::clips;
 use crate::double::Driver;
@@ -42,6 +43,13 @@ impl Card {
     pub(crate) fn with(driver: Driver) -> Card {
         // Here a CPU plays the card, and may have other things to do.
         let process = start(&driver, &["--patience-ms", "30000"]);
+        Card { driver, process, seat: Cell::new(0) }
+    }
+
+    /// Its process is started as `environment` says, too.
+    pub(crate) fn told(environment: impl FnOnce(&mut Command)) -> Card {
+        let driver = Driver::new();
+        let process = start_told(&driver, &["--patience-ms", "30000"], environment);
         Card { driver, process, seat: Cell::new(0) }
     }
 
@@ -88,9 +96,16 @@ impl Card {
 }
 
 fn start(driver: &Driver, more: &[&str]) -> Process {
+    start_told(driver, more, |_| ())
+}
+
+fn start_told(driver: &Driver, more: &[&str], environment: impl FnOnce(&mut Command)) -> Process {
     let folder = driver.folder();
     let arguments = [&["--driver-folder", folder.to_str().unwrap()], more].concat();
-    Process::start_with(&arguments, |command| driver.env(command))
+    Process::start_with(&arguments, |command| {
+        driver.env(command);
+        environment(command);
+    })
 }
 
 /// Opens a channel, plays it to its end, and lets go of its socket.
