@@ -113,7 +113,7 @@ fn print_placement(caps: &Caps, devices: &Devices, height: u32) {
         renditions: ladder.0.iter().map(|r| (wide(r.height), r.height)).collect(),
         held: 0,
     };
-    let placed = devices.room(&request, BackendPolicy::Auto).expect("the software backend takes everything");
+    let placed = devices.room(&request, BackendPolicy::Auto, None).expect("the software backend takes everything");
     let verdict = if load <= 0.75 { "fits" } else { "does not fit in real time: renditions will be shed" };
     print(&format!("{height}p30     -> {names}"));
     match placed.gpu {

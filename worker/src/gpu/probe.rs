@@ -5,7 +5,7 @@ use rung::media::track::Codec;
 use rung::pixels::protocol::{DecodeCaps, EncodeCaps, GpuCaps};
 use std::sync::Arc;
 
-use super::cuda::Device;
+use super::cuda::{Device, GpuName};
 use super::error::Error;
 use super::ladder::Depth;
 use super::load::{Absent, Driver};
@@ -30,12 +30,13 @@ pub fn cuda_version(driver: &Driver) -> String {
 }
 
 fn gpu(driver: &Arc<Driver>, index: u32) -> Result<GpuCaps, Error> {
-    let device = Device::open(driver, index)?;
+    let device = Device::open(driver, GpuName::Index(index))?;
     let (free, total) = device.memory()?;
     let (major, minor) = device.capability()?;
     let (decode_engines, decode) = decoders(&device);
     Ok(GpuCaps {
         index,
+        pci: device.slot()?,
         name: device.name()?,
         cuda: cuda_version(driver),
         capability: format!("{major}.{minor}"),
