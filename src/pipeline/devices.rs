@@ -521,8 +521,12 @@ impl Book {
             );
             return Err(Refusal { resource: *resource, what });
         }
-        let sessions = gpu.caps.encode.as_ref().map_or(0, |encode| encode.sessions);
-        if price.sessions > 0 && after.sessions > sessions {
+        // As many as were tried: this card has no limit but its engines'.
+        let limited = gpu.caps.encode.as_ref().ok().filter(|encode| encode.sessions < encode.sessions_tried);
+        if let Some(EncodeCaps { sessions, .. }) = limited
+            && price.sessions > 0
+            && after.sessions > *sessions
+        {
             let what = format!(
                 "GPU {index}: {} of {sessions} encode sessions are in use, this channel needs {}",
                 now.sessions, price.sessions

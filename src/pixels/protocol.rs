@@ -411,6 +411,8 @@ pub struct GpuCaps {
     /// Where it is plugged in.
     pub pci: PciAddress,
     pub name: String,
+    /// The driver's version, "550.54.14", if NVML tells it.
+    pub driver: Option<String>,
     /// Driver's CUDA version, "12.4".
     pub cuda: String,
     /// Compute capability, "8.9".

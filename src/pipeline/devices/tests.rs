@@ -25,6 +25,7 @@ pub(crate) fn gpu(index: u32, sessions: u32) -> GpuCaps {
         index,
         pci: PciAddress { domain: 0, bus, device: 0 },
         name: "NVIDIA L4".to_owned(),
+        driver: Some("550.54.14".to_owned()),
         cuda: "12.4".to_owned(),
         capability: "8.9".to_owned(),
         memory_bytes: 24_000_000_000,
@@ -230,4 +231,20 @@ fn a_gpu_keeps_its_number_and_its_illness_whatever_the_driver_calls_it_later() {
     assert_eq!(devices.slots(), (0..3).map(|n| (n, gpu(n, 0).pci)).collect());
     assert_eq!(devices.illness(1).as_deref(), Some("Xid 95"));
     assert_eq!((devices.illness(0), devices.illness(2)), (None, None));
+}
+
+#[test]
+fn a_card_that_opened_every_session_that_was_tried_is_filled_by_its_engines() {
+    let fill = |sessions: u32| {
+        let devices = Devices::new(vec![gpu(0, sessions)]);
+        (0..).map(|n| placed(&devices, n)).find_map(Result::err).expect("it fills up").resource
+    };
+    assert_eq!(fill(64), Resource::EncodeEngine);
+    assert_eq!(fill(8), Resource::EncodeSessions);
+    let few_tried = |caps: GpuCaps| {
+        let encode = caps.encode.map(|encode| EncodeCaps { sessions_tried: 8, ..encode });
+        GpuCaps { encode, ..caps }
+    };
+    let devices = Devices::new(vec![few_tried(gpu(0, 8))]);
+    assert!((0..8).all(|n| placed(&devices, n).is_ok()), "32 sessions on it");
 }

@@ -16,12 +16,12 @@ use super::watch::Watch;
 /// More sessions than any ladder on one card needs.
 const SESSIONS_TRIED: u32 = 32;
 
-/// The driver's CUDA version, "12.4", and its GPUs.
+/// The GPUs of a driver of this version.
 ///
 /// # Errors
 /// Why there are none, in a sentence.
-pub fn gpus(driver: &Arc<Driver>) -> Result<Vec<GpuCaps>, Error> {
-    (0..driver.gpus()?).map(|index| gpu(driver, index)).collect()
+pub fn gpus(driver: &Arc<Driver>, version: Option<&str>) -> Result<Vec<GpuCaps>, Error> {
+    (0..driver.gpus()?).map(|index| gpu(driver, version, index)).collect()
 }
 
 /// "12.4"
@@ -29,7 +29,7 @@ pub fn cuda_version(driver: &Driver) -> String {
     format!("{}.{}", driver.cuda_version / 1000, driver.cuda_version % 1000 / 10)
 }
 
-fn gpu(driver: &Arc<Driver>, index: u32) -> Result<GpuCaps, Error> {
+fn gpu(driver: &Arc<Driver>, version: Option<&str>, index: u32) -> Result<GpuCaps, Error> {
     let device = Device::open(driver, GpuName::Index(index))?;
     let (free, total) = device.memory()?;
     let (major, minor) = device.capability()?;
@@ -38,6 +38,7 @@ fn gpu(driver: &Arc<Driver>, index: u32) -> Result<GpuCaps, Error> {
         index,
         pci: device.slot()?,
         name: device.name()?,
+        driver: version.map(str::to_owned),
         cuda: cuda_version(driver),
         capability: format!("{major}.{minor}"),
         memory_bytes: total,
