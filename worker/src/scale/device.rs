@@ -140,7 +140,9 @@ impl Ladder {
         if self.plan.as_ref().is_none_or(|(planned, ..)| *planned != shape) {
             let outputs: Vec<OutputShape> = self.outputs.iter().map(|(shape, _)| *shape).collect();
             let plan = LadderPlan::new(shape, &outputs).map_err(unfit)?;
-            let tables = Block::holding(&self.gpu.device, plan.tables())?;
+            // A ladder at the source's size alone needs none, and the driver gives out no memory of no size.
+            let tables = if plan.tables().is_empty() { &[0] } else { plan.tables() };
+            let tables = Block::holding(&self.gpu.device, tables)?;
             self.plan = Some((shape, plan, tables));
         }
         let slots: Vec<Option<Slot>> =
