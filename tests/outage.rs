@@ -7,9 +7,7 @@ mod world;
 
 use bytes::Bytes;
 use rung::media::access_unit::AccessUnit;
-use rung::media::channel::{
-    Channel, ChannelKind, ChannelName, Ladder, Rendition, Slate, Takeover, VideoCodec,
-};
+use rung::media::channel::{Channel, ChannelKind, ChannelName, Ladder, Rendition, Slate, Takeover, VideoCodec};
 use rung::media::grid::{FrameRate, Record, SourceGop, SourceProfile};
 use rung::media::modes::LatencyMode;
 use rung::media::sample::Stamps;

@@ -157,7 +157,12 @@ fn plan(caps: &Caps, mode: LatencyMode, input: Option<u32>) -> Plan {
     let cadence = Cadence::for_rate(25.0, mode);
     let small = Ladder(
         [("540p", 540, 1_800_000), ("360p", 360, 900_000), ("216p", 216, 400_000)]
-            .map(|(name, height, bitrate)| Rendition { name: name.to_owned(), height, bitrate, codec: VideoCodec::H264 })
+            .map(|(name, height, bitrate)| Rendition {
+                name: name.to_owned(),
+                height,
+                bitrate,
+                codec: VideoCodec::H264,
+            })
             .to_vec(),
     );
     let choices = [

@@ -22,7 +22,8 @@ use crate::time::SystemClock;
 fn read_ladder(file: &Path) -> Result<Ladder, Failure> {
     let wrong = |what: String| Failure::usage(format!("{}: {what}", file.display()));
     let ladder = super::channel::read_ladder(file)?;
-    let config = lifecycle::read_new(&json!({ "name": "probe", "ladder": ladder })).map_err(|e| wrong(e.to_string()))?;
+    let config =
+        lifecycle::read_new(&json!({ "name": "probe", "ladder": ladder })).map_err(|e| wrong(e.to_string()))?;
     config.profile.ladder.ok_or_else(|| wrong("write a list of renditions".to_owned()))
 }
 
@@ -276,7 +277,8 @@ fn wait(worker: &Worker) {
 /// 0.7 of one that is encoded in H.264.
 pub(crate) fn load_of(caps: &Caps, source: u32, ladder: &Ladder) -> f64 {
     let pixels = |height: u32| f64::from(height) * f64::from(height) * 16.0 / 9.0;
-    let work = 0.7 * pixels(source) + ladder.0.iter().map(|r| pixels(r.height) * placement::cost(r.codec, 1, 1)).sum::<f64>();
+    let work =
+        0.7 * pixels(source) + ladder.0.iter().map(|r| pixels(r.height) * placement::cost(r.codec, 1, 1)).sum::<f64>();
     let per_second = f64::from(caps.encode_fps_360.max(1)) * 640.0 * 360.0 * f64::from(caps.cpus.max(1));
     work * 30.0 / per_second
 }

@@ -74,7 +74,8 @@ impl Template {
             }
             What::Delete { template } => print(&format!("template {template} is deleted")),
             _ => {
-                let rendition = |r: &Value| ["name", "height", "bitrate", "codec"].map(|field| cell(&r[field])).to_vec();
+                let rendition =
+                    |r: &Value| ["name", "height", "bitrate", "codec"].map(|field| cell(&r[field])).to_vec();
                 print(&format!("template {}", cell(&answer["name"])));
                 print_list(&["rendition", "height", "bitrate", "codec"], &answer["ladder"], rendition);
             }

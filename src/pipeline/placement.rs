@@ -137,9 +137,10 @@ fn reduce(n: u64, d: u64) -> (u32, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::channel::{ChannelName, Slate, Takeover};
+    use crate::media::channel::{ChannelName, Rendition, Slate, Takeover};
     use crate::media::modes::LatencyMode;
     use crate::media::track::{Codec, Colour};
+    use crate::pixels::protocol::lowest;
     use bytes::Bytes;
 
     fn source(width: u32, height: u32, sar: (u32, u32)) -> VideoConfig {
@@ -201,5 +202,43 @@ mod tests {
         let got = outputs(ChannelKind::Hybrid, &source(1280, 720, (1, 1)), 50.0);
         assert_eq!(got.iter().map(|r| r.0.as_str()).collect::<Vec<_>>(), ["480p", "360p"]);
         assert!(outputs(ChannelKind::Transmux, &source(1280, 720, (1, 1)), 50.0).is_empty());
+    }
+
+    fn mixed(kind: ChannelKind, preset: Option<&str>) -> Vec<OpenRendition> {
+        let mut channel = channel(kind);
+        channel.preset = preset.map(str::to_owned);
+        let one = |height, codec| Rendition { name: format!("{height}{codec}"), height, bitrate: 1_000_000, codec };
+        let heights = [1080, 720, 360];
+        channel.ladder = Some(Ladder(
+            heights.into_iter().flat_map(|h| [one(h, VideoCodec::H264), one(h, VideoCodec::Hevc)]).collect(),
+        ));
+        let (source, cadence) = (source(1920, 1080, (1, 1)), Cadence::for_rate(30.0, LatencyMode::Ultra));
+        let ladder = ladder(&channel, &source, cadence);
+        open_video(&channel, 1, &source, cadence, &ladder, 0).renditions
+    }
+
+    #[test]
+    fn each_codec_has_its_own_preset_threads_and_options() {
+        let got = mixed(ChannelKind::Transcode, None);
+        let told = |r: &OpenRendition| (r.codec, r.preset.clone(), r.extra.clone(), r.threads);
+        let row = |codec, preset: &str, extra: &str, threads| (codec, preset.to_owned(), extra.to_owned(), threads);
+        assert_eq!(told(&got[0]), row(VideoCodec::H264, "superfast", "", 2));
+        assert_eq!(told(&got[1]), row(VideoCodec::Hevc, "ultrafast", "", 5));
+        assert_eq!(told(&got[4]), row(VideoCodec::H264, "superfast", "subme=2", 1));
+        assert_eq!(told(&got[5]), row(VideoCodec::Hevc, "ultrafast", "", 1));
+        let asked = mixed(ChannelKind::Transcode, Some("fast"));
+        assert!(asked.iter().all(|r| r.preset == "fast" && r.extra.is_empty()));
+        // What is never shed is the smallest that every player has.
+        assert_eq!(lowest(&got), 4);
+        assert_eq!(lowest(&got[..2]), 0);
+        assert_eq!(lowest(&[got[1].clone(), got[5].clone()]), 1);
+    }
+
+    #[test]
+    fn a_hybrid_makes_hevc_of_its_sources_height_because_the_source_is_h264() {
+        let got = mixed(ChannelKind::Hybrid, None);
+        let told: Vec<_> = got.iter().map(|r| (r.height, r.codec)).collect();
+        assert_eq!(told[..2], [(1080, VideoCodec::Hevc), (720, VideoCodec::H264)]);
+        assert_eq!(told.len(), 5);
     }
 }

@@ -113,7 +113,8 @@ impl Channel {
         let input: Arc<Queue<ToEncode>> = Arc::new(Queue::bounded(limits::ENCODER_INPUT_FRAMES));
         let name = format!("enc-{}", rendition.name);
         let index = u8::try_from(i).unwrap_or(u8::MAX);
-        let pictures = if i == protocol::lowest(&video.renditions) { Some(self.start_pictures(video, i)?) } else { None };
+        let pictures =
+            if i == protocol::lowest(&video.renditions) { Some(self.start_pictures(video, i)?) } else { None };
         let gpu = self.gpu.clone().filter(|_| video.backend != Backend::Software);
         let ring = match (&gpu, video.backend) {
             (Some(gpu), Backend::GpuDecode) => Some(self.ring(gpu, &rendition)?),

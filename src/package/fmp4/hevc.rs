@@ -20,7 +20,10 @@ pub(super) fn configuration(out: &mut Vec<u8>, config: &VideoConfig) {
     // min_spatial_segmentation_idc 0, parallelismType 0: nothing is promised; reserved bits are ones.
     out.extend_from_slice(&[0xf0, 0, 0xfc, 0xfc | config.chroma_format & 3]);
     let deep = |bits: u8| 0xf8 | (bits.clamp(8, 15) - 8);
-    out.extend_from_slice(&[deep(config.bit_depth), deep(sps.as_ref().map_or(config.bit_depth, |s| s.bit_depth_chroma))]);
+    out.extend_from_slice(&[
+        deep(config.bit_depth),
+        deep(sps.as_ref().map_or(config.bit_depth, |s| s.bit_depth_chroma)),
+    ]);
     // avgFrameRate and constantFrameRate 0: not said.
     put16(out, 0);
     let (layers, nested) = sps.as_ref().map_or((1, true), |s| (s.sub_layers, s.nested));
@@ -52,8 +55,7 @@ pub(super) fn codecs(config: &VideoConfig) -> String {
 /// An SPS that does not parse leaves what the configuration says.
 fn general(config: &VideoConfig, sps: Option<&Sps>) -> Profile {
     let [idc, tier, level] = config.profile;
-    let said =
-        Profile { space: 0, idc, high_tier: tier != 0, compatibility: 0, constraints: [0; 6], level };
+    let said = Profile { space: 0, idc, high_tier: tier != 0, compatibility: 0, constraints: [0; 6], level };
     sps.map_or(said, |sps| sps.profile)
 }
 
@@ -96,5 +98,59 @@ mod tests {
         out
     }
 
-    // TESTS
+    /// What libx265 writes for 1280x720 at 30 frames/s, 8 bits, and for 320x180, 10 bits.
+    const EIGHT: [&str; 3] = [
+        "40010c01ffff01600000030090000003000003005dba0240",
+        "42010101600000030090000003000003005da00280802d165ba4a4c2f016a020202080000003008000000f04",
+        "4401c073c089",
+    ];
+    const TEN: [&str; 3] = [
+        "40010c01ffff02200000030090000003000003005a959409",
+        "42010102200000030090000003000003005aa00a080c1f3b6595952930bc05a02000000300200000030321",
+        "4401c073c189",
+    ];
+
+    #[test]
+    fn the_record_of_real_parameter_sets_is_the_one_that_another_muxer_writes() {
+        let [vps, sps, pps] = EIGHT;
+        let head = "0101600000009000000000005df000fcfdf8f800000f03";
+        let theirs = format!("{head}a000010018{vps}a10001002c{sps}a200010006{pps}");
+        assert_eq!(record(&config(vps, sps, pps)), bytes(&theirs));
+        let [vps, sps, pps] = TEN;
+        let head = "0102200000009000000000005af000fcfdfafa00000f03";
+        let theirs = format!("{head}a000010018{vps}a10001002b{sps}a200010006{pps}");
+        assert_eq!(record(&config(vps, sps, pps)), bytes(&theirs));
+    }
+
+    #[test]
+    fn the_codecs_value_says_profile_compatibility_tier_level_and_constraints() {
+        let said = |sps: &str| {
+            let config = config(EIGHT[0], sps, EIGHT[2]);
+            let section = InitSection::video(&config, 30_000, 0);
+            // Read back from the record, by other code.
+            let read = read::init(&section.bytes).unwrap();
+            assert_eq!(read.codecs.as_ref(), Some(&section.codec()));
+            assert_eq!(read.codec, crate::media::channel::VideoCodec::Hevc);
+            section.codec()
+        };
+        assert_eq!(said(EIGHT[1]), "hvc1.1.6.L93.90");
+        assert_eq!(said(TEN[1]), "hvc1.2.4.L90.90");
+        // The annex's own way with the four source flags, of a progressive stream of frames.
+        assert_eq!(said(&EIGHT[1].replacen("0300900000", "0300b00000", 1)), "hvc1.1.6.L93.B0");
+        // Tier and profile space share the profile's byte.
+        assert_eq!(said(&EIGHT[1].replacen("42010101", "42010121", 1)), "hvc1.1.6.H93.90");
+        assert_eq!(said(&EIGHT[1].replacen("42010101", "420101a1", 1)), "hvc1.B1.6.H93.90");
+        // Constraint bytes count up to the last that is there; escapes keep zeros apart.
+        let constraints = |escaped: &str| EIGHT[1].replacen("600000030090000003000003005d", escaped, 1);
+        assert_eq!(said(&constraints("600000030000030000030000085d")), "hvc1.1.6.L93.0.0.0.0.0.8");
+        assert_eq!(said(&constraints("60000003000003000003000003005d")), "hvc1.1.6.L93");
+    }
+
+    #[test]
+    fn an_sps_that_does_not_parse_leaves_what_the_configuration_says() {
+        let mut odd = config(EIGHT[0], EIGHT[1], EIGHT[2]);
+        odd.sps = Bytes::from_static(&[0x42, 1, 1]);
+        assert_eq!(codecs(&odd), "hvc1.1.0.L93");
+        assert_eq!(record(&odd)[..13], [1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 93]);
+    }
 }

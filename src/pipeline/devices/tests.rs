@@ -192,6 +192,37 @@ fn hevc_costs_a_decoder_half_and_ten_bits_more_memory() {
 }
 
 #[test]
+fn hevc_renditions_ask_more_of_an_engine_and_a_card_that_can_not_make_them_refuses_and_says_so() {
+    let coded = |codec| channel().renditions.into_iter().map(|(_, w, h)| (codec, w, h)).collect::<Vec<_>>();
+    let hevc = Request { renditions: coded(VideoCodec::Hevc), ..channel() };
+    let price = |request: &Request| price(request, &gpu(0, 64), Backend::Gpu).unwrap();
+    let (avc, all) = (price(&channel()), price(&hevc));
+    assert!((all.encode / avc.encode - 1.0 / 0.7).abs() < 1e-9, "{avc:?} {all:?}");
+    assert_eq!((all.sessions, all.decode), (avc.sessions, avc.decode));
+    let mixed = Request { renditions: [channel().renditions, hevc.renditions.clone()].concat(), ..channel() };
+    assert!((price(&mixed).encode - avc.encode - all.encode).abs() < 1e-9);
+
+    let mut plain = gpu(0, 64);
+    plain.encode.as_mut().unwrap().hevc = false;
+    let devices = Devices::new(vec![plain.clone(), gpu(1, 64)]);
+    assert_eq!(devices.room(&mixed, BackendPolicy::Gpu, None).unwrap().gpu, Some(1), "the card that can");
+    let devices = Devices::new(vec![plain]);
+    let refusal = devices.room(&mixed, BackendPolicy::Gpu, None).unwrap_err();
+    assert_eq!(refusal.resource, Resource::Encoder);
+    assert_eq!(refusal.to_string(), "GPU 0: its encoder makes no HEVC, and a rendition of 1920x1080 asks for it");
+    assert!(devices.room(&channel(), BackendPolicy::Gpu, None).is_ok(), "H.264 is no matter");
+    assert_eq!(devices.room(&mixed, BackendPolicy::Auto, None).unwrap().backend, Backend::GpuDecode);
+
+    // Each codec has its own largest picture.
+    let large = |codec| Request { renditions: vec![(codec, 7680, 4320)], ..channel() };
+    assert!(devices.room(&large(VideoCodec::H264), BackendPolicy::Gpu, None).is_err());
+    let devices = Devices::new(vec![gpu(0, 64)]);
+    assert!(devices.room(&large(VideoCodec::Hevc), BackendPolicy::Gpu, None).is_ok());
+    let refusal = devices.room(&large(VideoCodec::H264), BackendPolicy::Gpu, None).unwrap_err();
+    assert!(refusal.to_string().contains("H.264 from 146x50 to 4096x4096, not 7680x4320"), "{refusal}");
+}
+
+#[test]
 fn faults_far_apart_make_no_gpu_ill_and_an_illness_of_faults_passes() {
     let devices = Devices::new(vec![gpu(0, 64)]);
     let at = |seconds| Mono(1) + Duration::from_secs(seconds);

@@ -67,11 +67,8 @@ fn plan() -> Plan {
 const LINE: PdtLine = PdtLine { from_n: 0, wall: Wall(1_700_000_000_000_000_000), ppm: 0 };
 
 fn encoders(level: u8) -> Vec<VideoInit> {
-    let init = VideoInit {
-        vps: None,
-        sps: Bytes::from(vec![0x67, 100, 0, level]),
-        pps: Bytes::from_static(&[0x68, 1]),
-    };
+    let init =
+        VideoInit { vps: None, sps: Bytes::from(vec![0x67, 100, 0, level]), pps: Bytes::from_static(&[0x68, 1]) };
     vec![init.clone(), init]
 }
 

@@ -141,7 +141,10 @@ mod tests {
         let kept = [&[0, 0, 0, 4, 39 << 1, 1, 4, 3][..], &[0, 0, 0, 4, 19 << 1, 1, 1, 2], &[0, 0, 0, 3, 1 << 1, 1, 3]];
         assert_eq!(&sample(Syntax::Hevc, &stream)[..], kept.concat());
         let found = init(Syntax::Hevc, &stream).unwrap();
-        assert_eq!((&found.vps.unwrap()[..], &found.sps[..], &found.pps[..]), (&[64, 1, 7][..], &[66, 1, 8][..], &[68, 1, 9][..]));
+        assert_eq!(
+            (&found.vps.unwrap()[..], &found.sps[..], &found.pps[..]),
+            (&[64, 1, 7][..], &[66, 1, 8][..], &[68, 1, 9][..])
+        );
         assert_eq!(init(Syntax::H264, &stream), None, "the wrong syntax finds none");
         let sets = parameter_sets(Syntax::Hevc, &stream).unwrap();
         assert_eq!(sets, [&[64, 1, 7][..], &[66, 1, 8], &[68, 1, 9]]);

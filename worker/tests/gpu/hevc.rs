@@ -46,7 +46,10 @@ fn assert_samples(ran: &Ran, rendition: usize, codec: VideoCodec) {
         let (idr, kept) = match codec {
             H264 => (kinds.contains(&5), kinds.iter().all(|kind| matches!(kind, 1 | 5 | 6))),
             // No CRA, no leading pictures: a GOP refers to nothing before it.
-            Hevc => (kinds.iter().any(|kind| h265::is_idr(*kind)), kinds.iter().all(|kind| matches!(kind, 0 | 1 | 19 | 20 | 39 | 40))),
+            Hevc => (
+                kinds.iter().any(|kind| h265::is_idr(*kind)),
+                kinds.iter().all(|kind| matches!(kind, 0 | 1 | 19 | 20 | 39 | 40)),
+            ),
         };
         assert!(kept && idr == frame.sync, "rendition {rendition}, frame {}: {kinds:?}", frame.at);
     }

@@ -1,10 +1,10 @@
 //! A card with an encoder, pictures on it, and ffmpeg's eyes for what comes out.
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
+use rung::media::channel::VideoCodec;
 use rung::media::grid::Cadence;
 use rung::media::modes::LatencyMode;
 use rung::media::track::Colour;
-use rung::media::channel::VideoCodec;
 use rung::pixels::protocol::OpenRendition;
 use rung_worker::gpu::cuda::{Device, Event, GpuName, Stream, Timing};
 use rung_worker::gpu::error::Error;
