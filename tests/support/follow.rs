@@ -254,10 +254,11 @@ impl Fetched {
     #[track_caller]
     pub(crate) fn assert_segments_begin_with_idr(&self, what: &str) {
         assert!(!self.segments.is_empty(), "{what}: no segment");
+        let hevc = self.inits.iter().any(|(_, init)| init.windows(4).any(|four| four == b"hvc1"));
         for (msn, body) in &self.segments {
-            let types = first_nal_types(body);
-            let first = types.iter().find(|t| matches!(t, 1..=5));
-            assert_eq!(first, Some(&5), "{what}: segment {msn} begins with {types:?}");
+            let types = first_nal_types(body, hevc);
+            let first = types.last().is_some_and(|kind| if hevc { matches!(kind, 19 | 20) } else { *kind == 5 });
+            assert!(first, "{what}: segment {msn} begins with {types:?}");
         }
     }
 
@@ -270,15 +271,16 @@ impl Fetched {
 }
 
 /// NAL unit types at the start of the first `mdat`, up to the first slice.
-fn first_nal_types(mut body: &[u8]) -> Vec<u8> {
+fn first_nal_types(mut body: &[u8], hevc: bool) -> Vec<u8> {
     let size = |b: &[u8]| u32::from_be_bytes(b[..4].try_into().expect("four bytes")) as usize;
     while body.len() >= 8 && &body[4..8] != b"mdat" {
         body = &body[size(body)..];
     }
     let mut types = Vec::new();
     let mut nals = &body[8.min(body.len())..];
-    while nals.len() > 4 && !types.iter().any(|t| matches!(t, 1..=5)) {
-        types.push(nals[4] & 31);
+    let is_slice = |kind: &u8| if hevc { *kind < 32 } else { matches!(kind, 1..=5) };
+    while nals.len() > 4 && !types.iter().any(is_slice) {
+        types.push(if hevc { nals[4] >> 1 & 63 } else { nals[4] & 31 });
         nals = nals.get(4 + size(nals)..).unwrap_or_default();
     }
     types

@@ -100,7 +100,8 @@ pub(crate) fn read_counters(file: &[u8]) -> Vec<Option<u32>> {
     child.stdout.take().expect("piped").read_to_end(&mut pixels).expect("readable");
     let output = child.wait_with_output().expect("own child");
     let said = String::from_utf8_lossy(&output.stderr);
-    let complaints: Vec<&str> = said.lines().filter(|l| l.contains("h264") || l.contains("rror")).collect();
+    let complaints: Vec<&str> =
+        said.lines().filter(|l| ["h264", "hevc", "rror"].iter().any(|word| l.contains(word))).collect();
     assert!(complaints.is_empty(), "the decoder complains: {complaints:#?}");
     pixels.chunks_exact(1088 * 2).map(|rows| read_strip(&rows[..1088])).collect()
 }
