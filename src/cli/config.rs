@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::{Failure, print};
 use crate::control::config::Loaded;
+use crate::media::channel::{ChannelKind, Ladder};
 
 #[derive(Subcommand)]
 pub(crate) enum Config {
@@ -28,12 +29,18 @@ impl Config {
         for configured in &loaded.channels {
             let (name, channel) = (&configured.config.name, &configured.config.profile);
             let ladder = match (&channel.ladder, channel.kind) {
-                (_, crate::media::channel::ChannelKind::Transmux) => "source only".to_owned(),
+                (_, ChannelKind::Transmux) => "source only".to_owned(),
                 (None, _) => "default ladder".to_owned(),
                 (Some(l), _) => l.0.iter().map(|r| r.name.as_str()).collect::<Vec<_>>().join(" "),
             };
             let kind = format!("{:?}", channel.kind).to_lowercase();
             print(&format!("  channel  {name}: {kind}, {}, {ladder}", channel.mode.name()));
+            if channel.kind == ChannelKind::Transcode && channel.ladder.as_ref().is_some_and(Ladder::is_hevc_alone) {
+                print(
+                    "           advice: every rendition is HEVC; players without it find nothing, and Apple asks for",
+                );
+                print("           H.264 renditions beside HEVC");
+            }
         }
         if loaded.channels.is_empty() {
             print("  no channel: add a [[bootstrap.channel]] to publish to");

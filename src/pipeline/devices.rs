@@ -22,7 +22,8 @@ const DECODE_RATE: f64 = 625.0 * 1920.0 * 1080.0;
 const DECODE_RATE_HEVC: f64 = 2.0 * DECODE_RATE;
 /// Luma samples that one encode engine makes in a second at preset P4: 500 frames of 1080p.
 const ENCODE_RATE: f64 = 500.0 * 1920.0 * 1080.0;
-/// HEVC takes an engine longer: its larger choice of blocks. On the low side of what is reported of Turing to Ada.
+/// HEVC takes an engine longer, by its larger choice of blocks: how much is assumed, on the cautious side, until a card is
+/// measured.
 const ENCODE_RATE_HEVC: f64 = 0.7 * ENCODE_RATE;
 /// Bytes that the scaler reads and writes in a second, at a modest share of the slowest card's bandwidth.
 const SCALE_RATE: f64 = 60e9;

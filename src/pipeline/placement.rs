@@ -14,7 +14,9 @@ const ASPECT_SLACK: f64 = 0.005;
 const SMALL_HEIGHT: u32 = 360;
 const SMALL_EXTRA: &str = "subme=2";
 
-/// CPU time of libx265 at its preset against that of libx264 at its own, the same picture at the same bit rate.
+/// CPU time of libx265 at its preset against that of libx264 at its own. Measured on 5 s of the natural clip of
+/// `benches/ladder.rs` in mode `ultra`: at 720p 5.6 times at the same bit rate and 5.0 times at 70 % of it, at 360p 4.7 and
+/// 4.3 times.
 const HEVC_COST: f64 = 5.0;
 
 /// The ladder of `channel` for `source`, never upscaled. Empty for a transmux channel.
