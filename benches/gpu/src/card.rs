@@ -53,7 +53,11 @@ impl Card {
         let double = raw.is_double();
         let facts = Facts {
             name: device.name()?,
-            driver: if double { "driver double, not a card".to_owned() } else { format!("driver {}", driver_version()) },
+            driver: if double {
+                "driver double, not a card".to_owned()
+            } else {
+                format!("driver {}", driver_version())
+            },
             cuda: cuda_version(&driver),
             capability: format!("{major}.{minor}"),
             memory,

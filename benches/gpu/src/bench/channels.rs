@@ -15,7 +15,7 @@ use std::sync::{Arc, Barrier, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::decode::joined;
-use super::{cpu_seconds, mib};
+use super::{cpu_seconds, mib, pause};
 use crate::Extent;
 use crate::card::Card;
 use crate::clips::{Clip, Clips};
@@ -131,7 +131,7 @@ fn channels(card: &Card, clip: &Clip, count: usize, then: Then, pace: Pace, span
         ready.wait();
         let (start, cpu) = (SystemClock::mono(), cpu_seconds());
         counting.store(true, Ordering::Relaxed);
-        std::thread::park_timeout(span);
+        pause(span);
         counting.store(false, Ordering::Relaxed);
         let seconds = SystemClock::mono().since(start).as_secs_f64();
         run.rate = counted.load(Ordering::Relaxed) as f64 / seconds;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
-use super::{cpu_seconds, mib};
+use super::{cpu_seconds, mib, pause};
 use crate::Extent;
 use crate::card::Card;
 use crate::clips::{Clip, Clips};
@@ -95,7 +95,7 @@ fn rate(card: &Card, clip: &Clip, sessions: usize, span: Duration) -> Found<(f64
         ready.wait();
         let start = SystemClock::mono();
         counting.store(true, Ordering::Relaxed);
-        std::thread::park_timeout(span);
+        pause(span);
         counting.store(false, Ordering::Relaxed);
         let seconds = SystemClock::mono().since(start).as_secs_f64();
         stop.store(true, Ordering::Relaxed);

@@ -8,6 +8,8 @@ pub(crate) mod start;
 mod thumbnails;
 
 use nix::sys::resource::{UsageWho, getrusage};
+use rung::time::SystemClock;
+use std::time::Duration;
 
 use crate::Plan;
 use crate::card::Card;
@@ -39,6 +41,18 @@ pub(crate) fn run(card: &Card, plan: &Plan, report: &mut Report) {
     report.chapter("Encoding");
     let found = guarded(|| encode::run(card, plan.extent, report));
     report.outcome("encoding", found);
+}
+
+/// While other threads work. A thread that ended may have woken this one beforehand.
+fn pause(span: Duration) {
+    let end = SystemClock::mono() + span;
+    loop {
+        let left = end.since(SystemClock::mono());
+        if left.is_zero() {
+            return;
+        }
+        std::thread::park_timeout(left);
+    }
 }
 
 /// Seconds of processor time that this process has used.

@@ -14,7 +14,7 @@ use crate::Extent;
 use crate::card::Card;
 use crate::checks::noise;
 use crate::raw::{COPY_KERNEL, COPY_PTX, CopyArguments};
-use crate::report::{Found, Report, fail, median};
+use crate::report::{Found, Report, median};
 
 const STREAMS: usize = 8;
 /// What a card whose cache is not known is taken to have.
@@ -89,8 +89,10 @@ impl Copies {
         let bytes = extent.of(1 << 30, 1 << 20);
         let block = || Block::new(card.device(), ROW, bytes / ROW);
         let (from, to) = (block()?, block()?);
-        let plain = Module::load(card.device(), COPY_PTX).and_then(|module| module.kernel(COPY_KERNEL));
-        let mut copies = Copies { from, to, bytes, plain: plain.ok(), best: 0.0 };
+        // The driver's double has Rung's kernels only.
+        let plain = || Module::load(card.device(), COPY_PTX)?.kernel(COPY_KERNEL);
+        let plain = if card.facts.double { None } else { Some(plain()?) };
+        let mut copies = Copies { from, to, bytes, plain, best: 0.0 };
         let driver = copies.rate(card, bytes, extent)?;
         let plain = copies.plain_rate(card, extent)?;
         copies.best = plain.map_or(driver, |plain| driver.max(plain));
@@ -117,10 +119,7 @@ impl Copies {
 
     fn plain_rate(&self, card: &Card, extent: Extent) -> Found<Option<f64>> {
         const THREADS: u32 = 256;
-        // The driver's double has Rung's kernels only.
-        let Some(kernel) = &self.plain else {
-            return if card.facts.double { Ok(None) } else { fail("the driver does not take the plain copy's PTX") };
-        };
+        let Some(kernel) = &self.plain else { return Ok(None) };
         let (stream, times) = (Stream::new(card.device())?, extent.of(16, 1));
         let count = self.bytes as u64 / 16;
         let grid = [u32::try_from(count.div_ceil(u64::from(THREADS))).unwrap_or(u32::MAX), 1, 1];
