@@ -50,7 +50,7 @@ struct With {
     /// The driver's folder to give; `None`: where the loader looks.
     folder: Option<PathBuf>,
     /// Deletes it in the end.
-    _made: Option<tempfile::TempDir>,
+    made: Option<tempfile::TempDir>,
 }
 
 fn encoder(card: &Card, plan: &Plan) -> Found<With> {
@@ -58,7 +58,7 @@ fn encoder(card: &Card, plan: &Plan) -> Found<With> {
     match encode::api(card) {
         Ok(_) => {
             let words = if card.facts.double { "all of it doubled" } else { "NVENC" };
-            return Ok(With { words, folder: card.folder.clone(), _made: None });
+            return Ok(With { words, folder: card.folder.clone(), made: None });
         }
         Err(Trouble::Fail(why)) => return Err(Trouble::Fail(why)),
         Err(Trouble::Skip { .. }) => {}
@@ -78,7 +78,7 @@ fn encoder(card: &Card, plan: &Plan) -> Found<With> {
         }
     }
     symlink(double, made.path().join("libnvidia-encode.so.1"))?;
-    Ok(With { words: "the encoder's double", folder: Some(made.path().to_owned()), _made: Some(made) })
+    Ok(With { words: "the encoder's double", folder: Some(made.path().to_owned()), made: Some(made) })
 }
 
 /// The file that a library of this process comes from.
@@ -107,9 +107,15 @@ fn apart(card: &Card, plan: &Plan, with: &With) -> Found<String> {
     if let Some(folder) = &with.folder {
         command.arg("--driver-folder").arg(folder);
     }
-    if let (false, Some(made)) = (card.facts.double, &with._made) {
-        // What the encoder's double counts and complains of; the sandbox lets the driver write there.
-        command.env("RUNG_DOUBLE_REPORT", made.path()).env("CUDA_CACHE_PATH", made.path());
+    if let Some(made) = &with.made {
+        // A stand-in with settings of its own: those of a card's double may say that it has no encoder.
+        let settings = made.path().join("settings");
+        std::fs::write(&settings, "gpus = 1\n")?;
+        command.env("RUNG_DOUBLE", settings);
+        if !card.facts.double {
+            // What it counts and complains of; the sandbox lets the driver write there.
+            command.env("RUNG_DOUBLE_REPORT", made.path()).env("CUDA_CACHE_PATH", made.path());
+        }
         if let Some(libraries) = plan.encode_double.as_deref().and_then(Path::parent) {
             let others = std::env::var("LD_LIBRARY_PATH").unwrap_or_default();
             command.env("LD_LIBRARY_PATH", format!("{}:{others}", libraries.display()));
@@ -120,7 +126,7 @@ fn apart(card: &Card, plan: &Plan, with: &With) -> Found<String> {
     if !out.status.success() {
         return fail(format!("{}: {}{}", out.status, said.trim(), wrong.trim()));
     }
-    if let (false, Some(made)) = (card.facts.double, &with._made) {
+    if let (false, Some(made)) = (card.facts.double, &with.made) {
         broken(made.path())?;
     }
     Ok(said.into_owned())
