@@ -42,14 +42,17 @@ if [ -e "$made/lib/librung_double_encode.so" ]; then
     for library in $needed; do cp -L "$library" "$made/lib/av/"; done
     mv "$made/lib/librung_double_encode.so" "$made/lib/av/"
     tar -C "$made/lib" --sort=name --owner=0 --group=0 --mtime=@0 -cJf "$made/lib/av.tar.xz" av
-    glibc_of=("$made"/rung-* "$made/kernels-test" "$made"/lib/av/*)
-else
-    glibc_of=("$made"/rung-* "$made/kernels-test")
 fi
-glibc=$(objdump -T "${glibc_of[@]}" 2>/dev/null | grep -o 'GLIBC_[0-9.]*' | sort -Vu | tail -1)
-needs=$(objdump -p "$made/rung-gpu" "$made/rung-worker" "$made/kernels-test" | awk '/NEEDED/ { print $2 }' | sort -u | tr '\n' ' ')
-rm -rf "$made/lib/av"
-echo "needs ${glibc/_/ } or newer; its programs: $needs" | tee "$made/needs"
+# The newest version of glibc that any of these names.
+newest() { objdump -T "$@" 2>/dev/null | grep -o 'GLIBC_[0-9.]*' | sort -Vu | tail -1 | tr _ ' '; }
+programs=("$made/rung-gpu" "$made/rung-worker" "$made/kernels-test")
+libraries=$(objdump -p "${programs[@]}" | awk '/NEEDED/ { print $2 }' | sort -u | tr '\n' ' ')
+echo "needs $(newest "${programs[@]}") or newer, and $libraries" >"$made/needs"
+if [ -d "$made/lib/av" ]; then
+    echo "the encoder's double needs $(newest "$made"/lib/av/*) or newer" >>"$made/needs"
+    rm -rf "$made/lib/av"
+fi
+cat "$made/needs"
 
 tar -C target/gpu --sort=name --owner=0 --group=0 -czf target/rung-gpu.tar.gz rung-gpu
 size=$(stat -c %s target/rung-gpu.tar.gz)

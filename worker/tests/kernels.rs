@@ -3,7 +3,7 @@
 //! the test. Outputs lie between guard bytes, and so does the padding of their rows.
 //!
 //! With `RUNG_GPU=real` (or a driver's folder) the same cases run on GPU 0, and every byte of every output is compared
-//! there, guards included. Without a card they say `SKIP cuda`, or fail if `RUNG_REQUIRE` names it.
+//! there, guards included. Without a card they say `SKIP cuda` and run here, or fail if `RUNG_REQUIRE` names it.
 #![expect(unsafe_code, reason = "launches kernels on addresses, and guards memory with pages")]
 
 use std::ffi::c_void;
@@ -378,13 +378,13 @@ fn compare(case: &Case) -> u32 {
         .chain(outputs.iter().flat_map(|output| output.planes.iter().map(|(plane, ..)| plane)))
         .collect();
     match Card::get() {
-        Where::Cpu => {
+        None => {
             let kernel = find(plan.kernel()).expect("a kernel");
             let mut parameters = [(&raw mut *arguments).cast::<c_void>()];
             // SAFETY: the plan made the parameter; all it points to lives to the end of this function.
             unsafe { kernel.launch(grid, BLOCK, parameters.as_mut_ptr()) };
         }
-        Where::Card(card) => {
+        Some(card) => {
             let there = Twins::new(card, &memory);
             let at = |address: u64| there.address(address);
             let moved = |p: OutputPlanes| OutputPlanes {
@@ -404,7 +404,6 @@ fn compare(case: &Case) -> u32 {
             }
             there.fetch();
         }
-        Where::Nowhere => return grid[0],
     }
 
     let crop = case.crop.unwrap_or(Crop { x: 0, y: 0, width: case.width, height: case.height });
@@ -447,7 +446,7 @@ fn kernel_hash(picture: &Planar, layout: Layout, pad: usize) -> u64 {
     let grid = here.grid();
     let kernel = find(frame_hash::KERNEL).expect("a kernel");
     match Card::get() {
-        Where::Card(card) => {
+        Some(card) => {
             let memory = output.planes.iter().map(|(plane, ..)| plane).chain([&sums]).collect::<Vec<_>>();
             let there = Twins::new(card, &memory);
             let p = output.planes();
@@ -457,7 +456,7 @@ fn kernel_hash(picture: &Planar, layout: Layout, pad: usize) -> u64 {
             card.kernels[2].launch(&card.stream, grid, frame_hash::BLOCK, &arguments).expect("a launch");
             there.fetch();
         }
-        Where::Cpu | Where::Nowhere => {
+        None => {
             let mut parameters = [(&raw mut here).cast::<c_void>()];
             // SAFETY: the parameter is the kernel's; planes and sums outlive the launch.
             unsafe { kernel.launch(grid, frame_hash::BLOCK, parameters.as_mut_ptr()) };
@@ -468,14 +467,6 @@ fn kernel_hash(picture: &Planar, layout: Layout, pad: usize) -> u64 {
     here.finished(&sums.try_into().expect("so many were asked for"))
 }
 
-/// Where kernels run.
-enum Where {
-    Cpu,
-    Card(&'static Card),
-    /// A card was asked for and there is none.
-    Nowhere,
-}
-
 /// GPU 0, with the kernels in the order ladder, ladder of ten bits, hash.
 struct Card {
     device: Arc<Device>,
@@ -484,13 +475,14 @@ struct Card {
 }
 
 impl Card {
-    fn get() -> Where {
+    /// `None`: kernels run on the CPU.
+    fn get() -> Option<&'static Card> {
         static CARD: OnceLock<Option<Card>> = OnceLock::new();
-        let Some(asked) = std::env::var_os("RUNG_GPU") else { return Where::Cpu };
+        let asked = std::env::var_os("RUNG_GPU")?;
         let card = CARD.get_or_init(|| Card::open((asked != "real").then_some(Path::new(&asked))));
-        let Some(card) = card else { return Where::Nowhere };
+        let card = card.as_ref()?;
         card.device.bind().expect("a context for this thread");
-        Where::Card(card)
+        Some(card)
     }
 
     fn open(folder: Option<&Path>) -> Option<Card> {
@@ -499,7 +491,7 @@ impl Card {
             Err(absent) => {
                 let required = std::env::var("RUNG_REQUIRE").unwrap_or_default();
                 assert!(!required.split(',').any(|name| name.trim() == "cuda"), "cuda is required: {absent}");
-                println!("SKIP cuda: {absent}");
+                println!("SKIP cuda: {absent}; the kernels run on the CPU");
                 return None;
             }
         };

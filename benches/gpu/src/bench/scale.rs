@@ -3,6 +3,7 @@
 //! Sources and outputs are rings far larger than the card's cache, so that bytes come from its memory. A launch's bytes
 //! are those of the source, once, and of every output; a copy's are read and written.
 
+use rung::time::SystemClock;
 use rung_worker::gpu::cuda::{Event, Kernel, Module, Stream, Timing};
 use rung_worker::gpu::ladder::{
     BLOCK, Depth, LadderArguments, LadderPlan, Layout, OutputPlanes, OutputShape, SourcePlanes, SourceShape,
@@ -31,7 +32,8 @@ pub(crate) fn run(card: &Card, extent: Extent, report: &mut Report) -> Found<Str
             for layout in [Layout::Nv12, Layout::I420] {
                 for keeps in [true, false] {
                     let bench = Launches::new(card, (width, height), depth, layout, keeps, extent)?;
-                    let (one, many) = (bench.time(1, extent)?, bench.time(STREAMS, extent)?);
+                    let (one, queued) = bench.time(1, &copies, extent)?;
+                    let (many, _) = bench.time(STREAMS, &copies, extent)?;
                     let same = copies.of(card, bench.bytes, extent)?;
                     let rate = |ms: f64| bench.bytes as f64 / ms / 1e6;
                     best = best.max(rate(many) / copies.best);
@@ -41,6 +43,7 @@ pub(crate) fn run(card: &Card, extent: Extent, report: &mut Report) -> Found<Str
                         format!("{:.2}", bench.bytes as f64 / 1e6),
                         format!("{:.1}", one * 1e3),
                         format!("{:.1}", many * 1e3),
+                        format!("{:.1}", queued * 1e3),
                         format!("{:.0}", rate(many)),
                         format!("{:.0} %", 100.0 * rate(one) / copies.best),
                         format!("{:.0} %", 100.0 * rate(many) / copies.best),
@@ -56,6 +59,7 @@ pub(crate) fn run(card: &Card, extent: Extent, report: &mut Report) -> Found<Str
         "MB moved",
         "us, one stream",
         "us, 8 streams",
+        "us of the processor to queue one",
         "GB/s, 8 streams",
         "of the large copy, one stream",
         "of the large copy, 8 streams",
@@ -111,9 +115,13 @@ impl Copies {
     /// GB/s of the driver's copy.
     fn rate(&self, card: &Card, bytes: usize, extent: Extent) -> Found<f64> {
         let (stream, times) = (Stream::new(card.device())?, extent.of(16, 1));
-        let ms = timed(card, &stream, extent, || {
-            (0..times).try_for_each(|_| card.raw.copy(&stream, self.to.address(), self.from.address(), bytes))
-        })?;
+        let ms = timed(
+            card,
+            &stream,
+            extent,
+            |_| Ok(()),
+            || (0..times).try_for_each(|_| card.raw.copy(&stream, self.to.address(), self.from.address(), bytes)),
+        )?;
         Ok((2 * bytes * times) as f64 / ms / 1e6)
     }
 
@@ -124,10 +132,22 @@ impl Copies {
         let count = self.bytes as u64 / 16;
         let grid = [u32::try_from(count.div_ceil(u64::from(THREADS))).unwrap_or(u32::MAX), 1, 1];
         let arguments = CopyArguments { to: self.to.address(), from: self.from.address(), count };
-        let ms = timed(card, &stream, extent, || {
-            (0..times).try_for_each(|_| Ok(kernel.launch(&stream, grid, [THREADS, 1, 1], &arguments)?))
-        })?;
+        let ms = timed(
+            card,
+            &stream,
+            extent,
+            |_| Ok(()),
+            || (0..times).try_for_each(|_| Ok(kernel.launch(&stream, grid, [THREADS, 1, 1], &arguments)?)),
+        )?;
         Ok(Some((2 * self.bytes * times) as f64 / ms / 1e6))
+    }
+
+    /// Work of some milliseconds on a card.
+    fn hold(&self, card: &Card, stream: &Stream) -> Found<()> {
+        const MS: f64 = 4.0;
+        let once = (2 * self.bytes) as f64 / self.best.max(1.0) / 1e6;
+        let times = (MS / once).ceil().clamp(1.0, 64.0) as usize;
+        (0..times).try_for_each(|_| card.raw.copy(stream, self.to.address(), self.from.address(), self.bytes))
     }
 
     /// Milliseconds of a copy that reads and writes `bytes` together, one after the other over memory like a ladder's.
@@ -135,21 +155,36 @@ impl Copies {
         let half = (bytes / 2).next_multiple_of(256).min(self.bytes);
         let places = (self.bytes / half).max(1);
         let (stream, times) = (Stream::new(card.device())?, extent.of(200, 2));
-        let ms = timed(card, &stream, extent, || {
-            (0..times).try_for_each(|n| {
-                let at = (n % places * half) as u64;
-                card.raw.copy(&stream, self.to.address() + at, self.from.address() + at, half)
-            })
-        })?;
+        let ms = timed(
+            card,
+            &stream,
+            extent,
+            |stream| self.hold(card, stream),
+            || {
+                (0..times).try_for_each(|n| {
+                    let at = (n % places * half) as u64;
+                    card.raw.copy(&stream, self.to.address() + at, self.from.address() + at, half)
+                })
+            },
+        )?;
         Ok(ms / times as f64)
     }
 }
 
 /// Milliseconds of the GPU from before `work` until it is done; the middle one of some rounds behind one that warms up.
-fn timed(card: &Card, stream: &Stream, extent: Extent, mut work: impl FnMut() -> Found<()>) -> Found<f64> {
+/// `hold` is queued first and keeps the GPU busy until all of `work` is queued too: how fast this processor queues is not
+/// what is measured.
+fn timed(
+    card: &Card,
+    stream: &Stream,
+    extent: Extent,
+    hold: impl Fn(&Stream) -> Found<()>,
+    mut work: impl FnMut() -> Found<()>,
+) -> Found<f64> {
     let (start, end) = (Event::new(card.device(), Timing::On)?, Event::new(card.device(), Timing::On)?);
     let mut times = Vec::new();
     for round in 0..=rounds(extent) {
+        hold(stream)?;
         start.record(stream)?;
         work()?;
         end.record(stream)?;
@@ -241,27 +276,36 @@ impl<'a> Launches<'a> {
         Ok(())
     }
 
-    /// Milliseconds of one launch, with as many streams taking turns.
-    fn time(&self, streams: usize, extent: Extent) -> Found<f64> {
+    /// Milliseconds of one launch, with as many streams taking turns; and of this processor, to queue it.
+    fn time(&self, streams: usize, copies: &Copies, extent: Extent) -> Found<(f64, f64)> {
         let streams = (0..streams).map(|_| Stream::new(self.card.device())).collect::<Result<Vec<_>, _>>()?;
-        let (times, first) = (extent.of(400, 4), &streams[0]);
+        let (times, first): (usize, _) = (extent.of(400, 4), &streams[0]);
         let forked = Event::new(self.card.device(), Timing::Off)?;
         let joined: Vec<Event> =
             streams.iter().map(|_| Event::new(self.card.device(), Timing::Off)).collect::<Result<_, _>>()?;
-        let ms = timed(self.card, first, extent, || {
-            forked.record(first)?;
-            streams[1..].iter().try_for_each(|stream| stream.follow(&forked))?;
-            for n in 0..times {
-                let arguments = &self.arguments[n % self.arguments.len()];
-                self.kernel.launch(&streams[n % streams.len()], arguments.grid(), BLOCK, arguments)?;
-            }
-            for (stream, event) in streams[1..].iter().zip(&joined[1..]) {
-                event.record(stream)?;
-                first.follow(event)?;
-            }
-            Ok(())
-        })?;
-        Ok(ms / times as f64)
+        let mut queued = Vec::new();
+        let ms = timed(
+            self.card,
+            first,
+            extent,
+            |stream| copies.hold(self.card, stream),
+            || {
+                let start = SystemClock::mono();
+                forked.record(first)?;
+                streams[1..].iter().try_for_each(|stream| stream.follow(&forked))?;
+                for n in 0..times {
+                    let arguments = &self.arguments[n % self.arguments.len()];
+                    self.kernel.launch(&streams[n % streams.len()], arguments.grid(), BLOCK, arguments)?;
+                }
+                queued.push(SystemClock::mono().since(start).as_secs_f64() * 1e3);
+                for (stream, event) in streams[1..].iter().zip(&joined[1..]) {
+                    event.record(stream)?;
+                    first.follow(event)?;
+                }
+                Ok(())
+            },
+        )?;
+        Ok((ms / times as f64, median(queued) / times as f64))
     }
 
     fn outputs(&self) -> String {
