@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::health::PciAddress;
 use crate::media::channel::Slate;
 use crate::media::fault::FaultKind;
 use crate::media::grid::Cadence;
@@ -14,7 +15,7 @@ use crate::media::sample::Stamps;
 use crate::media::track::{AudioConfig, Codec, Colour, Pid, VideoConfig};
 
 /// Changed with every incompatible change: daemon and worker of two versions refuse each other in `hello`.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// Where a spawned worker finds its end of the socketpair, a shared one that of its control socket.
 pub const WORKER_FD: i32 = 3;
 
@@ -405,8 +406,13 @@ pub struct Caps {
 /// What one GPU can do, as its driver says; functions that it lacks say why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GpuCaps {
+    /// As the driver counts: by slot.
     pub index: u32,
+    /// Where it is plugged in.
+    pub pci: PciAddress,
     pub name: String,
+    /// The driver's version, "550.54.14", if NVML tells it.
+    pub driver: Option<String>,
     /// Driver's CUDA version, "12.4".
     pub cuda: String,
     /// Compute capability, "8.9".

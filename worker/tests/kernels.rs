@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use rung_double_kernels::find;
-use rung_worker::gpu::cuda::{Device, Kernel, Module, Stream};
+use rung_worker::gpu::cuda::{Device, GpuName, Kernel, Module, Stream};
 use rung_worker::gpu::frame_hash::{self, HashArguments};
 use rung_worker::gpu::ladder::{
     self, BLOCK, Depth, LadderArguments, LadderError, LadderPlan, Layout, OutputPlanes, OutputShape, OverlayAt,
@@ -495,7 +495,7 @@ impl Card {
                 return None;
             }
         };
-        let device = Device::open(&driver, 0).expect("GPU 0");
+        let device = Device::open(&driver, GpuName::Index(0)).expect("GPU 0");
         let module = Module::load(&device, ladder::PTX).expect("a driver takes the PTX");
         let kernels =
             [ladder::KERNEL, ladder::KERNEL_TEN, frame_hash::KERNEL].map(|name| module.kernel(name).expect(name));

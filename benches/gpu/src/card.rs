@@ -2,11 +2,11 @@
 
 use rung::time::{SystemClock, Wall};
 use rung_worker::gpu::Gpu;
-use rung_worker::gpu::cuda::Device;
+use rung_worker::gpu::cuda::{Device, GpuName};
 use rung_worker::gpu::load::{Absent, Driver};
 use rung_worker::gpu::probe::cuda_version;
+use rung_worker::monitor::driver_version;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 
 use crate::raw::{CACHE, PROCESSORS, Raw};
@@ -46,7 +46,7 @@ impl Card {
             Absent::Library { .. } | Absent::NoGpu => Trouble::skip("cuda", absent.to_string()),
             other => Trouble::Fail(other.to_string()),
         })?;
-        let gpu = Arc::new(Gpu::open(&driver, 0)?);
+        let gpu = Arc::new(Gpu::open(&driver, GpuName::Index(0))?);
         let raw = Raw::open(folder)?;
         let device = &gpu.device;
         let ((_, memory), (major, minor)) = (device.memory()?, device.capability()?);
@@ -56,7 +56,7 @@ impl Card {
             driver: if double {
                 "driver double, not a card".to_owned()
             } else {
-                format!("driver {}", driver_version())
+                format!("driver {}", driver_version(folder).unwrap_or_else(|| "of an unknown version".to_owned()))
             },
             cuda: cuda_version(&driver),
             capability: format!("{major}.{minor}"),
@@ -116,19 +116,6 @@ impl Facts {
         lines.push(line("kernel", first("/proc/sys/kernel/osrelease", "").unwrap_or_default()));
         lines
     }
-}
-
-/// As the kernel's module says, else as nvidia-smi does.
-fn driver_version() -> String {
-    let module = std::fs::read_to_string("/proc/driver/nvidia/version").unwrap_or_default();
-    let is_version =
-        |word: &&str| word.split('.').count() >= 2 && word.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    if let Some(version) = module.split_whitespace().find(is_version) {
-        return version.to_owned();
-    }
-    let asked = Command::new("nvidia-smi").args(["--query-gpu=driver_version", "--format=csv,noheader"]).output();
-    let said = asked.map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned()).unwrap_or_default();
-    if said.is_empty() { "of an unknown version".to_owned() } else { said }
 }
 
 fn today() -> String {

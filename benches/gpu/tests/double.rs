@@ -86,6 +86,7 @@ fn what_a_card_does_wrong_is_found() {
 }
 
 fn over(driver: &Driver, task: &str, required: Option<&str>, more: &[&str]) -> Output {
+    worker();
     let mut command = Command::new(env!("CARGO_BIN_EXE_rung-gpu"));
     driver.env(&mut command);
     command.args([task, "--short", "--driver-folder"]).arg(driver.folder()).arg("--clips").arg(clips()).args(more);
@@ -104,6 +105,21 @@ fn passed(out: &Output) -> String {
 
 fn text(out: &Output) -> String {
     String::from_utf8_lossy(&[&out.stdout[..], &out.stderr[..]].concat()).into_owned()
+}
+
+/// The `rung-worker` beside the program, of these sources: this test's own build makes it only with the whole workspace.
+fn worker() {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_BIN_EXE_rung-gpu")).parent().unwrap();
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.args(["build", "-q", "-p", "rung-worker", "--target-dir"]).arg(folder.parent().unwrap());
+        if folder.ends_with("release") {
+            cargo.arg("--release");
+        }
+        let status = cargo.status().unwrap();
+        assert!(status.success(), "rung-worker: {status}");
+    });
 }
 
 /// Small ones, made once.

@@ -2,7 +2,7 @@
 
 use rung::time::{Mono, SystemClock};
 use rung_worker::gpu::Gpu;
-use rung_worker::gpu::cuda::{Device, Stream};
+use rung_worker::gpu::cuda::{Device, GpuName, Stream};
 use rung_worker::gpu::load::Driver;
 use rung_worker::gpu::nvdec::{Decoder, Fields};
 use rung_worker::gpu::watch::Watch;
@@ -64,10 +64,10 @@ pub(crate) fn within(plan: &Plan) -> Found<String> {
     };
     let driver = Driver::open(plan.folder.as_deref())?;
     let opened = lap();
-    let device = Device::open(&driver, 0)?;
+    let device = Device::open(&driver, GpuName::Index(0))?;
     let context = lap();
     // Retains the same context once more: what is measured is the translation.
-    let gpu = Gpu::open(&driver, 0)?;
+    let gpu = Gpu::open(&driver, GpuName::Index(0))?;
     let kernels = lap();
     let Ok(clip) = Clips::new(&plan.clips).load("h264-no-b") else {
         return Ok(format!("{opened} {context} {kernels} NaN\n"));

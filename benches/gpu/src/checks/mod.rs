@@ -60,7 +60,7 @@ fn installed(card: &Card, report: &mut Report) {
     let decode = card.driver.cuvid.as_ref().map(|_| ()).map_err(ToString::to_string);
     let encode = card.driver.encode.as_ref().map(|_| ()).map_err(ToString::to_string);
     let mut answer = format!("{}; {}", named("libnvcuvid", decode), named("libnvidia-encode", encode));
-    let gpus = rung_worker::gpu::probe::gpus(&card.driver);
+    let gpus = rung_worker::gpu::probe::gpus(&card.driver, None);
     let found = gpus.map_err(Into::into).map(|gpus| {
         for gpu in gpus.iter().take(1) {
             let kinds: Vec<String> = gpu
