@@ -78,6 +78,11 @@ impl Card {
         Ok(self.device().memory()?.0)
     }
 
+    /// How much memory a driver may keep for itself: up to `bytes` on a card, nothing of its double's.
+    pub(crate) fn spare(&self, bytes: u64) -> u64 {
+        if self.facts.double { 0 } else { bytes }
+    }
+
     /// `SKIP nvdec` where there is no decoder.
     ///
     /// # Errors

@@ -159,7 +159,7 @@ pub(crate) fn reopened(card: &Card, clips: &Clips, rounds: usize) -> Found<Strin
     // What the driver keeps from its first decoders on is not counted.
     let (before, after) = (round(rounds.div_ceil(10))?, round(rounds)?);
     let lost = before.saturating_sub(after);
-    if lost > 8 << 20 {
+    if lost > card.spare(8 << 20) {
         return fail(format!("{} MiB are gone after {rounds} decoders", lost >> 20));
     }
     Ok(format!("{rounds} decoders, {} KiB less free than before", lost >> 10))
