@@ -43,6 +43,6 @@ moving hevc "$size" yuv420p "${x265[@]}"
 moving hevc-no-b "$size" yuv420p -c:v libx265 -preset veryfast -b:v "$rate" -x265-params log-level=none:keyint=25:open-gop=0:bframes=0
 moving hevc-10 "$size" yuv420p10le "${x265[@]}" -profile:v main10
 frames=25 moving hevc-large "$large" yuv420p "${x265[@]}"
-grey mpeg2 "$size" yuv420p -c:v mpeg2video -g 12 -bf 2 -b:v "$rate"
+grey mpeg2 "$size" yuv420p -c:v mpeg2video -g 12 -bf 2 -q:v 2
 grey h264-fields "$fields" yuv420p "${x264[@]}" -bf 0 -flags +ilme+ildct+cgop -x264-params tff=1
-grey mpeg2-fields "$fields" yuv420p -c:v mpeg2video -g 12 -bf 2 -b:v "$rate" -flags +ilme+ildct -top 1
+grey mpeg2-fields "$fields" yuv420p -c:v mpeg2video -g 12 -bf 2 -q:v 2 -flags +ilme+ildct -top 1
