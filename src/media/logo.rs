@@ -76,7 +76,7 @@ pub enum Corner {
 
 /// Where a logo lies, and how large and dense it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct LogoPlace {
     pub corner: Corner,
     /// Percent of the picture's width, two decimals.
@@ -234,9 +234,10 @@ impl LogoPixels {
     /// scaled, so that what is hidden lends its colour to nobody.
     pub fn scaled(&self, width: u32, height: u32, opacity: Hundredths) -> Vec<u8> {
         // 255 x 255 fits 16 bit: nothing is rounded before it is scaled.
-        let multiplied = self.0.pixels().flat_map(|Rgba([r, g, b, a])| {
-            [*r, *g, *b, u8::MAX].map(|value| u16::from(value) * u16::from(*a))
-        });
+        let multiplied = self
+            .0
+            .pixels()
+            .flat_map(|Rgba([r, g, b, a])| [*r, *g, *b, u8::MAX].map(|value| u16::from(value) * u16::from(*a)));
         let (columns, rows) = self.size();
         let multiplied = ImageBuffer::<Rgba<u16>, Vec<u16>>::from_raw(columns, rows, multiplied.collect());
         let multiplied = multiplied.expect("four samples for each pixel");

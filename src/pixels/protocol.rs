@@ -7,14 +7,16 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::media::channel::Slate;
+use crate::media::crop::Margins;
 use crate::media::fault::FaultKind;
 use crate::media::grid::Cadence;
+use crate::media::logo::Logo;
 use crate::media::picture::{Due, PictureRule};
 use crate::media::sample::Stamps;
 use crate::media::track::{AudioConfig, Codec, Colour, Pid, VideoConfig};
 
 /// Changed with every incompatible change: daemon and worker of two versions refuse each other in `hello`.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// Where a spawned worker finds its end of the socketpair, a shared one that of its control socket.
 pub const WORKER_FD: i32 = 3;
 
@@ -99,6 +101,11 @@ pub enum ToWorker {
         rendition: RenditionIndex,
         at: i64,
     },
+    /// Another logo, or none, from some frame within the next second on: the same one for all renditions.
+    Logo {
+        ch: u32,
+        logo: Option<Box<Logo>>,
+    },
     /// Answered by a `Picture` of the newest frame, or of the next one that there is room for.
     Snap {
         ch: u32,
@@ -148,6 +155,10 @@ pub struct OpenVideo {
     pub start: i64,
     pub renditions: Vec<OpenRendition>,
     pub deinterlace: Deinterlace,
+    /// Cut off the source's pictures. Of a picture that it leaves too little of nothing is.
+    pub crop: Margins,
+    /// Over every rendition's picture of the source, held ones included; not over the slate.
+    pub logo: Option<Box<Logo>>,
     /// What a fill shows once it holds no longer.
     pub slate: Slate,
     /// Posters and storyboard tiles of the lowest rendition that are made by themselves; `None`: none are.
