@@ -190,3 +190,47 @@ fn a_letterboxed_source_is_cut_and_a_logo_comes_moves_and_goes_on_air_once() {
     wait(Duration::from_secs(20), "media again", || next.log().contains("input_restored").then_some(()));
     shows(&next, "w---");
 }
+
+/// The open session of `wide`, as the API tells of it.
+fn session(daemon: &Daemon) -> serde_json::Value {
+    let token = std::fs::read_to_string(daemon.folder().join("rung-data/admin.token")).expect("made at the start");
+    let authorization = format!("Bearer {}", token.trim());
+    let ask = |path: &str| {
+        let answer = daemon::get(daemon.http, path, &[("Authorization", &authorization)]);
+        serde_json::from_slice::<serde_json::Value>(&answer.body).expect("JSON")
+    };
+    let id = ask("/v1/channels/wide")["session"].as_str().expect("on air").to_owned();
+    ask(&format!("/v1/sessions/{id}"))
+}
+
+#[test]
+fn a_source_that_the_crop_is_not_for_is_shown_whole_and_told_of_until_another_one_comes() {
+    let daemon = Daemon::start(
+        "[[bootstrap.channel]]\nname = \"wide\"\npreset = \"ultrafast\"\ncrop = { top = 44, bottom = 44 }\n\
+         end_on_eos = false\nreconnect_window_s = 60\n\
+         ladder = [{ name = \"half\", height = 136, bitrate = 300000 }]\n",
+    );
+    let args = "-f lavfi -i color=0x6e6e6e:s=160x96:r=25:d=20,format=yuv420p -f lavfi -i sine=sample_rate=48000:duration=20 \
+                -c:v libx264 -preset veryfast -bf 0 -g 50 -keyint_min 50 -sc_threshold 0 -c:a aac -ac 2";
+    let small = clip("small-20.ts", &args.split_whitespace().collect::<Vec<_>>());
+    let told = |code: &str| daemon.log().matches(&format!("code=\"{code}\"")).count();
+    let publisher = push_loop(&letterboxed(), &daemon.publish_url("wide"), &[]);
+    shows(&daemon, "----");
+    let first = session(&daemon);
+    assert_eq!((first["health"].clone(), told("crop_unfit")), (serde_json::json!([]), 0));
+    drop(publisher);
+    let publisher = push_loop(&small, &daemon.publish_url("wide"), &[]);
+    wait(Duration::from_secs(20), "the trouble", || (told("crop_unfit") == 1).then_some(()));
+    wait(Duration::from_secs(20), "its mark", || (session(&daemon)["health"][0] == "crop_unfit").then_some(()));
+    let log = daemon.log();
+    let line = log.lines().find(|line| line.contains("crop_unfit")).expect("told");
+    assert!(line.contains("top 44, bottom 44 leaves too little of a source of 160x96: all of it is shown"), "{line}");
+    // Stretched to the renditions, which keep their size, but shown: no edge is missing, and nothing is black.
+    shows(&daemon, "----");
+    drop(publisher);
+    let _publisher = push_loop(&letterboxed(), &daemon.publish_url("wide"), &[]);
+    wait(Duration::from_secs(20), "the end of it", || (told("crop_fits") == 1).then_some(()));
+    wait(Duration::from_secs(20), "no mark", || (session(&daemon)["health"][0].is_null()).then_some(()));
+    shows(&daemon, "----");
+    assert_eq!((&session(&daemon)["id"], told("crop_unfit")), (&first["id"], 1), "one session, one line");
+}

@@ -93,7 +93,8 @@ struct Fields {
     /// File with the ladder as JSON: [{"name": "720p", "height": 720, "bitrate": 2800000}]
     #[arg(long, value_name = "FILE")]
     ladder: Option<PathBuf>,
-    /// Any other field, as NAME=VALUE, such as legs=single or max_duration_s=0; an empty VALUE is its default
+    /// Any other field, as NAME=VALUE, such as legs=single, max_duration_s=0 or
+    /// crop='{"top": 140, "bottom": 140}'; an empty VALUE is its default
     #[arg(long = "field", value_name = "NAME=VALUE")]
     others: Vec<String>,
 }
@@ -206,10 +207,10 @@ impl Fields {
     }
 }
 
-/// Numbers, `true` and `false` are what they look like, nothing is `null`, all else is text.
+/// Numbers, `true`, `false` and objects are what they look like, nothing is `null`, all else is text.
 fn field_value(text: &str) -> Value {
     match serde_json::from_str(text) {
-        Ok(value @ (Value::Number(_) | Value::Bool(_))) => value,
+        Ok(value @ (Value::Number(_) | Value::Bool(_) | Value::Object(_))) => value,
         _ if text.is_empty() => Value::Null,
         _ => text.into(),
     }
@@ -403,6 +404,7 @@ mod tests {
         assert_eq!(field_value("true"), json!(true));
         assert_eq!(field_value("single"), json!("single"));
         assert_eq!(field_value("\"x\""), json!("\"x\""));
+        assert_eq!(field_value("{\"top\": 140}"), json!({ "top": 140 }));
         assert_eq!(field_value(""), Value::Null);
     }
 }

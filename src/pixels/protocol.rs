@@ -559,6 +559,19 @@ impl Decoder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::media::logo::{Corner, Hundredths, LogoPicture, LogoPlace};
+
+    #[test]
+    fn a_logo_arrives_as_it_was_sent() {
+        let place = LogoPlace { corner: Corner::BottomLeft, width: Hundredths(1_250), ..LogoPlace::default() };
+        let logo = Logo { place, picture: LogoPicture::Png(Bytes::from_static(b"\x89PNG")) };
+        let sent = [ToWorker::Logo { ch: 3, logo: Some(Box::new(logo)) }, ToWorker::Logo { ch: 3, logo: None }];
+        let (mut wire, mut decoder) = (Vec::new(), Decoder::default());
+        sent.iter().for_each(|message| encode(message, &mut wire));
+        decoder.push(&wire);
+        let got: Vec<ToWorker> = std::iter::from_fn(|| decoder.pop().expect("own wire")).collect();
+        assert_eq!(got, sent);
+    }
 
     #[test]
     fn messages_survive_any_fragmentation() {

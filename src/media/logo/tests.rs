@@ -157,14 +157,12 @@ fn crc32(bytes: &[u8]) -> u32 {
 }
 
 #[test]
-fn numbers_have_two_decimals_in_every_form() {
+fn numbers_have_two_decimals() {
     for (text, kept, written) in [("12.5", 1250, "12.5"), ("10", 1000, "10"), ("0.333", 33, "0.33"), ("7.00", 700, "7")]
     {
         let number: Hundredths = serde_json::from_str(text).unwrap();
         assert_eq!(number, Hundredths(kept));
         assert_eq!((serde_json::to_string(&number).unwrap().as_str(), text.parse()), (written, Ok(number)));
-        let packed = postcard::to_stdvec(&number).unwrap();
-        assert_eq!(postcard::from_bytes::<Hundredths>(&packed).unwrap(), number);
     }
     for wrong in ["-1", "1e300", "\"x\"", "null"] {
         assert!(serde_json::from_str::<Hundredths>(wrong).is_err(), "{wrong}");
