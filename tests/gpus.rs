@@ -168,3 +168,38 @@ fn a_box_that_works_on_the_cpu_watches_no_gpu() {
     assert_eq!(system(&daemon)["gpu_monitor"]["state"], "off");
     assert_eq!(daemon.log().matches("gpu").count(), 0, "{}", daemon.log());
 }
+
+#[test]
+fn probe_tells_each_gpu_and_how_many_channels_of_a_ladder_they_carry() {
+    let driver = Driver::new()
+        .gpus(2)
+        .setting("driver", "550.54.14")
+        .setting("gpu0.name", "NVIDIA L4")
+        .setting("gpu0.pci", "0000:3b:00.0");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let ladder = folder.path().join("ladder.json");
+    std::fs::write(&ladder, r#"[{"name": "540p", "height": 540, "bitrate": 1500000}]"#).expect("writable");
+    let probe = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rung"));
+        driver.env(command.args(["probe", "--driver-folder"]).arg(driver.folder()).args(more));
+        command.output().expect("rung starts")
+    };
+    let told = probe(&["--source", "1080,540", "--fps", "50", "--ladder", ladder.to_str().expect("text"), "--json"]);
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    let told: Value = serde_json::from_slice(&told.stdout).expect("JSON");
+    let gpu = &told["gpus"][0];
+    assert_eq!((&gpu["name"], &gpu["driver"]), (&"NVIDIA L4".into(), &"550.54.14".into()));
+    assert_eq!((&gpu["pci"]["bus"], told["gpus"].as_array().map(Vec::len)), (&0x3b.into(), Some(2)));
+    let [large, small] = [&told["channels"][0], &told["channels"][1]];
+    assert_eq!((&large["source"], &large["renditions"]), (&"1080p50 H.264".into(), &serde_json::json!(["540p"])));
+    assert_eq!((&large["backend"], &large["gpu"]), (&"gpu".into(), &0.into()));
+    let carried = |channel: &Value| channel["on_gpus"].as_u64().expect("a number");
+    assert!(carried(large) > 0 && carried(small) > carried(large), "{told}");
+    assert!(large["limit"].as_str().is_some_and(|why| why.contains("engines at")), "{told}");
+    let text = String::from_utf8(probe(&[]).stdout).expect("text");
+    assert!(text.contains("GPU 0     NVIDIA L4 at 0000:3b:00") && text.contains("the GPUs carry"), "{text}");
+    let wrong = probe(&["--ladder", "rung.toml"]);
+    let said = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    assert!(!wrong.status.success() && said.contains("rung.toml: no JSON"), "{said}");
+    assert_eq!(driver.broken(), Vec::<String>::new());
+}

@@ -9,6 +9,7 @@
 mod harness;
 
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use harness::*;
@@ -157,11 +158,15 @@ impl Attacker {
     }
 }
 
-/// Runs `attack` while two publishers send, and judges.
+/// Memory is the process's, and so is the machine's time: one attack after another.
+static ATTACK: Mutex<()> = Mutex::new(());
+
+/// Runs `attack` while two publishers send, and judges. Their latency leaves the machine time to come round.
 fn under_attack(name: &str, attack: impl FnOnce(&TestPort)) {
+    let _alone = ATTACK.lock().unwrap_or_else(PoisonError::into_inner);
     let port = TestPort::open(None);
-    let one = OwnCaller::start(port.url(&format!("streamid=c1/{KEY}")), 380);
-    let mut two = Transmit::start(port.address, &format!("streamid=c2/{KEY}"), 380);
+    let one = OwnCaller::start(port.url(&format!("streamid=c1/{KEY}&latency=1000")), 380);
+    let mut two = Transmit::start(port.address, &format!("streamid=c2/{KEY}&latency=1000"), 380);
     port.wait("both on air", |seen| seen.tally("c1").filter(|t| t.next > 100).and(seen.tally("c2")).map(|_| ()));
     let (before, begin) = (resident(), SystemClock::mono());
     attack(&port);

@@ -1,33 +1,31 @@
 //! The daemon put together: telemetry, SRT port, shard, HTTP listeners. `rung serve` and `rung demo` both run it.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
 use super::Failure;
-use super::probe::Asked;
+use super::gpus::Search;
 use super::state::trusted;
 use crate::control::api::{self, Api, Awaited};
 use crate::control::bridge::Bridge;
-use crate::control::config::{Config, Configured, Loaded, Log, LogFormat};
+use crate::control::config::{Configured, Loaded, Log, LogFormat};
 use crate::control::ledger::{self, Ledger};
 use crate::control::lifecycle::Code;
 use crate::control::record::{LogoFile, StreamKey};
 use crate::control::state::{self, Db, Need, State as Store};
 use crate::ingest::srt::{Passphrase, Port, PortConfig};
 use crate::ingest::{Admission, Directory, Refusal};
-use crate::media::channel::{BackendPolicy, ChannelName, Leg};
+use crate::media::channel::{ChannelName, Leg};
 use crate::media::modes::LatencyMode;
 use crate::package::origin::Origin;
 use crate::pipeline::devices::Devices;
-use crate::pipeline::gpus::{GpuWatch, Tuning};
+use crate::pipeline::gpus::GpuWatch;
 use crate::pipeline::shard::{Command, Setup, Shard, Watcher};
 use crate::pipeline::status::{self, ChannelStatus, InputState, State};
 use crate::pixels::client::beside_this_program;
-use crate::pixels::hall::Hall;
-use crate::pixels::monitor::Launch;
 use crate::serve::{Check, Health, Options, Routes, Scrape, Server, Site, bind, routes};
 use crate::telemetry::report::{Level, Place, log};
 use crate::telemetry::setup::{self, Telemetry};
@@ -70,18 +68,19 @@ impl Daemon {
         let bridge = Arc::new(Bridge::new(Arc::clone(&state)));
         let store = |e: crate::control::state::Error| Failure::failed(format!("state folder: {e}"));
         let ledger = Arc::new(Ledger::open(state, Arc::clone(&bridge) as _).map_err(store)?);
-        let devices = Arc::new(find_gpus(&worker, config)?);
-        let backend = config.worker.backend;
-        let port = srt_port(loaded, &bridge, &devices)?;
+        let search = Search::new(&worker, config);
+        let port = srt_port(loaded, &bridge, search.devices())?;
         let srt = port.local_addr().map_err(|e| Failure::failed(format!("SRT port: {e}")))?;
         let origin = Arc::new(Origin::default());
-        let watch = watch_gpus(&worker, config)?;
-        let hall = hall(worker, config);
+        let watch = search.watch()?;
+        let gpus = watch.as_ref().map(GpuWatch::gpus).unwrap_or_default();
         let setup = Setup {
             origin: Arc::clone(&origin),
-            hall,
-            devices: Arc::clone(&devices),
-            backend,
+            hall: search.hall().clone(),
+            devices: Arc::clone(search.devices()),
+            gpus: gpus.clone(),
+            look_for_gpus: Arc::new(move |now| search.again(now)),
+            backend: config.worker.backend,
             witness: Arc::clone(&bridge) as _,
         };
         let shard = Shard::start(port, setup).map_err(|e| Failure::failed(format!("shard: {e}")))?;
@@ -97,7 +96,7 @@ impl Daemon {
         let options = api::Options {
             srt_port: srt.port(),
             srt_passphrase: loaded.srt_passphrase.is_some(),
-            gpus: watch.as_ref().map(GpuWatch::gpus).unwrap_or_default(),
+            gpus,
             ..Default::default()
         };
         let media = api::Media { settled: settled(shard.watcher()), snapshot: snapshot(shard.watcher()) };
@@ -253,29 +252,6 @@ async fn bootstrap(ledger: &Ledger, loaded: &Loaded) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The GPUs that channels may be placed on. A box that must have one and has none says so at start.
-fn find_gpus(worker: &Path, config: &Config) -> Result<Devices, Failure> {
-    if has_no_gpus(worker, config) {
-        return Ok(Devices::default());
-    }
-    let asked = Asked::start(worker, config.worker.driver_folder.as_deref()).and_then(|mut asked| asked.gpus());
-    let why = match asked {
-        Ok(Ok(gpus)) => {
-            for gpu in &gpus {
-                let encodes =
-                    gpu.encode.as_ref().map_or_else(|why| format!("no encoder: {why}"), |_| "encodes".to_owned());
-                let what = format!("GPU {}: {}, {} decode engines, {encodes}", gpu.index, gpu.name, gpu.decode_engines);
-                log(Level::Info, "gpu_found", &Place::default(), what);
-            }
-            return Ok(Devices::new(gpus));
-        }
-        Ok(Err(why)) | Err(why) => why,
-    };
-    let level = if config.worker.backend == BackendPolicy::Gpu { Level::Error } else { Level::Info };
-    log(level, "no_gpu", &Place::default(), why);
-    Ok(Devices::default())
-}
-
 /// Publishers at the port, and what the book and the GPUs say about them.
 struct Doors {
     bridge: Arc<Bridge>,
@@ -335,30 +311,6 @@ fn sites(origin: Arc<Origin>, health: Health, routes: Routes, metrics: Scrape) -
     let public = Site { origin: Some(origin), health: Some(health.clone()), metrics: None, routes: Some(routes) };
     let private = Site { origin: None, health: Some(health), metrics: Some(metrics), routes: None };
     (public, private)
-}
-
-fn hall(worker: PathBuf, config: &Config) -> Hall {
-    let hall = Hall::new(worker);
-    hall.set_patience(Duration::from_millis(config.worker.gpu_patience_ms.0));
-    if let Some(folder) = config.worker.driver_folder.clone() {
-        hall.set_driver_folder(folder);
-    }
-    hall
-}
-
-/// A box that works on the CPU has no use for GPUs, and one that only passes media through may have no worker.
-fn has_no_gpus(worker: &Path, config: &Config) -> bool {
-    config.worker.backend == BackendPolicy::Software && config.worker.driver_folder.is_none() || !worker.is_file()
-}
-
-fn watch_gpus(worker: &Path, config: &Config) -> Result<Option<GpuWatch>, Failure> {
-    if has_no_gpus(worker, config) {
-        return Ok(None);
-    }
-    let driver_folder = config.worker.driver_folder.clone();
-    let launch = Launch { program: worker.to_path_buf(), driver_folder, kernel_log: None };
-    let watch = GpuWatch::start(launch, Tuning::default());
-    watch.map(Some).map_err(|e| Failure::failed(format!("watch over the GPUs: {e}")))
 }
 
 fn health(watcher: Watcher) -> Health {

@@ -169,7 +169,8 @@ fn plan(caps: &Caps, mode: LatencyMode, input: Option<u32>) -> Plan {
     let mut chosen = None;
     for (height, ladder, preset, cost) in choices {
         let ladder = ladder.never_upscaled(limit);
-        let (load, names) = load_of(caps, &ladder);
+        let load = load_of(caps, input.unwrap_or(height), &ladder);
+        let names = ladder.0.iter().map(|r| r.name.as_str()).collect::<Vec<_>>().join(" ");
         let why = format!("{names}, about {:.0} % of this machine's {} CPUs", load * cost * 100.0, caps.cpus);
         chosen = Some((height, ladder, preset, why));
         if load * cost <= LOAD_MAX {

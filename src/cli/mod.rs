@@ -8,6 +8,7 @@ mod config;
 mod daemon;
 mod demo;
 mod events;
+mod gpus;
 mod inspect;
 mod probe;
 mod push;

@@ -461,7 +461,10 @@ mod tests {
             let witness = Arc::clone(&told) as Arc<dyn Witness>;
             let (hall, devices) = (Hall::new("none".into()), Arc::default());
             let backend = crate::media::channel::BackendPolicy::Software;
-            let setup = Arc::new(Setup { origin: Arc::clone(&origin), hall, devices, backend, witness });
+            let gpus = crate::pipeline::gpus::Gpus::default();
+            let look_for_gpus: Arc<dyn Fn(Mono) + Send + Sync> = Arc::new(|_| ());
+            let setup = Setup { origin: Arc::clone(&origin), hall, devices, gpus, look_for_gpus, backend, witness };
+            let setup = Arc::new(setup);
             let config = Channel {
                 name: ChannelName::new("c").unwrap(),
                 kind: ChannelKind::Transmux,

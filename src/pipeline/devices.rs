@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::media::channel::{BackendPolicy, ChannelName, SessionId};
 use crate::media::grid::FrameRate;
 use crate::media::track::{Codec, VideoConfig};
+use crate::pixels::health::{GpuValues, PciAddress};
 use crate::pixels::protocol::{Backend, EncodeCaps, GpuCaps, OpenRendition};
 use crate::time::Mono;
 
@@ -28,6 +29,8 @@ const SESSION_BYTES: f64 = 60e6;
 const CONTEXT_BYTES: f64 = 80e6;
 /// A resource is full at this share.
 const FULL: f64 = 0.85;
+/// How much of a change in a GPU's load a second's reading brings.
+const FOLLOWED: f64 = 0.2;
 /// A GPU on which more workers than this met their end within `FAULTS_WITHIN` takes no channel for `FAULTS_REST`.
 const FAULTS_MAX: usize = 2;
 const FAULTS_WITHIN: Duration = Duration::from_secs(60);
@@ -154,6 +157,16 @@ pub struct Measured {
     pub memory: f64,
 }
 
+impl Measured {
+    /// What it does not tell counts as nothing.
+    pub fn of(values: &GpuValues) -> Measured {
+        let share = |percent: Option<u32>| f64::from(percent.unwrap_or(0)) / 100.0;
+        let memory = values.memory_used_bytes.zip(values.memory_total_bytes);
+        let memory = memory.map_or(0.0, |(used, total)| used as f64 / (total.max(1) as f64));
+        Measured { decode: share(values.decoder), encode: share(values.encoder), memory }
+    }
+}
+
 /// What `request` costs on `gpu`.
 ///
 /// # Errors
@@ -252,16 +265,49 @@ impl Devices {
         devices
     }
 
-    /// What the driver shows now; what is booked stays.
+    /// What the driver shows now. What is known of a GPU and booked on it stays, and so does one that is not shown: it
+    /// may be lost for a while only.
     pub fn found(&self, gpus: Vec<GpuCaps>) {
-        let one = |caps| Gpu { caps, measured: Measured::default(), ill: None, rests: None, faults: VecDeque::new() };
-        self.book().gpus = gpus.into_iter().map(one).collect();
+        let mut book = self.book();
+        for mut caps in gpus {
+            if let Some(gpu) = book.gpus.iter_mut().find(|gpu| gpu.caps.pci == caps.pci) {
+                caps.index = gpu.caps.index;
+                gpu.caps = caps;
+                continue;
+            }
+            let taken = |number: &u32| book.gpus.iter().any(|gpu| gpu.caps.index == *number);
+            caps.index = [caps.index].into_iter().chain(0..).find(|n| !taken(n)).expect("fewer GPUs than numbers");
+            let (measured, faults) = (Measured::default(), VecDeque::new());
+            book.gpus.push(Gpu { caps, measured, ill: None, rests: None, faults });
+        }
     }
 
-    /// A GPU's own view of its load.
-    pub fn measured(&self, gpu: u32, measured: Measured) {
+    /// Rung's number of each GPU, and where it is plugged in.
+    pub fn slots(&self) -> BTreeMap<u32, PciAddress> {
+        self.book().gpus.iter().map(|gpu| (gpu.caps.index, gpu.caps.pci)).collect()
+    }
+
+    /// The number of the GPU in that slot.
+    pub fn number(&self, slot: PciAddress) -> Option<u32> {
+        self.book().gpus.iter().find(|gpu| gpu.caps.pci == slot).map(|gpu| gpu.caps.index)
+    }
+
+    /// Why nothing is placed there.
+    pub fn illness(&self, gpu: u32) -> Option<String> {
+        self.book().gpu(gpu)?.ill.clone()
+    }
+
+    /// A GPU's own view of its load, told once a second. A channel that catches up fills an engine for a moment: what
+    /// lasts counts.
+    pub fn measured(&self, gpu: u32, told: Measured) {
         if let Some(gpu) = self.book().gpu(gpu) {
-            gpu.measured = measured;
+            let Measured { decode, encode, memory } = gpu.measured;
+            let follow = |old: f64, new: f64| old + (new - old) * FOLLOWED;
+            gpu.measured = Measured {
+                decode: follow(decode, told.decode),
+                encode: follow(encode, told.encode),
+                memory: follow(memory, told.memory),
+            };
         }
     }
 
@@ -337,8 +383,8 @@ impl Devices {
     ///
     /// # Errors
     /// As `place`.
-    pub fn room(&self, request: &Request, policy: BackendPolicy) -> Result<Placement, Refusal> {
-        self.book().choose(request, policy, None)
+    pub fn room(&self, request: &Request, policy: BackendPolicy, avoid: Option<u32>) -> Result<Placement, Refusal> {
+        self.book().choose(request, policy, avoid)
     }
 
     /// Whether a publisher of this channel may come: what it asked for last would find room, or has its place already.
@@ -475,8 +521,12 @@ impl Book {
             );
             return Err(Refusal { resource: *resource, what });
         }
-        let sessions = gpu.caps.encode.as_ref().map_or(0, |encode| encode.sessions);
-        if price.sessions > 0 && after.sessions > sessions {
+        // As many as were tried: this card has no limit but its engines'.
+        let limited = gpu.caps.encode.as_ref().ok().filter(|encode| encode.sessions < encode.sessions_tried);
+        if let Some(EncodeCaps { sessions, .. }) = limited
+            && price.sessions > 0
+            && after.sessions > *sessions
+        {
             let what = format!(
                 "GPU {index}: {} of {sessions} encode sessions are in use, this channel needs {}",
                 now.sessions, price.sessions

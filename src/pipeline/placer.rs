@@ -114,9 +114,32 @@ impl Placer {
             self.step = self.step.max(1);
             return Ok(true);
         }
-        let software = self.place.as_ref().is_some_and(|place| place.backend == Backend::Software);
-        self.step = if software { 3 } else { 2 };
+        self.step = self.below();
         Ok(true)
+    }
+
+    /// Away from a GPU that became ill while its worker still runs. True: to the new place, which may be a worse one; with
+    /// no other place it stays.
+    pub fn flee(&mut self, now: Mono) -> bool {
+        let (Some(gpu), Some(request)) = (self.place.as_ref().and_then(|place| place.gpu), &self.request) else {
+            return false;
+        };
+        if now - self.asked < AGAIN || self.devices.illness(gpu).is_none() {
+            return false;
+        }
+        self.asked = now;
+        if self.devices.room(request, self.policy, Some(gpu)).is_err() || self.take(now, Some(gpu)).is_err() {
+            return false;
+        }
+        (self.last_loss, self.quiet) = (Some(now), now);
+        self.step = self.below();
+        true
+    }
+
+    /// The step of a place that is not the first.
+    fn below(&self) -> u8 {
+        let software = self.place.as_ref().is_some_and(|place| place.backend == Backend::Software);
+        if software { 3 } else { 2 }
     }
 
     /// A session without a place looks again, every few seconds. True: it has one now.
@@ -145,7 +168,7 @@ impl Placer {
         }
         self.asked = now;
         let Some(request) = &self.request else { return false };
-        let better = self.devices.room(request, self.policy).is_ok_and(|found| found.backend > place.backend);
+        let better = self.devices.room(request, self.policy, None).is_ok_and(|found| found.backend > place.backend);
         if !better || self.take(now, None).is_err() {
             return false;
         }
@@ -246,5 +269,30 @@ mod tests {
         assert_eq!(devices.booked()[0].2, 1);
         drop(p);
         assert_eq!(devices.booked()[0].2, 0);
+    }
+
+    #[test]
+    fn an_ill_gpu_is_left_while_it_still_works_if_there_is_another_place() {
+        let devices = Arc::new(Devices::new(vec![gpu(0, 64), gpu(1, 64)]));
+        let (mut may, mut must) = (placer(&devices, BackendPolicy::Auto), placer(&devices, BackendPolicy::Gpu));
+        may.choose(at(0), channel()).unwrap();
+        devices.ill(1, "Xid 95");
+        must.session = SessionId::new(ulid::Ulid::from_parts(2, 1));
+        must.choose(at(0), channel()).unwrap();
+        assert!(!may.flee(at(10)), "it is on the other one");
+        devices.well(1);
+        devices.ill(0, "Xid 95");
+        assert!(may.flee(at(20)) && must.flee(at(20)));
+        assert_eq!((place(&may), place(&must)), ((Some(Backend::Gpu), Some(1), 2), (Some(Backend::Gpu), Some(1), 2)));
+        devices.ill(1, "Xid 95");
+        assert!(!may.flee(at(22)), "not in haste: it works");
+        assert!(may.flee(at(26)));
+        assert_eq!(place(&may), (Some(Backend::Software), None, 3));
+        assert!((26..60).all(|t| !must.flee(at(t))), "there is no other place");
+        assert_eq!(place(&must), (Some(Backend::Gpu), Some(1), 2));
+        assert_eq!(devices.booked()[1].2, 1, "it keeps what it has booked");
+        devices.well(0);
+        assert!(must.flee(at(61)) && may.rise(at(61)));
+        assert_eq!((place(&must).1, place(&may).1), (Some(0), Some(0)));
     }
 }

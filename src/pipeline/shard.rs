@@ -13,8 +13,9 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use super::channel::{ChannelRun, Legacy, Resume};
-use super::devices::Devices;
+use super::devices::{Devices, Measured};
 use super::events;
+use super::gpus::{GpuEvent, GpuHealth, Gpus};
 use super::snapshots::{Reply, Snapshot};
 use super::status::ChannelStatus;
 use super::stills::Stills;
@@ -28,6 +29,8 @@ use crate::time::{Clock, Mono, Now, SystemClock};
 
 /// Status and statistics are refreshed this often.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// What a GPU told of its load longer ago than this is forgotten: its monitor hangs.
+const FRESH: Duration = Duration::from_secs(5);
 /// Callers on their way out get this long to be told so.
 const FAREWELL: Duration = Duration::from_millis(300);
 /// Commands that may wait; a box has fewer operators than that, and each is done within a round.
@@ -39,6 +42,10 @@ pub struct Setup {
     /// Where workers come from.
     pub hall: Hall,
     pub devices: Arc<Devices>,
+    /// What is known of the GPUs behind them.
+    pub gpus: Gpus,
+    /// Called every second while there is a GPU that is well and not among `devices`.
+    pub look_for_gpus: Arc<dyn Fn(Mono) + Send + Sync>,
     /// Of channels that do not say so themselves.
     pub backend: BackendPolicy,
     pub witness: Arc<dyn Witness>,
@@ -478,8 +485,31 @@ impl Run {
         }
         let open = self.running.values().filter_map(ChannelRun::still_owner).map(|owner| owner.session).collect();
         self.stills.keep(now.mono, &open);
+        self.keep_gpus(now);
         self.keep_hall(now);
         self.tell_status(now);
+    }
+
+    /// What is told of the GPUs counts in what is placed on them; sessions on one that is ill look for another place.
+    fn keep_gpus(&self, now: Now) {
+        let Setup { hall, devices, gpus, look_for_gpus, .. } = &*self.setup;
+        while let Some(event) = gpus.poll() {
+            let Some(number) = devices.number(event.gpu()) else { continue };
+            match event {
+                GpuEvent::Found { .. } => {}
+                GpuEvent::RestartWorkers { pid, why, .. } => hall.restart(number, pid, &why, now.mono),
+                GpuEvent::Condemned { why, .. } | GpuEvent::Lost { why, .. } => devices.ill(number, &why),
+                GpuEvent::Recovered { .. } => devices.well(number),
+            }
+        }
+        for gpu in &gpus.snapshot().gpus {
+            let values = gpu.values.as_ref().filter(|_| gpu.read_at.is_some_and(|at| now.mono - at < FRESH));
+            match devices.number(gpu.pci) {
+                Some(number) => devices.measured(number, values.map(Measured::of).unwrap_or_default()),
+                None if gpu.health == GpuHealth::Ok => look_for_gpus(now.mono),
+                None => {}
+            }
+        }
     }
 
     fn keep_hall(&self, now: Now) {

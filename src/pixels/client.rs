@@ -270,6 +270,8 @@ pub fn beside_this_program() -> PathBuf {
 pub(super) fn start(program: &Path, arguments: &[&OsStr], theirs: OwnedFd) -> Result<Child, String> {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).env("MALLOC_ARENA_MAX", "2");
+    // As NVML and the kernel count, not the fastest first.
+    command.env("CUDA_DEVICE_ORDER", "PCI_BUS_ID");
     // One of the worker's libraries asks the loader for the driver by name, and must find the same one.
     let folder = arguments.iter().position(|a| *a == "--driver-folder").and_then(|i| arguments.get(i + 1));
     if let Some(folder) = folder {

@@ -19,6 +19,7 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlag
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::client::{self, Worker};
+use super::health::PciAddress;
 use super::protocol::{self, FromShared, Join, VERSION};
 use crate::media::limits::{CONTROL_BYTES_MAX, WORKER_SEATS_MAX, WORKER_SILENCE_GPU, WORKER_START_GPU};
 use crate::time::Mono;
@@ -41,7 +42,7 @@ pub enum Home {
     /// In a process of its own.
     #[default]
     Own,
-    /// In a process on this GPU (as the driver counts) that it shares with others.
+    /// In a process on this GPU that it shares with others.
     Gpu(u32),
 }
 
@@ -97,6 +98,7 @@ pub struct Hall(Arc<Mutex<Inner>>);
 struct Inner {
     program: PathBuf,
     driver_folder: Option<PathBuf>,
+    slots: BTreeMap<u32, PciAddress>,
     patience: Duration,
     processes: Vec<Process>,
     leaving: Vec<Corpse>,
@@ -149,6 +151,7 @@ impl Hall {
         Hall(Arc::new(Mutex::new(Inner {
             program,
             driver_folder: None,
+            slots: BTreeMap::new(),
             patience: WORKER_SILENCE_GPU,
             processes: Vec::new(),
             leaving: Vec::new(),
@@ -161,6 +164,22 @@ impl Hall {
     /// Where the driver's libraries are looked for first, by processes started from now on.
     pub fn set_driver_folder(&self, folder: PathBuf) {
         self.lock().driver_folder = Some(folder);
+    }
+
+    /// Where the GPUs are plugged in: the driver's own numbers change when it loses one.
+    pub fn set_slots(&self, slots: BTreeMap<u32, PciAddress>) {
+        self.lock().slots = slots;
+    }
+
+    /// Ends the process with that PID, or each on the GPU if nobody knows which: its work there was ended.
+    pub fn restart(&self, gpu: u32, pid: Option<u32>, why: &str, now: Mono) {
+        let mut inner = self.lock();
+        for i in (0..inner.processes.len()).rev() {
+            let process = &inner.processes[i];
+            if process.gpu == gpu && pid.is_none_or(|pid| pid == process.child.id()) {
+                inner.condemn(i, now, why.to_owned());
+            }
+        }
     }
 
     /// How long a GPU's worker may be silent, make nothing, or be inside one call of the driver.
@@ -361,8 +380,9 @@ impl Inner {
             ));
         }
         let (control, theirs) = client::pair(SockType::SeqPacket)?;
-        let (index, patience) = (gpu.to_string(), self.patience.as_millis().to_string());
-        let mut arguments = vec!["--gpu".as_ref(), index.as_ref(), "--patience-ms".as_ref(), patience.as_ref()];
+        let name = self.slots.get(&gpu).map_or_else(|| gpu.to_string(), PciAddress::to_string);
+        let patience = self.patience.as_millis().to_string();
+        let mut arguments = vec!["--gpu".as_ref(), name.as_ref(), "--patience-ms".as_ref(), patience.as_ref()];
         if let Some(folder) = &self.driver_folder {
             arguments.extend(["--driver-folder".as_ref(), folder.as_os_str()]);
         }

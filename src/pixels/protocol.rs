@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::health::PciAddress;
 use crate::media::channel::Slate;
 use crate::media::crop::Margins;
 use crate::media::fault::FaultKind;
@@ -416,8 +417,13 @@ pub struct Caps {
 /// What one GPU can do, as its driver says; functions that it lacks say why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GpuCaps {
+    /// As the driver counts: by slot.
     pub index: u32,
+    /// Where it is plugged in.
+    pub pci: PciAddress,
     pub name: String,
+    /// The driver's version, "550.54.14", if NVML tells it.
+    pub driver: Option<String>,
     /// Driver's CUDA version, "12.4".
     pub cuda: String,
     /// Compute capability, "8.9".

@@ -20,7 +20,8 @@ It is started by `rung` with a socket as file descriptor 3, and ends when that s
 There is nothing to start by hand: run `rung demo` or `rung serve`; `rung probe` shows what this program can do here.
 
   (no argument)                    one channel, on the CPU
-  --gpu INDEX                      up to 8 channels on that GPU; their sockets come over the one that it is started with
+  --gpu GPU                        up to 8 channels on that GPU (its number, or its slot as in 0000:3b:00); their sockets
+                                   come over the one that it is started with
   --patience-ms N                  with --gpu: a driver call that takes longer has hung (500)
   --probe                          no channel: says what this machine can do, GPUs included
   --driver-folder PATH             with --gpu or --probe: where the driver's libraries lie, if not where the loader looks
@@ -65,9 +66,9 @@ impl Task {
                 Some("--help" | "-h") => return Ok(Task::Help),
                 Some("--monitor") => return Settings::from_arguments(arguments).map(Task::Monitor),
                 Some("--gpu") => {
-                    let index = value()?;
-                    let number = index.to_str().and_then(|text| text.parse().ok());
-                    gpu = Some(number.ok_or_else(|| format!("--gpu takes a number, not {index:?}"))?);
+                    let name = value()?;
+                    let read = name.to_str().and_then(|text| text.parse().ok());
+                    gpu = Some(read.ok_or_else(|| format!("--gpu takes a number or a slot, not {name:?}"))?);
                 }
                 Some("--probe") => probe = true,
                 Some("--patience-ms") => {
@@ -83,7 +84,7 @@ impl Task {
             return Ok(Task::Probe(driver_folder));
         }
         match (gpu, driver_folder) {
-            (Some(index), driver_folder) => Ok(Task::Shared(Device { index, driver_folder, patience })),
+            (Some(gpu), driver_folder) => Ok(Task::Shared(Device { gpu, driver_folder, patience })),
             (None, None) => Ok(Task::Channel),
             (None, Some(_)) => Err("--driver-folder goes with --gpu or --probe".to_owned()),
         }

@@ -40,7 +40,9 @@ fn backend() -> String {
 /// Why there are none, in a sentence.
 pub fn gpus(driver_folder: Option<&Path>) -> Result<Vec<GpuCaps>, String> {
     let driver = Driver::open(driver_folder).map_err(|absent| absent.to_string())?;
-    gpu::probe::gpus(&driver).map_err(|error| format!("the NVIDIA driver is installed but does not answer: {error}"))
+    let version = crate::monitor::driver_version(driver_folder);
+    gpu::probe::gpus(&driver, version.as_deref())
+        .map_err(|error| format!("the NVIDIA driver is installed but does not answer: {error}"))
 }
 
 /// Frames per CPU-second of the default preset at 640x360, on a moving picture with detail.

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use crate::gpu::Gpu;
+use crate::gpu::cuda::GpuName;
 use crate::gpu::load::Driver;
 use crate::queue::{Popped, Queue};
 use crate::shared::{Outgoing, Shared};
@@ -23,8 +24,7 @@ const FAREWELL: Duration = Duration::from_millis(300);
 /// The GPU that a shared process works on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
-    /// As the driver counts.
-    pub index: u32,
+    pub gpu: GpuName,
     /// Where the driver's libraries are looked for first; `None`: where the loader looks.
     pub driver_folder: Option<PathBuf>,
     /// A call of the driver that takes longer has hung.
@@ -74,7 +74,7 @@ impl Process {
     pub fn take_gpu(&self) {
         let taken = self.device.as_ref().map(|device| {
             let driver = Driver::open(device.driver_folder.as_deref()).map_err(|absent| absent.to_string())?;
-            Gpu::open(&driver, device.index).map(Arc::new).map_err(|error| error.to_string())
+            Gpu::open(&driver, device.gpu).map(Arc::new).map_err(|error| error.to_string())
         });
         *self.held() = taken;
     }
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_process_has_as_many_seats_as_it_may_lose_channels_and_each_number_once() {
-        let device = Device { index: 0, driver_folder: None, patience: Duration::from_millis(500) };
+        let device = Device { gpu: GpuName::Index(0), driver_folder: None, patience: Duration::from_millis(500) };
         let process = Process::of(device);
         let mut held: Vec<_> = (0..7).map(|n| process.seat(n).unwrap()).collect();
         assert!(process.seat(3).err().unwrap().contains("seat 3"));

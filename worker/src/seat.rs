@@ -277,8 +277,11 @@ mod tests {
     #[test]
     #[ignore = "ends its process: run by a_panic_in_one_channel_ends_the_process_and_every_channel_is_told in a child"]
     fn panics() {
-        let process =
-            Process::of(Device { index: 0, driver_folder: None, patience: std::time::Duration::from_millis(500) });
+        let process = Process::of(Device {
+            gpu: crate::gpu::cuda::GpuName::Index(0),
+            driver_folder: None,
+            patience: std::time::Duration::from_millis(500),
+        });
         let about = Arc::new(Described { sandbox: String::new(), gpus: None });
         let address = std::env::var_os(ADDRESS).unwrap();
         let seats: Vec<Arc<Shared>> = (0..SEATS)

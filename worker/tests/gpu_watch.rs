@@ -8,6 +8,7 @@ use double::Driver;
 use rung::pipeline::gpus::{GpuEvent, GpuHealth, GpuView, GpuWatch, Gpus, MonitorState, Tuning};
 use rung::pixels::monitor::Launch;
 use rung::time::{Mono, SystemClock};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::symlink;
@@ -59,7 +60,7 @@ impl Stage {
     }
 
     fn watch(&self, tuning: Tuning) -> GpuWatch {
-        GpuWatch::start(self.launch.clone(), tuning).unwrap()
+        GpuWatch::start(self.launch.clone(), tuning, BTreeMap::new()).unwrap()
     }
 
     /// Every monitor that was started, in order.
@@ -225,7 +226,7 @@ fn a_lost_card_is_condemned_at_once_and_comes_back_when_it_has_been_well_for_a_w
 #[test]
 fn a_program_that_is_not_there_is_told_with_its_name() {
     let launch = Launch { program: PathBuf::from("/nowhere/rung-worker"), ..Launch::default() };
-    let watch = GpuWatch::start(launch, quick()).unwrap();
+    let watch = GpuWatch::start(launch, quick(), BTreeMap::new()).unwrap();
     let why = wait("the word", || match &watch.gpus().snapshot().monitor {
         MonitorState::Restarting { why } => Some(why.clone()),
         _ => None,

@@ -322,6 +322,21 @@ fn a_process_in_which_a_channel_that_left_hangs_takes_no_other_and_goes_with_its
 }
 
 #[test]
+fn the_process_whose_work_on_a_gpu_was_ended_goes_and_no_other() {
+    let hall = real();
+    let (here, there) = (hall.seat(GPU, now()).unwrap(), hall.seat(GPU + 1, now()).unwrap());
+    hall.restart(GPU, Some(there.pid()), "Xid 94", now());
+    hall.restart(GPU + 2, None, "Xid 94", now());
+    assert_eq!(hall.pids().len(), 2, "nobody is meant");
+    hall.restart(GPU, Some(here.pid()), "Xid 94", now());
+    assert_eq!(hall.pids(), [there.pid()]);
+    let condemned = wait_for_event(&hall, now(), |e| matches!(e, Event::Condemned { .. }));
+    assert!(matches!(&condemned, Event::Condemned { pid, why, .. } if *pid == here.pid() && why == "Xid 94"));
+    hall.restart(GPU + 1, None, "Xid 94, no process named", now());
+    assert!(hall.pids().is_empty());
+}
+
+#[test]
 fn what_does_not_become_ready_is_killed_in_time_and_not_started_over_and_over() {
     use std::os::unix::fs::PermissionsExt;
 

@@ -5,9 +5,10 @@
 //! whole or absent, never half.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::error::{Error, OpenError};
 use super::lmdb::{Lmdb, Mode};
@@ -31,23 +32,37 @@ pub(super) fn lock(folder: &Path) -> Result<File, OpenError> {
     let path = folder.join("rung.lock");
     let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
     let mut file = options.map_err(unwritable)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            // Who it is helps, but is not needed to refuse.
-            file.read_to_string(&mut pid).unwrap_or_default();
-            let pid = pid.trim();
-            let by = if pid.is_empty() { "another rung".to_owned() } else { format!("another rung (process {pid})") };
+    let until = SystemClock::mono() + LINGERS;
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::Error(e)) => return Err(unwritable(e)),
+            Err(TryLockError::WouldBlock) => {}
+        }
+        let holder = holder(&file);
+        // One that was killed while it started a worker left a copy of itself that holds the lock until it is the worker.
+        let lives = holder.is_some_and(|pid| Path::new("/proc").join(pid.to_string()).exists());
+        if lives || SystemClock::mono() > until {
+            let by = holder.map_or_else(|| "another rung".to_owned(), |pid| format!("another rung (process {pid})"));
             return Err(OpenError::InUse { folder: folder.to_owned(), by });
         }
-        Err(TryLockError::Error(e)) => return Err(unwritable(e)),
+        std::thread::park_timeout(Duration::from_millis(10));
     }
     let pid = format!("{}\n", std::process::id());
     // On a full disk the lock holds all the same; only the number for the sentence above is missing.
     file.set_len(0).and_then(|()| file.write_all(pid.as_bytes())).unwrap_or_default();
     Ok(file)
 }
+
+/// Whoever wrote its number last; it helps whoever is refused.
+fn holder(file: &File) -> Option<u32> {
+    let mut text = [0; 16];
+    let length = file.read_at(&mut text, 0).ok()?;
+    std::str::from_utf8(&text[..length]).ok()?.trim().parse().ok()
+}
+
+/// A dead process's lock is waited for so long.
+const LINGERS: Duration = Duration::from_secs(2);
 
 pub(super) fn open_control(options: &Options, notes: &mut Vec<String>) -> Result<Lmdb, OpenError> {
     let folder = &options.folder;

@@ -272,6 +272,30 @@ fn two_daemons_do_not_share_a_folder() {
 }
 
 #[test]
+fn the_lock_of_a_process_that_is_gone_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    let mut gone = std::process::Command::new("true").spawn().unwrap();
+    gone.wait().unwrap();
+    let lock = dir.path().join("rung.lock");
+    std::fs::write(&lock, format!("{}\n", gone.id())).unwrap();
+    // As its half-made child does: it holds the lock for a moment more.
+    let held = std::fs::File::open(&lock).unwrap();
+    held.try_lock().unwrap();
+    let (began, waits) = std::sync::mpsc::sync_channel(0);
+    let folder = dir.path().to_owned();
+    let opened = std::thread::spawn(move || {
+        began.send(()).unwrap();
+        State::open(&options(&folder)).map(drop)
+    });
+    waits.recv().unwrap();
+    std::thread::park_timeout(Duration::from_millis(200));
+    assert!(!opened.is_finished(), "it waits");
+    drop(held);
+    opened.join().unwrap().unwrap();
+}
+
+#[test]
 fn zeroed_metas_are_refused_untouched_without_a_backup_and_permission() {
     let dir = tempfile::tempdir().unwrap();
     put(&open(dir.path()), 1, "lost").unwrap();

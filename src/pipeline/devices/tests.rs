@@ -20,9 +20,12 @@ pub(crate) fn gpu(index: u32, sessions: u32) -> GpuCaps {
         bframes_max: 4,
         lookahead: true,
     };
+    let bus = u8::try_from(index).unwrap() + 1;
     GpuCaps {
         index,
+        pci: PciAddress { domain: 0, bus, device: 0 },
         name: "NVIDIA L4".to_owned(),
+        driver: Some("550.54.14".to_owned()),
         cuda: "12.4".to_owned(),
         capability: "8.9".to_owned(),
         memory_bytes: 24_000_000_000,
@@ -106,45 +109,54 @@ fn encode_sessions_are_counted_as_the_driver_allows_them() {
 #[test]
 fn a_card_without_an_encoder_decodes_and_scales_but_not_where_all_of_it_must_be_on_the_gpu() {
     let devices = Devices::new(vec![without_encoder(0)]);
-    let automatic = devices.room(&channel(), BackendPolicy::Auto).unwrap();
+    let automatic = devices.room(&channel(), BackendPolicy::Auto, None).unwrap();
     assert_eq!((automatic.backend, automatic.gpu), (Backend::GpuDecode, Some(0)));
-    let refusal = devices.room(&channel(), BackendPolicy::Gpu).unwrap_err();
+    let refusal = devices.room(&channel(), BackendPolicy::Gpu, None).unwrap_err();
     assert_eq!(refusal.to_string(), "GPU 0: this card has no encoder");
     let both = Devices::new(vec![without_encoder(0), gpu(1, 64)]);
-    assert_eq!(both.room(&channel(), BackendPolicy::Auto).unwrap().gpu, Some(1));
+    assert_eq!(both.room(&channel(), BackendPolicy::Auto, None).unwrap().gpu, Some(1));
 }
 
 #[test]
 fn what_no_gpu_takes_runs_on_the_cpu_only_if_it_may_and_says_why() {
     let devices = Devices::new(vec![gpu(0, 64)]);
     let odd = Request { chroma_format: 2, ..channel() };
-    let automatic = devices.room(&odd, BackendPolicy::Auto).unwrap();
+    let automatic = devices.room(&odd, BackendPolicy::Auto, None).unwrap();
     assert_eq!(automatic.backend, Backend::Software);
     assert!(
         automatic.why.starts_with("software, because GPU 0: its decoder does not take H264 8 bit"),
         "{}",
         automatic.why
     );
-    assert_eq!(devices.room(&odd, BackendPolicy::Gpu).unwrap_err().resource, Resource::Codec);
-    assert_eq!(devices.room(&channel(), BackendPolicy::Software).unwrap().gpu, None);
+    assert_eq!(devices.room(&odd, BackendPolicy::Gpu, None).unwrap_err().resource, Resource::Codec);
+    assert_eq!(devices.room(&channel(), BackendPolicy::Software, None).unwrap().gpu, None);
     let none = Devices::default();
-    assert_eq!(none.room(&channel(), BackendPolicy::Gpu).unwrap_err().to_string(), "there is no GPU");
-    assert_eq!(none.room(&channel(), BackendPolicy::Auto).unwrap().backend, Backend::Software);
+    assert_eq!(none.room(&channel(), BackendPolicy::Gpu, None).unwrap_err().to_string(), "there is no GPU");
+    assert_eq!(none.room(&channel(), BackendPolicy::Auto, None).unwrap().backend, Backend::Software);
     let ten = Request { codec: Codec::H264, bits: 10, ..channel() };
-    assert_eq!(devices.room(&ten, BackendPolicy::Gpu).unwrap_err().resource, Resource::Codec);
+    assert_eq!(devices.room(&ten, BackendPolicy::Gpu, None).unwrap_err().resource, Resource::Codec);
     let large = Request { width: 7680, height: 4320, ..channel() };
     assert!(
-        devices.room(&large, BackendPolicy::Gpu).unwrap_err().to_string().contains("up to 4096x4096, not 7680x4320")
+        devices
+            .room(&large, BackendPolicy::Gpu, None)
+            .unwrap_err()
+            .to_string()
+            .contains("up to 4096x4096, not 7680x4320")
     );
 }
 
 #[test]
 fn what_a_gpu_says_of_its_load_counts_where_it_is_more_than_what_is_booked() {
     let devices = Devices::new(vec![gpu(0, 64), gpu(1, 64)]);
-    devices.measured(0, Measured { decode: 0.1, encode: 0.5, memory: 0.1 });
+    let told = |gpu, decode, encode| {
+        (0..60).for_each(|_| devices.measured(gpu, Measured { decode, encode, memory: 0.1 }));
+    };
+    told(0, 0.1, 0.5);
     assert_eq!(placed(&devices, 1).unwrap().1, Some(1));
-    devices.measured(0, Measured { decode: 0.1, encode: 0.84, memory: 0.1 });
-    devices.measured(1, Measured { decode: 0.9, encode: 0.1, memory: 0.1 });
+    devices.measured(1, Measured { decode: 1.0, encode: 1.0, memory: 0.1 });
+    assert_eq!(placed(&devices, 1).unwrap().1, Some(1), "a full second is no full GPU");
+    told(0, 0.1, 0.84);
+    told(1, 0.9, 0.1);
     let refusal = placed(&devices, 2).unwrap_err();
     assert!(refusal.to_string().contains("GPU 0: encode engines at 84 %"), "{refusal}");
     assert!(refusal.to_string().contains("GPU 1: decode engines at 90 %"), "{refusal}");
@@ -204,4 +216,35 @@ fn a_channel_that_had_no_room_is_refused_at_the_door_and_one_that_is_placed_is_n
     devices.place(&other, &session(2), &channel(), BackendPolicy::Auto, None).unwrap();
     devices.release(&session(2));
     assert!(devices.welcome(&other).is_ok());
+}
+
+#[test]
+fn a_gpu_keeps_its_number_and_its_illness_whatever_the_driver_calls_it_later() {
+    let devices = Devices::new(vec![gpu(0, 64), gpu(1, 64)]);
+    devices.ill(1, "Xid 95");
+    // The driver lost the first one: the second is now its first, and a third one came.
+    let moved = GpuCaps { index: 0, ..gpu(1, 64) };
+    let came = GpuCaps { index: 1, ..gpu(2, 64) };
+    devices.found(vec![moved.clone(), came.clone()]);
+    assert_eq!(devices.number(moved.pci), Some(1));
+    assert_eq!(devices.number(came.pci), Some(2));
+    assert_eq!(devices.slots(), (0..3).map(|n| (n, gpu(n, 0).pci)).collect());
+    assert_eq!(devices.illness(1).as_deref(), Some("Xid 95"));
+    assert_eq!((devices.illness(0), devices.illness(2)), (None, None));
+}
+
+#[test]
+fn a_card_that_opened_every_session_that_was_tried_is_filled_by_its_engines() {
+    let fill = |sessions: u32| {
+        let devices = Devices::new(vec![gpu(0, sessions)]);
+        (0..).map(|n| placed(&devices, n)).find_map(Result::err).expect("it fills up").resource
+    };
+    assert_eq!(fill(64), Resource::EncodeEngine);
+    assert_eq!(fill(8), Resource::EncodeSessions);
+    let few_tried = |caps: GpuCaps| {
+        let encode = caps.encode.map(|encode| EncodeCaps { sessions_tried: 8, ..encode });
+        GpuCaps { encode, ..caps }
+    };
+    let devices = Devices::new(vec![few_tried(gpu(0, 8))]);
+    assert!((0..8).all(|n| placed(&devices, n).is_ok()), "32 sessions on it");
 }

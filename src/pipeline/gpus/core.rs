@@ -1,6 +1,6 @@
 //! What is known of every GPU, and of the monitor that tells it: facts in, facts out, no I/O.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::events::Note;
@@ -13,8 +13,8 @@ use crate::time::Mono;
 /// One GPU, as it was told last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GpuView {
-    /// Rung's number for it, given when it was first seen: the label of its metrics. NVML's own number, unless a card that
-    /// vanished made the others' numbers move up.
+    /// Rung's number for it: the label of its metrics, and what sessions run on. NVML's own number, unless a card that
+    /// vanished made the others' numbers move up, or CUDA shows only some of them.
     pub number: u32,
     /// The card's slot; it is known by this.
     pub pci: PciAddress,
@@ -56,6 +56,19 @@ pub enum GpuEvent {
     Lost { gpu: PciAddress, why: String },
     /// It has been well for a while: it may be used again.
     Recovered { gpu: PciAddress },
+}
+
+impl GpuEvent {
+    /// The card's slot.
+    pub fn gpu(&self) -> PciAddress {
+        match self {
+            GpuEvent::Found { gpu }
+            | GpuEvent::RestartWorkers { gpu, .. }
+            | GpuEvent::Condemned { gpu, .. }
+            | GpuEvent::Lost { gpu, .. }
+            | GpuEvent::Recovered { gpu } => *gpu,
+        }
+    }
 }
 
 /// How the monitor is.
@@ -121,6 +134,7 @@ pub(super) enum Act {
 
 pub(super) struct Core {
     tuning: Tuning,
+    slots: BTreeMap<u32, PciAddress>,
     phase: Phase,
     state: MonitorState,
     cards: Vec<Card>,
@@ -163,8 +177,10 @@ struct Card {
 }
 
 impl Core {
-    pub(super) fn new(tuning: Tuning, now: Mono) -> Core {
+    /// `slots`: the numbers of cards that are known already.
+    pub(super) fn new(tuning: Tuning, slots: BTreeMap<u32, PciAddress>, now: Mono) -> Core {
         Core {
+            slots,
             phase: Phase::Waiting { until: now },
             state: MonitorState::Starting,
             cards: Vec::new(),
@@ -354,10 +370,8 @@ impl Core {
             card.well_since = None;
             return;
         }
-        let taken = |number: u32| self.cards.iter().any(|card| card.view.number == number);
-        let number = [told.index].into_iter().chain(0..).find(|number| !taken(*number));
         let view = GpuView {
-            number: number.expect("fewer cards than numbers"),
+            number: self.number(told),
             pci: told.pci,
             name: told.name.clone(),
             uuid: told.uuid.clone(),
@@ -378,6 +392,16 @@ impl Core {
             slowed_at: None,
         });
         self.cards.sort_by_key(|card| card.view.number);
+    }
+
+    /// The number that it has already, or one that nobody has: NVML's own, if it can be.
+    fn number(&self, told: &GpuCard) -> u32 {
+        if let Some((number, _)) = self.slots.iter().find(|(_, slot)| **slot == told.pci) {
+            return *number;
+        }
+        let taken =
+            |number: &u32| self.slots.contains_key(number) || self.cards.iter().any(|card| card.view.number == *number);
+        [told.index].into_iter().chain(0..).find(|number| !taken(number)).expect("fewer cards than numbers")
     }
 
     fn reading(&mut self, now: Mono, pci: PciAddress, answer: Answer) {

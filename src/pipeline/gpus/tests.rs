@@ -1,5 +1,6 @@
 //! The core with made-up time: what a monitor says, and what follows.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::core::{Act, Core, GpuEvent, GpuHealth, MonitorState, Tuning};
@@ -19,7 +20,7 @@ struct World {
 impl World {
     fn new() -> World {
         let now = Mono(1_000_000_000);
-        World { core: Core::new(Tuning::default(), now), now }
+        World { core: Core::new(Tuning::default(), BTreeMap::new(), now), now }
     }
 
     /// With two GPUs, watched.
@@ -199,7 +200,7 @@ fn a_lost_card_is_believed_again_by_a_fresh_monitor_and_after_a_while_only() {
 #[test]
 fn a_card_that_proves_itself_is_not_disturbed_by_a_look_for_it() {
     let tuning = Tuning { look: Duration::from_secs(5), ..Tuning::default() };
-    let mut world = World { core: Core::new(tuning, Mono(0)), now: Mono(0) };
+    let mut world = World { core: Core::new(tuning, BTreeMap::new(), Mono(0)), now: Mono(0) };
     assert_eq!(world.acts(), [Act::Start]);
     world.open(&[0]);
     world.second(&[(0, Answer::Lost)]);

@@ -1,6 +1,7 @@
 //! The thread that owns the monitor's process.
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::Child;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use super::core::{Act, Core, MonitorState, Tuning};
 use super::events::{publish, report};
 use super::{Gpus, Shared, Snapshot};
+use crate::pixels::health::PciAddress;
 use crate::pixels::monitor::{Launch, Monitor};
 use crate::time::SystemClock;
 
@@ -28,11 +30,11 @@ struct Stop {
 }
 
 impl GpuWatch {
-    /// Starts the thread; the monitor comes when it comes.
+    /// Starts the thread; the monitor comes when it comes. `slots`: the numbers of the GPUs that are known already.
     ///
     /// # Errors
     /// The system has no descriptor or thread left.
-    pub fn start(launch: Launch, tuning: Tuning) -> io::Result<GpuWatch> {
+    pub fn start(launch: Launch, tuning: Tuning, slots: BTreeMap<u32, PciAddress>) -> io::Result<GpuWatch> {
         let stop = Arc::new(Stop {
             asked: AtomicBool::new(false),
             wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
@@ -41,7 +43,7 @@ impl GpuWatch {
         let shared = Arc::new(Shared { snapshot: Mutex::new(Arc::new(nothing_yet)), events: Mutex::default() });
         let run = Run {
             launch,
-            core: Core::new(tuning, SystemClock::mono()),
+            core: Core::new(tuning, slots, SystemClock::mono()),
             monitor: None,
             leaving: Vec::new(),
             shared: Arc::clone(&shared),

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::Session;
 use crate::pipeline::devices::{Refusal, Request};
 use crate::pipeline::placement;
+use crate::pipeline::placer::Placer;
 use crate::pipeline::witness::{Fact, Placed};
 use crate::pixels::hall::Home;
 use crate::pixels::protocol::{Lost, Open};
@@ -61,12 +62,13 @@ impl Session {
         }
     }
 
-    /// Without a place one is looked for; below its first choice a better one is.
+    /// Without a place one is looked for; on an ill GPU another one is, and below its first choice a better one.
     pub(super) fn look_for_a_place(&mut self, now: Now) {
         if self.is_ending() {
             return;
         }
-        if self.placer.retry(now.mono) || self.workers.is_up() && self.placer.rise(now.mono) {
+        let moves = |placer: &mut Placer| placer.flee(now.mono) || placer.rise(now.mono);
+        if self.placer.retry(now.mono) || self.workers.is_up() && moves(&mut self.placer) {
             self.settle_in();
             self.workers.leave(now.mono);
         }

@@ -4,11 +4,41 @@
 
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, DriverError};
 use cudarc::nvrtc::Ptx;
-use std::ffi::{CStr, c_char, c_void};
+use rung::pixels::health::PciAddress;
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use super::error::{Error, Library, NOT_READY};
 use super::load::{Driver, Status, check};
+
+/// What a GPU is called by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GpuName {
+    /// In the driver's order.
+    Index(u32),
+    Slot(PciAddress),
+}
+
+impl fmt::Display for GpuName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            GpuName::Index(index) => write!(f, "{index}"),
+            GpuName::Slot(slot) => write!(f, "in slot {slot}"),
+        }
+    }
+}
+
+/// `1`, or `0000:3b:00`.
+impl FromStr for GpuName {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<GpuName, ()> {
+        let index = text.parse().map(GpuName::Index);
+        index.or_else(|_| text.parse().map(GpuName::Slot))
+    }
+}
 
 /// One GPU, through its primary context. Cheap to share; `bind` makes it current on the calling thread.
 pub struct Device {
@@ -18,15 +48,12 @@ pub struct Device {
 }
 
 impl Device {
-    /// Retains the primary context of GPU `ordinal`. Threads that wait for the GPU sleep.
+    /// Retains the GPU's primary context. Threads that wait for the GPU sleep.
     ///
     /// # Errors
     /// No such GPU, or the driver's refusal.
-    pub fn open(driver: &Arc<Driver>, ordinal: u32) -> Result<Arc<Device>, Error> {
-        let count = driver.gpus()?;
-        if ordinal >= count {
-            return Err(Error::new(Library::Cuda, 101, format!("GPU {ordinal} of {count}")));
-        }
+    pub fn open(driver: &Arc<Driver>, gpu: GpuName) -> Result<Arc<Device>, Error> {
+        let ordinal = ordinal(driver, gpu)?;
         let context = CudaContext::new(ordinal as usize).map_err(|e| refused(e, "the context of a GPU"))?;
         // Order between streams is ours to keep, by events.
         // SAFETY: no cudarc allocation is ever made, so there is nothing whose use could go untracked.
@@ -45,6 +72,14 @@ impl Device {
     /// The GPU's index in the driver's order.
     pub fn ordinal(&self) -> u32 {
         self.ordinal
+    }
+
+    /// Where it is plugged in.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn slot(&self) -> Result<PciAddress, Error> {
+        slot(&self.driver, self.ordinal)
     }
 
     /// The context, for interfaces that take it as a device.
@@ -115,6 +150,35 @@ impl Device {
 unsafe impl Send for Device {}
 // SAFETY: as above; the driver locks its own state.
 unsafe impl Sync for Device {}
+
+/// A name's index in the driver's order, which changes when a card is lost.
+fn ordinal(driver: &Driver, gpu: GpuName) -> Result<u32, Error> {
+    let count = driver.gpus()?;
+    let found = match gpu {
+        GpuName::Index(index) => (index < count).then_some(index),
+        GpuName::Slot(wanted) => (0..count).find(|ordinal| slot(driver, *ordinal) == Ok(wanted)),
+    };
+    found.ok_or_else(|| Error::new(Library::Cuda, NO_DEVICE, format!("there is no GPU {gpu}; the driver has {count}")))
+}
+
+fn slot(driver: &Driver, ordinal: u32) -> Result<PciAddress, Error> {
+    let part = |attribute: c_uint| {
+        let mut value: c_int = 0;
+        // SAFETY: writes one integer; a device handle is the device's index.
+        let status = unsafe { (driver.cuda.cuDeviceGetAttribute)(&raw mut value, attribute, ordinal.cast_signed()) };
+        check(status, "cuDeviceGetAttribute").map(|()| value.cast_unsigned())
+    };
+    let [domain, bus, device] = [part(PCI_DOMAIN)?, part(PCI_BUS)?, part(PCI_DEVICE)?];
+    // The bus has eight bits of it, the device five.
+    Ok(PciAddress { domain, bus: bus as u8, device: device as u8 })
+}
+
+/// CUDA_ERROR_INVALID_DEVICE.
+const NO_DEVICE: Status = 101;
+/// CU_DEVICE_ATTRIBUTE_PCI_BUS_ID, _DEVICE_ID, _DOMAIN_ID.
+const PCI_BUS: c_uint = 33;
+const PCI_DEVICE: c_uint = 34;
+const PCI_DOMAIN: c_uint = 50;
 
 fn refused(error: DriverError, what: &str) -> Error {
     Error::new(Library::Cuda, error.0 as u32, what)

@@ -51,6 +51,7 @@ functions! {
         cuInit: fn(c_uint);
         cuDriverGetVersion: fn(*mut c_int);
         cuDeviceGetCount: fn(*mut c_int);
+        cuDeviceGetAttribute: fn(*mut c_int, c_uint, c_int);
         cuCtxSetCurrent: fn(*mut c_void);
         cuMemGetInfo_v2: fn(*mut usize, *mut usize);
         cuMemAllocPitch_v2: fn(*mut u64, *mut usize, usize, usize, c_uint);

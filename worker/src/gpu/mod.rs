@@ -20,7 +20,7 @@ pub mod watch; // calls that hang, seen from outside
 
 use std::sync::Arc;
 
-use cuda::{Argument, Device, Kernel, Module};
+use cuda::{Argument, Device, GpuName, Kernel, Module};
 use error::Error;
 use load::{Absent, Driver};
 
@@ -36,8 +36,8 @@ pub struct Gpu {
 impl Gpu {
     /// # Errors
     /// No such GPU; the driver's; the kernels can not be translated.
-    pub fn open(driver: &Arc<Driver>, ordinal: u32) -> Result<Gpu, Error> {
-        let device = Device::open(driver, ordinal)?;
+    pub fn open(driver: &Arc<Driver>, gpu: GpuName) -> Result<Gpu, Error> {
+        let device = Device::open(driver, gpu)?;
         let module = Module::load(&device, ladder::PTX)?;
         let ladder_ten = module.kernel(ladder::KERNEL_TEN)?;
         let encode = nvenc::Api::open(driver);

@@ -5,7 +5,7 @@ use rung::media::track::Codec;
 use rung::pixels::protocol::{DecodeCaps, EncodeCaps, GpuCaps};
 use std::sync::Arc;
 
-use super::cuda::Device;
+use super::cuda::{Device, GpuName};
 use super::error::Error;
 use super::ladder::Depth;
 use super::load::{Absent, Driver};
@@ -16,12 +16,12 @@ use super::watch::Watch;
 /// More sessions than any ladder on one card needs.
 const SESSIONS_TRIED: u32 = 32;
 
-/// The driver's CUDA version, "12.4", and its GPUs.
+/// The GPUs of a driver of this version.
 ///
 /// # Errors
 /// Why there are none, in a sentence.
-pub fn gpus(driver: &Arc<Driver>) -> Result<Vec<GpuCaps>, Error> {
-    (0..driver.gpus()?).map(|index| gpu(driver, index)).collect()
+pub fn gpus(driver: &Arc<Driver>, version: Option<&str>) -> Result<Vec<GpuCaps>, Error> {
+    (0..driver.gpus()?).map(|index| gpu(driver, version, index)).collect()
 }
 
 /// "12.4"
@@ -29,14 +29,16 @@ pub fn cuda_version(driver: &Driver) -> String {
     format!("{}.{}", driver.cuda_version / 1000, driver.cuda_version % 1000 / 10)
 }
 
-fn gpu(driver: &Arc<Driver>, index: u32) -> Result<GpuCaps, Error> {
-    let device = Device::open(driver, index)?;
+fn gpu(driver: &Arc<Driver>, version: Option<&str>, index: u32) -> Result<GpuCaps, Error> {
+    let device = Device::open(driver, GpuName::Index(index))?;
     let (free, total) = device.memory()?;
     let (major, minor) = device.capability()?;
     let (decode_engines, decode) = decoders(&device);
     Ok(GpuCaps {
         index,
+        pci: device.slot()?,
         name: device.name()?,
+        driver: version.map(str::to_owned),
         cuda: cuda_version(driver),
         capability: format!("{major}.{minor}"),
         memory_bytes: total,

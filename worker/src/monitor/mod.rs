@@ -21,7 +21,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -104,6 +104,12 @@ pub fn watch(socket: OwnedFd, settings: &Settings) -> Result<(), String> {
     let run = move || nvml_thread(session, nvml, &ended);
     std::thread::Builder::new().name("nvml".into()).spawn(run).map_err(|e| format!("thread nvml: {e}"))?;
     follow(&socket, log.ok(), &desk, &end)
+}
+
+/// The driver's version, as NVML tells it.
+pub fn driver_version(folder: Option<&Path>) -> Option<String> {
+    let (nvml, _) = nvml::open(folder, versions::KERNEL_MODULE.as_ref()).ok()?;
+    nvml.sys_driver_version().ok()
 }
 
 fn nvml_thread(session: nvml::Session, nvml: nvml_wrapper::Nvml, ended: &SyncSender<()>) {

@@ -134,6 +134,7 @@ const ALWAYS: &[i64] = &[
 #[cfg(test)]
 mod tests {
     #![expect(unsafe_code, reason = "calls that no crate offers because no program should make them, and a driver's")]
+    use super::super::tests::in_a_child;
     use super::*;
     use rustix::net::{
         RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
@@ -178,17 +179,10 @@ mod tests {
         ("symlinkat", libc::SYS_symlinkat),
     ];
 
-    /// The confinement lasts as long as the process, so it is tried in a child: this binary, that one test.
     #[test]
     fn a_confined_gpu_process_can_talk_to_devices_but_not_reach_out() {
         let cache = tempfile::tempdir().unwrap();
-        let out = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "sandbox::gpu::tests::confined", "--ignored", "--nocapture", "--test-threads=1"])
-            .env(CACHE, cache.path())
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&out.stdout);
-        assert!(out.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&out.stderr));
+        let said = in_a_child("sandbox::gpu::tests::confined", &[(CACHE, cache.path())]);
         assert!(said.contains("a GPU's among them"), "{said}");
     }
 

@@ -283,15 +283,21 @@ mod tests {
 
     use super::*;
 
-    /// The confinement lasts as long as the process, so it is tried in a child: this binary, that one test.
+    /// A confinement lasts as long as its process, so it is tried in a child: this binary, that one ignored test, which
+    /// must pass. What it printed.
+    #[track_caller]
+    pub(super) fn in_a_child(test: &str, environment: &[(&str, &std::path::Path)]) -> String {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", test, "--ignored", "--nocapture", "--test-threads=1"]);
+        let out = child.envs(environment.iter().copied()).output().unwrap();
+        let said = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert!(out.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&out.stderr));
+        said
+    }
+
     #[test]
     fn a_confined_process_can_compute_and_talk_but_not_reach_out() {
-        let out = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "sandbox::tests::confined", "--ignored", "--nocapture", "--test-threads=1"])
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&out.stdout);
-        assert!(out.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&out.stderr));
+        let said = in_a_child("sandbox::tests::confined", &[]);
         assert!(said.contains("sandbox: seccomp allows"), "{said}");
     }
 

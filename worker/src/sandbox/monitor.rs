@@ -66,6 +66,7 @@ const ALWAYS: &[i64] = &[
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::in_a_child;
     use super::*;
     use std::fs::File;
     use std::io::{Error, IsTerminal, Read};
@@ -73,15 +74,9 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::process::Command;
 
-    /// The confinement lasts as long as the process, so it is tried in a child: this binary, that one test.
     #[test]
     fn a_confined_monitor_can_use_devices_and_not_reach_out() {
-        let out = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "sandbox::monitor::tests::confined", "--ignored", "--nocapture", "--test-threads=1"])
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&out.stdout);
-        assert!(out.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&out.stderr));
+        let said = in_a_child("sandbox::monitor::tests::confined", &[]);
         assert!(said.contains("sandbox: seccomp allows"), "{said}");
     }
 

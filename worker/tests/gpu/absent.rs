@@ -110,7 +110,9 @@ fn a_driver_without_a_part_does_what_it_can() {
 #[test]
 fn a_gpu_that_is_not_there_is_named_and_a_refused_context_or_kernel_too() {
     let driver = Driver::new();
-    refuses(&driver, &driver.folder(), &["--gpu", "1"], BOTH, "GPU 1 of 1");
+    refuses(&driver, &driver.folder(), &["--gpu", "1"], BOTH, "there is no GPU 1; the driver has 1");
+    let other = &["--gpu", "0000:3b:00"];
+    refuses(&driver, &driver.folder(), other, BOTH, "there is no GPU in slot 0000:3b:00; the driver has 1");
     driver.assert_clean();
     let driver = Driver::new().fault("cuda.module code=222");
     refuses(&driver, &driver.folder(), &[], BOTH, "the PTX is newer than the driver (222)");

@@ -5,7 +5,7 @@ use rung::media::grid::Cadence;
 use rung::media::modes::LatencyMode;
 use rung::media::track::Colour;
 use rung::pixels::protocol::OpenRendition;
-use rung_worker::gpu::cuda::{Device, Event, Stream, Timing};
+use rung_worker::gpu::cuda::{Device, Event, GpuName, Stream, Timing};
 use rung_worker::gpu::error::Error;
 use rung_worker::gpu::load;
 use rung_worker::gpu::memory::{self, Pinned, Plane, Rows};
@@ -31,7 +31,7 @@ impl Rig {
 
     pub(crate) fn new() -> Rig {
         let driver = load::Driver::open(Some(&double::folder())).unwrap();
-        let device = Device::open(&driver, 0).unwrap();
+        let device = Device::open(&driver, GpuName::Index(0)).unwrap();
         let stream = Stream::new(&device).unwrap();
         Rig { api: Api::open(&driver).unwrap(), device, stream, watch: Watch::new("encode") }
     }
