@@ -207,19 +207,19 @@ fn session(daemon: &Daemon) -> serde_json::Value {
 fn a_source_that_the_crop_is_not_for_is_shown_whole_and_told_of_until_another_one_comes() {
     let daemon = Daemon::start(
         "[[bootstrap.channel]]\nname = \"wide\"\npreset = \"ultrafast\"\ncrop = { top = 44, bottom = 44 }\n\
-         end_on_eos = false\nreconnect_window_s = 60\n\
+         end_on_eos = false\nreconnect_window_s = 60\ntakeover = \"newest\"\n\
          ladder = [{ name = \"half\", height = 136, bitrate = 300000 }]\n",
     );
     let args = "-f lavfi -i color=0x6e6e6e:s=160x96:r=25:d=20,format=yuv420p -f lavfi -i sine=sample_rate=48000:duration=20 \
                 -c:v libx264 -preset veryfast -bf 0 -g 50 -keyint_min 50 -sc_threshold 0 -c:a aac -ac 2";
     let small = clip("small-20.ts", &args.split_whitespace().collect::<Vec<_>>());
     let told = |code: &str| daemon.log().matches(&format!("code=\"{code}\"")).count();
-    let publisher = push_loop(&letterboxed(), &daemon.publish_url("wide"), &[]);
+    // Each takes over from the one before.
+    let _first = push_loop(&letterboxed(), &daemon.publish_url("wide"), &[]);
     shows(&daemon, "----");
     let first = session(&daemon);
     assert_eq!((first["health"].clone(), told("crop_unfit")), (serde_json::json!([]), 0));
-    drop(publisher);
-    let publisher = push_loop(&small, &daemon.publish_url("wide"), &[]);
+    let _second = push_loop(&small, &daemon.publish_url("wide"), &[]);
     wait(Duration::from_secs(20), "the trouble", || (told("crop_unfit") == 1).then_some(()));
     wait(Duration::from_secs(20), "its mark", || (session(&daemon)["health"][0] == "crop_unfit").then_some(()));
     let log = daemon.log();
@@ -227,8 +227,7 @@ fn a_source_that_the_crop_is_not_for_is_shown_whole_and_told_of_until_another_on
     assert!(line.contains("top 44, bottom 44 leaves too little of a source of 160x96: all of it is shown"), "{line}");
     // Stretched to the renditions, which keep their size, but shown: no edge is missing, and nothing is black.
     shows(&daemon, "----");
-    drop(publisher);
-    let _publisher = push_loop(&letterboxed(), &daemon.publish_url("wide"), &[]);
+    let _third = push_loop(&letterboxed(), &daemon.publish_url("wide"), &[]);
     wait(Duration::from_secs(20), "the end of it", || (told("crop_fits") == 1).then_some(()));
     wait(Duration::from_secs(20), "no mark", || (session(&daemon)["health"][0].is_null()).then_some(()));
     shows(&daemon, "----");
