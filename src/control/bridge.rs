@@ -128,7 +128,7 @@ impl Plane for Bridge {
         match effect {
             Effect::Declare { channel, door } => {
                 let name = channel.name.clone();
-                self.tell(Command::Configure(self.with_logo(with_slate(*channel))));
+                self.tell(Command::Configure(Box::new(self.with_logo(with_slate(*channel)))));
                 self.doors.write().unwrap_or_else(PoisonError::into_inner).insert(name, *door);
             }
             Effect::Withdraw(name) => {

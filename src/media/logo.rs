@@ -247,7 +247,7 @@ impl LogoPixels {
             .pixels()
             .flat_map(|Rgba([r, g, b, a])| {
                 let alpha = u32::from(*a);
-                let whole = |value: &u16| if alpha == 0 { 0 } else { (u32::from(*value) * 255 + alpha / 2) / alpha };
+                let whole = |value: &u16| (u32::from(*value) * 255 + alpha / 2).checked_div(alpha).unwrap_or(0);
                 [whole(r), whole(g), whole(b), (alpha * opacity + 12_750) / 25_500].map(|value| value.min(255) as u8)
             })
             .collect()
