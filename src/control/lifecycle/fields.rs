@@ -432,9 +432,8 @@ mod tests {
     #[test]
     fn a_crop_is_patched_edge_by_edge_and_is_for_what_is_encoded_only() {
         let bars = read_new(&json!({ "name": "news", "crop": { "top": 140, "bottom": 138 } })).unwrap();
-        let crop = Some(Margins { top: 140, bottom: 138, ..Margins::default() });
-        assert_eq!(bars.profile.crop, crop);
-        assert_eq!(bars.to_channel().crop, crop.unwrap());
+        let crop = Margins { top: 140, bottom: 138, ..Margins::default() };
+        assert_eq!((bars.profile.crop, bars.to_channel().crop), (Some(crop), crop));
         let patched = merge(&bars, &json!({ "crop": { "left": 8, "top": null } })).unwrap();
         assert_eq!(patched.profile.crop, Some(Margins { left: 8, bottom: 138, ..Margins::default() }));
         assert_eq!(merge(&bars, &json!({ "crop": null })).unwrap().profile.crop, None);

@@ -84,7 +84,7 @@ fn an_unscaled_logo_is_as_it_was_and_opacity_makes_it_thinner() {
     for (i, (one, thin)) in same.as_chunks::<4>().0.iter().zip(half.as_chunks::<4>().0).enumerate() {
         let was = of(i as u32 % 6, i as u32 / 6);
         assert!(was[3] == 0 || *one == was, "{i}: {one:?} {was:?}");
-        assert_eq!(u32::from(thin[3]), (u32::from(was[3]) + 1) / 2, "{i}");
+        assert_eq!(u32::from(thin[3]), u32::from(was[3]).div_ceil(2), "{i}");
     }
     assert!(pixels.scaled(6, 4, Hundredths(0)).as_chunks::<4>().0.iter().all(|pixel| pixel[3] == 0));
 }
