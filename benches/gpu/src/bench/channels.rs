@@ -1,6 +1,7 @@
 //! How many channels a card decodes and scales: flat out, and in real time with their lateness. A channel is the product's
 //! own: one thread that decodes and launches the ladder, one that fetches its pictures.
 
+use rung::media::crop::Margins;
 use rung::time::{Mono, SystemClock};
 use rung_worker::gpu::cuda::Stream;
 use rung_worker::gpu::memory::Pinned;
@@ -218,7 +219,7 @@ impl Work<'_> {
         for (w, h) in &sizes {
             renditions.push(((*w, *h), Inputs::Planar(Ring::new(self.card.device(), *w as usize, *h as usize, 6)?)));
         }
-        let ladder = Ladder::new(&self.card.gpu, &stream, renditions, watch.clone());
+        let ladder = Ladder::new(&self.card.gpu, &stream, renditions, Margins::default(), watch.clone());
         Ok((Decoder::open(&stream, self.clip.codec(), &[], Fields::Frame, &watch)?, ladder, sizes))
     }
 

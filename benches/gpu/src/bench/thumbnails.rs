@@ -1,5 +1,6 @@
 //! Thumbnails: a small picture scaled on the card and copied to the host, and the JPEG that one core makes of it.
 
+use rung::media::crop::Margins;
 use rung::media::track::Colour;
 use rung::time::SystemClock;
 use rung_worker::gpu::cuda::Stream;
@@ -63,7 +64,8 @@ fn rate(card: &Card, (width, height): (usize, usize), count: usize, jpegs: bool)
     };
     let ring = Ring::new(device, width, height, 2)?;
     let size = (width as u32, height as u32);
-    let mut ladder = Ladder::new(&card.gpu, &stream, vec![(size, Inputs::Planar(ring))], Watch::new("bench"));
+    let mut ladder =
+        Ladder::new(&card.gpu, &stream, vec![(size, Inputs::Planar(ring))], Margins::default(), Watch::new("bench"));
     let half = width / 2;
     let mut host = Pinned::new(device, width * height * 3 / 2)?;
     let colour = Colour { primaries: 1, transfer: 1, matrix: 1, full_range: false };
