@@ -17,6 +17,7 @@ use nix::sys::time::TimeValLike;
 use rung::demux::{Demuxer, Event};
 use rung::media::access_unit::AccessUnit;
 use rung::media::channel::{Channel, ChannelKind, ChannelName, Ladder, Slate, Takeover};
+use rung::media::crop::Margins;
 use rung::media::grid::Cadence;
 use rung::media::limits::WORKER_QUEUE_BYTES;
 use rung::media::modes::LatencyMode;
@@ -199,6 +200,8 @@ fn open_video(clip: &Clip, setup: &Setup) -> OpenVideo {
         slate: Slate::Black,
         preset: setup.zerolatency.then(|| "veryfast".to_owned()),
         backend: None,
+        crop: Margins::default(),
+        logo: None,
     };
     let cadence = Cadence::for_rate(f64::from(RATE), channel.mode);
     assert!(cadence.gop == GOP, "the table of rates");

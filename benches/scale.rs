@@ -13,7 +13,8 @@ use nix::sys::resource::{UsageWho, getrusage};
 use rung::media::grid::FrameRate;
 use rung::time::Wall;
 use rung_worker::pattern::Painter;
-use rung_worker::scale::{Form, Planes, PlanesMut, Scaler, Siting};
+use rung_worker::scale::overlay::{Matrix, Overlay, Range};
+use rung_worker::scale::{Crop, Form, Planes, PlanesMut, Scaler, Siting};
 
 const SOURCE: (usize, usize) = (1920, 1080);
 const LADDER: [(usize, usize); 3] = [(1280, 720), (854, 480), (640, 360)];
@@ -26,6 +27,7 @@ fn main() {
         println!("{form:?}: 1080p to 720p {:.2}, 480p {:.2}, 360p {:.2} ms", costs[0], costs[1], costs[2]);
         println!("{form:?}: all three {:.2} ms per frame", costs.iter().sum::<f64>());
     }
+    dressing(&source);
     painter();
     let folder = std::env::temp_dir().join(format!("rung-bench-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder for ffmpeg's files");
@@ -114,6 +116,35 @@ fn cpu_ms(mut work: impl FnMut()) -> f64 {
         if ms >= 500.0 {
             return ms / f64::from(calls);
         }
+    }
+}
+
+/// What a crop and a logo cost: a picture that is shown as it is must be copied for either, once.
+fn dressing(source: &Picture) {
+    let mut out = Picture::new(SOURCE);
+    let mut scaler = Scaler::new(SOURCE.0, SOURCE.1, SOURCE.0, SOURCE.1, Siting::Left);
+    let copy = cpu_ms(|| scaler.scale(&source.view(), &mut out.view_mut()));
+    let crop = Crop { x: 0, y: 140, width: 1920, height: 800 };
+    let mut cut = Picture::new((crop.width, crop.height));
+    let mut scaler = Scaler::new(crop.width, crop.height, crop.width, crop.height, Siting::Left);
+    let whole = cpu_ms(|| {
+        let part = source.view().cropped(crop).expect("inside");
+        scaler.scale(&part, &mut cut.view_mut());
+    });
+    let mut small = Picture::new((1152, 480));
+    let mut scaler = Scaler::new(crop.width, crop.height, 1152, 480, Siting::Left);
+    let scaled = cpu_ms(|| {
+        let part = source.view().cropped(crop).expect("inside");
+        scaler.scale(&part, &mut small.view_mut());
+    });
+    println!(
+        "1080p copied {copy:.2} ms; 1920x800 of it cut out {whole:.2} ms, cut and scaled to 1152x480 {scaled:.2} ms"
+    );
+    for (width, height) in [(192, 96), (384, 216), (960, 540)] {
+        let rgba: Vec<u8> = (0..width * height * 4).map(|i| (i * 7) as u8).collect();
+        let logo = Overlay::new(&rgba, width, height, Matrix::Bt709, Range::Narrow).expect("even sides");
+        let ms = cpu_ms(|| logo.blend(&mut out.view_mut(), 58, 58).expect("inside"));
+        println!("a logo of {width}x{height} over 1080p: {ms:.3} ms");
     }
 }
 

@@ -12,6 +12,8 @@ mod access;
 mod document;
 #[path = "api/lists.rs"]
 mod lists;
+#[path = "api/logo.rs"]
+mod logo;
 #[path = "api/repeats.rs"]
 mod repeats;
 #[path = "api/resources.rs"]

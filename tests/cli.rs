@@ -219,3 +219,31 @@ fn completions_name_the_commands() {
         assert!(output.status.success() && text.contains("rotate-key") && text.contains("channel"), "{shell}");
     }
 }
+
+#[test]
+fn a_logo_is_put_moved_and_taken_away() {
+    let rig = Rig::new();
+    rig.make_channel("news");
+    let file = rig.folder.path().join("logo.png");
+    image::RgbaImage::from_pixel(40, 20, image::Rgba([255, 0, 0, 200])).save(&file).unwrap();
+    let file = file.to_str().unwrap();
+    let said = ok(&rig, &["channel", "logo", "news", file, "--corner", "top-left", "--width", "12.5"]);
+    assert_eq!(said, "channel news: a logo of 40x20 pixels, top-left, 12.5 % wide, 3 % from the edges, opacity 1\n");
+    let moved = json_of(&rig, &["channel", "logo", "news", "--opacity", "0.5", "--margin", "0"]);
+    assert_eq!((&moved["opacity"], &moved["margin"], &moved["corner"]), (&json!(0.5), &json!(0), &json!("top-left")));
+    assert!(ok(&rig, &["channel", "show", "news"]).contains("a logo of 40x20 pixels, top-left"));
+    ok(&rig, &["channel", "set", "news", "--field", "crop={\"top\": 140}"]);
+    assert!(ok(&rig, &["channel", "show", "news"]).contains("left 0, right 0, top 140, bottom 0"));
+    assert_eq!(ok(&rig, &["channel", "logo", "news", "--remove"]), "channel news: no logo\n");
+    for (args, code, words) in [
+        (&["channel", "logo", "news"][..], 2, "nothing to do"),
+        (&["channel", "logo", "news", "nowhere.png"], 2, "nowhere.png"),
+        (&["channel", "logo", "news", "--remove"], 5, "has no logo"),
+        (&["channel", "logo", "news", file, "--width", "90"], 7, "from 1 to 50"),
+        (&["channel", "logo", "news", "--remove", "--width", "9"], 2, "cannot be used with"),
+        (&["channel", "logo", "news", "admin.token"], 7, "is no PNG"),
+    ] {
+        let said = run(&rig, args);
+        assert!(said.code == code && said.err.contains(words), "{args:?}: {} {}", said.code, said.err);
+    }
+}

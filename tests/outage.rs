@@ -8,6 +8,7 @@ mod world;
 use bytes::Bytes;
 use rung::media::access_unit::AccessUnit;
 use rung::media::channel::{Channel, ChannelKind, ChannelName, Ladder, Rendition, Slate, Takeover, VideoCodec};
+use rung::media::crop::Margins;
 use rung::media::grid::{FrameRate, Record, SourceGop, SourceProfile};
 use rung::media::modes::LatencyMode;
 use rung::media::sample::Stamps;
@@ -105,6 +106,8 @@ fn channel(kind: ChannelKind, mode: LatencyMode) -> Channel {
         slate: Slate::Black,
         preset: None,
         backend: None,
+        crop: Margins::default(),
+        logo: None,
     }
 }
 

@@ -47,6 +47,8 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("clap_complete", &["src/cli"]),
     ("utoipa", &["src/control", "src/media"]),
     ("hmac", &["src/control/api"]),
+    ("image", &["src/media/logo"]),
+    ("base64", &["src/control/record"]),
     ("heed", &["src/control/state"]),
     ("crc32c", &["src/control/state"]),
     ("ffmpeg_sys_next", &["worker/src/av"]),

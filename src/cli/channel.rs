@@ -63,6 +63,8 @@ enum What {
         #[arg(short, long, value_name = "FILE")]
         output: PathBuf,
     },
+    /// Put a logo over a channel's pictures, move it, or take it away
+    Logo(Logo),
     /// Delete a channel
     Delete {
         channel: String,
@@ -91,9 +93,83 @@ struct Fields {
     /// File with the ladder as JSON: [{"name": "720p", "height": 720, "bitrate": 2800000}], with "codec": "hevc" for HEVC
     #[arg(long, value_name = "FILE")]
     ladder: Option<PathBuf>,
-    /// Any other field, as NAME=VALUE, such as legs=single or max_duration_s=0; an empty VALUE is its default
+    /// Any other field, as NAME=VALUE, such as legs=single, max_duration_s=0 or
+    /// crop='{"top": 140, "bottom": 140}'; an empty VALUE is its default
     #[arg(long = "field", value_name = "NAME=VALUE")]
     others: Vec<String>,
+}
+
+/// A logo, and where it lies; what is not said stays as it is.
+#[derive(Args)]
+struct Logo {
+    channel: String,
+    /// A PNG of at most 512 KiB and 2048x2048, best with alpha; without it the logo that is there is moved
+    #[arg(value_name = "FILE.png", conflicts_with = "remove")]
+    file: Option<PathBuf>,
+    /// top-left, top-right, bottom-left or bottom-right
+    #[arg(long)]
+    corner: Option<String>,
+    /// Percent of the picture's width, 1 to 50
+    #[arg(long, value_name = "PERCENT")]
+    width: Option<String>,
+    /// From the edges, percent of the picture's width, 0 to 20
+    #[arg(long, value_name = "PERCENT")]
+    margin: Option<String>,
+    /// 0 to 1
+    #[arg(long)]
+    opacity: Option<String>,
+    /// Take the logo away
+    #[arg(long, conflicts_with_all = ["corner", "width", "margin", "opacity"])]
+    remove: bool,
+}
+
+impl Logo {
+    fn run(&self, session: &Session, json: bool) -> Result<(), Failure> {
+        let path = format!("/v1/channels/{}", segment(&self.channel));
+        let place = [
+            ("corner", self.corner.clone()),
+            ("width", self.width.clone()),
+            ("margin", self.margin.clone()),
+            ("opacity", self.opacity.clone()),
+        ];
+        let logo = if self.remove {
+            session.ask(Method::DELETE, &format!("{path}/logo"), Extra::default())?;
+            Value::Null
+        } else if let Some(file) = &self.file {
+            let wrong = |e: std::io::Error| Failure::usage(format!("{}: {e}", file.display()));
+            let png = std::fs::read(file).map_err(wrong)?;
+            let extra = Extra { file: Some(("image/png", png.into())), ..Extra::default() };
+            session.ask(Method::PUT, &format!("{path}/logo{}", query(&place)), extra)?
+        } else {
+            let fields = place.into_iter().filter_map(|(name, value)| Some((name.to_owned(), field_value(&value?))));
+            let fields: Map<String, Value> = fields.collect();
+            if fields.is_empty() {
+                let what = "nothing to do: give FILE.png, --corner, --width, --margin, --opacity or --remove";
+                return Err(Failure::usage(what));
+            }
+            let extra = Extra { body: Some(json!({ "logo": fields })), ..Extra::default() };
+            session.ask(Method::PATCH, &path, extra)?["logo"].take()
+        };
+        if json {
+            print_json(&logo);
+        } else {
+            print(&format!("channel {}: {}", self.channel, describe_logo(&logo)));
+        }
+        Ok(())
+    }
+}
+
+fn describe_logo(logo: &Value) -> String {
+    let size = |image: &Value| format!("{}x{} pixels", cell(&image["width"]), cell(&image["height"]));
+    let place = || {
+        let [corner, width, margin, opacity] = ["corner", "width", "margin", "opacity"].map(|name| cell(&logo[name]));
+        format!("{corner}, {width} % wide, {margin} % from the edges, opacity {opacity}")
+    };
+    match (logo, &logo["image"]) {
+        (Value::Null, _) => "no logo".to_owned(),
+        (_, Value::Null) => format!("no logo yet; its place: {}", place()),
+        (_, image) => format!("a logo of {}, {}", size(image), place()),
+    }
 }
 
 #[derive(Args)]
@@ -106,7 +182,7 @@ pub(crate) struct Wait {
 impl Wait {
     pub(crate) fn extra(&self) -> Extra {
         let headers = self.wait.map(|s| (HeaderName::from_static("prefer"), format!("wait={s}")));
-        Extra { headers: headers.into_iter().collect(), body: None }
+        Extra { headers: headers.into_iter().collect(), ..Extra::default() }
     }
 }
 
@@ -131,10 +207,10 @@ impl Fields {
     }
 }
 
-/// Numbers, `true` and `false` are what they look like, nothing is `null`, all else is text.
+/// Numbers, `true`, `false` and objects are what they look like, nothing is `null`, all else is text.
 fn field_value(text: &str) -> Value {
     match serde_json::from_str(text) {
-        Ok(value @ (Value::Number(_) | Value::Bool(_))) => value,
+        Ok(value @ (Value::Number(_) | Value::Bool(_) | Value::Object(_))) => value,
         _ if text.is_empty() => Value::Null,
         _ => text.into(),
     }
@@ -153,6 +229,7 @@ impl Channel {
         let json = self.remote.json;
         let answer = match &self.what {
             What::List { state } => return list(&session, state.clone(), json),
+            What::Logo(logo) => return logo.run(&session, json),
             What::Snapshot { channel, output } => return snapshot(&session, &path(channel, "/snapshot"), output, json),
             What::Create { name, from, fields } => {
                 let mut body = fields.read()?;
@@ -285,6 +362,8 @@ fn show(channel: &Value) {
         ("state", state_of(channel)),
         ("session", cell(&channel["session"])),
         ("keys", keys.iter().map(key).collect::<Vec<_>>().join(", ")),
+        ("logo", describe_logo(&channel["logo"])),
+        ("crop", describe_crop(&channel["crop"])),
         ("ladder", ladder.unwrap_or_else(|| "default of the source's height".to_owned())),
     ];
     for field in [
@@ -311,6 +390,13 @@ fn show(channel: &Value) {
     }
 }
 
+fn describe_crop(crop: &Value) -> String {
+    match crop {
+        Value::Null => cell(crop),
+        crop => ["left", "right", "top", "bottom"].map(|edge| format!("{edge} {}", cell(&crop[edge]))).join(", "),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -321,6 +407,7 @@ mod tests {
         assert_eq!(field_value("true"), json!(true));
         assert_eq!(field_value("single"), json!("single"));
         assert_eq!(field_value("\"x\""), json!("\"x\""));
+        assert_eq!(field_value("{\"top\": 140}"), json!({ "top": 140 }));
         assert_eq!(field_value(""), Value::Null);
     }
 }

@@ -14,7 +14,7 @@ use crate::control::bridge::Bridge;
 use crate::control::config::{Configured, Loaded, Log, LogFormat};
 use crate::control::ledger::{self, Ledger};
 use crate::control::lifecycle::Code;
-use crate::control::record::StreamKey;
+use crate::control::record::{LogoFile, StreamKey};
 use crate::control::state::{self, Db, Need, State as Store};
 use crate::ingest::srt::{Passphrase, Port, PortConfig};
 use crate::ingest::{Admission, Directory, Refusal};
@@ -227,14 +227,18 @@ fn back_up_hourly(state: Arc<Store>) -> Result<SyncSender<()>, Failure> {
 
 /// Channels of the file that are not in the book yet. One that is there stays as it is.
 async fn bootstrap(ledger: &Ledger, loaded: &Loaded) -> Result<(), Failure> {
-    for Configured { config, key } in &loaded.channels {
-        let (config, digest) = (config.clone(), *key);
+    for Configured { config, key, logo } in &loaded.channels {
+        let (config, digest, logo) = (config.clone(), *key, logo.as_deref().map(LogoFile::of));
         let created = ledger.submit(Need::Ordinary, move |txn, now| {
             if ledger::find(&txn.view(), config.name.as_str())?.is_some() {
                 return Ok((Vec::new(), ()));
             }
             let key = StreamKey { digest, prefix: String::new(), created_at: now.into(), expires_at: None };
-            Ok((vec![ledger::create(txn, config.clone(), key, now)?], ()))
+            let made = ledger::create(txn, config.clone(), key, now)?;
+            if let Some(logo) = &logo {
+                txn.put(&ledger::LOGOS, &made.id.0, logo)?;
+            }
+            Ok((vec![made], ()))
         });
         match created.await {
             Ok(()) => {}

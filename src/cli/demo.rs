@@ -194,7 +194,7 @@ fn configured(name: &str, key: &str, mode: LatencyMode, plan: &Plan) -> Configur
     config.profile.mode = mode;
     config.profile.ladder = Some(plan.ladder.clone());
     config.profile.preset = Some(plan.preset);
-    Configured { config, key: KeyDigest::of(key) }
+    Configured { config, key: KeyDigest::of(key), logo: None }
 }
 
 /// Rows of the first picture in a file.

@@ -41,7 +41,7 @@ impl Events {
             return Ok(());
         }
         let last = seen.map(|seq| (HeaderName::from_static("last-event-id"), seq.to_string()));
-        let extra = Extra { headers: last.into_iter().collect(), body: None };
+        let extra = Extra { headers: last.into_iter().collect(), ..Extra::default() };
         to.follow(&format!("/v1/events/stream{}", query(&filter)), extra, |line| {
             if let Some(event) = line.strip_prefix("data: ").and_then(|data| serde_json::from_str(data).ok()) {
                 self.tell(&event);

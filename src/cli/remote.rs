@@ -61,6 +61,8 @@ pub(crate) struct Session {
 #[derive(Default)]
 pub(crate) struct Extra {
     pub(crate) body: Option<Value>,
+    /// A body of another kind: its media type and bytes.
+    pub(crate) file: Option<(&'static str, Bytes)>,
     pub(crate) headers: Vec<(HeaderName, String)>,
 }
 
@@ -164,10 +166,14 @@ impl Session {
         for (name, value) in extra.headers {
             request = request.header(name, value);
         }
-        let body = extra.body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
-        if !body.is_empty() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
-        }
+        let json = extra.body.map(|body| ("application/json", Bytes::from(body.to_string())));
+        let body = match extra.file.or(json) {
+            Some((kind, body)) => {
+                request = request.header(header::CONTENT_TYPE, kind);
+                body
+            }
+            None => Bytes::new(),
+        };
         let request =
             request.body(Full::new(body)).map_err(|e| Failure::usage(format!("{}{path}: {e}", self.server)))?;
         self.client.request(request).await.map_err(|e| self.unreachable(&e))

@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
 use super::config::read_slate;
-use super::ledger::{Ledger, Plane, SESSIONS};
+use super::ledger::{self, Ledger, NAMES, Plane, SESSIONS};
 use super::lifecycle::{Dismissal, Door, Effect, Publish, Refusal};
 use super::record::Utc;
 use super::state::{self, Condition, LmdbLog, State};
 use crate::media::channel::{Channel, ChannelName, Leg, PublisherId, SessionId, Slate, Takeover};
 use crate::media::grid::TimelineLog;
+use crate::media::logo::LogoPicture;
 use crate::pipeline::channel::{Legacy, Resume};
 use crate::pipeline::shard::{Command, Watcher};
 use crate::pipeline::witness::{Fact, Wake, Witness};
@@ -97,6 +98,25 @@ impl Bridge {
         Resume { id, config, kept, last_media: last_media.map(Utc::wall), edge }
     }
 
+    /// With its logo's picture. One that cannot be read is none, and the log says so.
+    fn with_logo(&self, mut channel: Channel) -> Channel {
+        let Some(logo) = &mut channel.logo else { return channel };
+        let name = channel.name.as_str().to_owned();
+        let png = self.state.control.read(|view| match view.get(&NAMES, &name)? {
+            Some(id) => ledger::logo(view, id),
+            None => Ok(None),
+        });
+        match png {
+            Ok(Some(png)) => logo.picture = LogoPicture::Png(png.into()),
+            Ok(None) => channel.logo = None,
+            Err(error) => {
+                log(Level::Error, "logo_unreadable", &Place::channel(&name), error);
+                channel.logo = None;
+            }
+        }
+        channel
+    }
+
     fn ledger(&self) -> Option<Arc<Ledger>> {
         self.ledger.get().and_then(Weak::upgrade)
     }
@@ -108,7 +128,7 @@ impl Plane for Bridge {
         match effect {
             Effect::Declare { channel, door } => {
                 let name = channel.name.clone();
-                self.tell(Command::Configure(with_slate(*channel)));
+                self.tell(Command::Configure(Box::new(self.with_logo(with_slate(*channel)))));
                 self.doors.write().unwrap_or_else(PoisonError::into_inner).insert(name, *door);
             }
             Effect::Withdraw(name) => {
@@ -126,7 +146,7 @@ impl Plane for Bridge {
                 self.tell(Command::RollOver { channel, from, to, seamless, publishers });
             }
             Effect::Resume { session, channel } => {
-                let resume = self.resume(session, with_slate(*channel));
+                let resume = self.resume(session, self.with_logo(with_slate(*channel)));
                 self.tell(Command::Resume { channel: name.clone(), resume: Box::new(resume) });
             }
         }

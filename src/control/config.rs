@@ -6,10 +6,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::lifecycle;
-use super::record::{ChannelConfig, Preset, Slate};
+use super::record::{ChannelConfig, LogoImage, LogoSettings, Preset, Slate};
 use crate::media::channel::{BackendPolicy, ChannelKind, ChannelName, Ladder, Takeover};
+use crate::media::crop::Margins;
 use crate::media::key::{KeyDigest, is_publish_key};
 use crate::media::limits::{SLATE_BYTES_MAX, WORKER_SILENCE_GPU};
+use crate::media::logo::{LogoPixels, LogoPlace};
 use crate::media::modes::LatencyMode;
 
 /// The whole configuration. `Config::default()` is an empty file.
@@ -119,6 +121,15 @@ pub struct BootstrapChannel {
     /// PNG or JPEG file; none: black.
     #[serde(default)]
     pub slate: Option<PathBuf>,
+    /// Cut off the source's picture, luma samples.
+    #[serde(default)]
+    pub crop: Option<Margins>,
+    /// PNG file that lies over every rendition.
+    #[serde(default)]
+    pub logo: Option<PathBuf>,
+    /// Where it lies.
+    #[serde(default)]
+    pub logo_place: Option<LogoPlace>,
     #[serde(default)]
     pub preset: Option<Preset>,
     /// Where it may run; none: `worker.backend`.
@@ -217,6 +228,8 @@ impl std::error::Error for ConfigError {}
 pub struct Configured {
     pub config: ChannelConfig,
     pub key: KeyDigest,
+    /// The PNG that its configuration names.
+    pub logo: Option<bytes::Bytes>,
 }
 
 /// A configuration that was read, checked and resolved: every file it names has been read.
@@ -371,7 +384,18 @@ fn resolve_channel(entry: &BootstrapChannel, path: &Path, folder: &Path) -> Resu
         read_slate(&file).map_err(|what| wrong(format!("slate: {what}")))?;
         config.profile.slate = Slate::File(file.to_string_lossy().into_owned());
     }
-    Ok(Configured { config, key: digest })
+    let mut logo = None;
+    if let Some(file) = &entry.logo {
+        let file = absolute(folder, file);
+        let png = std::fs::read(&file).map_err(|e| wrong(format!("logo: {} cannot be read: {e}", file.display())))?;
+        let pixels = LogoPixels::read(&png).map_err(|e| wrong(format!("logo: {}: {e}", file.display())))?;
+        config.policy.logo.get_or_insert_default().image = Some(LogoImage::of(&png, pixels.size()));
+        logo = Some(png.into());
+    }
+    if let Some(first) = lifecycle::check(&config).into_iter().next() {
+        return Err(wrong(first.detail));
+    }
+    Ok(Configured { config, key: digest, logo })
 }
 
 /// What the file does not say has its default.
@@ -384,6 +408,8 @@ impl From<&BootstrapChannel> for ChannelConfig {
         config.profile.hold_back_ms = entry.hold_back.map(|s| s.0);
         config.profile.preset = entry.preset;
         config.profile.backend = entry.backend;
+        config.profile.crop = entry.crop;
+        config.policy.logo = entry.logo_place.map(|place| LogoSettings { place, image: None });
         config.policy.takeover = entry.takeover;
         config.policy.reconnect_window_s = entry.reconnect_window_s.map(|s| u32::try_from(s).unwrap_or(u32::MAX));
         config.policy.end_on_eos = entry.end_on_eos;

@@ -8,7 +8,9 @@ use std::str::FromStr;
 use std::sync::Arc;
 use utoipa::ToSchema;
 
+use super::crop::Margins;
 use super::id;
+use super::logo::Logo;
 use super::modes::LatencyMode;
 
 /// `[a-z0-9][a-z0-9-]{0,62}`, unique on a box.
@@ -270,6 +272,10 @@ pub struct Channel {
     pub preset: Option<String>,
     /// `None`: as the box is configured.
     pub backend: Option<BackendPolicy>,
+    /// Cut off the source before anything is made of it.
+    pub crop: Margins,
+    /// Over every rendition that is encoded. The one setting that an open session follows.
+    pub logo: Option<Logo>,
 }
 
 /// What stands in for a source that is away.

@@ -5,11 +5,13 @@
 
 pub mod access_unit;
 pub mod channel;
+pub mod crop;
 pub mod fault;
 pub mod grid;
 pub mod id;
 pub mod key;
 pub mod limits;
+pub mod logo;
 pub mod modes;
 pub mod picture;
 pub mod plan;

@@ -94,8 +94,11 @@ impl ChannelRun {
         self.legacy = legacy;
     }
 
-    /// Another configuration: it holds from the next session on.
+    /// Another configuration: it holds from the next session on, its logo at once.
     pub fn configure(&mut self, config: Arc<Channel>) {
+        if let Some(session) = &mut self.session {
+            session.set_logo(config.logo.as_ref());
+        }
         self.config = config;
     }
 
@@ -393,6 +396,7 @@ mod tests {
 
     use crate::bitstream::aac::silence;
     use crate::media::channel::{ChannelKind, Slate, Takeover};
+    use crate::media::crop::Margins;
     use crate::media::grid::{Commit, Record, TimelineLog};
     use crate::media::modes::LatencyMode;
     use crate::mpegts::mux::Muxer;
@@ -471,6 +475,8 @@ mod tests {
                 slate: Slate::Black,
                 preset: None,
                 backend: None,
+                crop: Margins::default(),
+                logo: None,
             };
             let now = Now { mono: Mono(50_000_000_000), wall: Wall(1_700_000_000_000_000_000) };
             let channel = ChannelRun::new(Arc::new(config), Legacy::default(), setup);

@@ -1,6 +1,7 @@
 //! Which outputs a channel gets from a source, and with which encoder settings: a pure function, printed by `rung probe`.
 
 use crate::media::channel::{Channel, ChannelKind, Ladder, VideoCodec};
+use crate::media::crop::{Margins, Part};
 use crate::media::grid::Cadence;
 use crate::media::picture::PictureRule;
 use crate::media::track::VideoConfig;
@@ -22,6 +23,7 @@ const HEVC_COST: f64 = 5.0;
 /// The ladder of `channel` for `source`, never upscaled. Empty for a transmux channel.
 pub fn ladder(channel: &Channel, source: &VideoConfig, cadence: Cadence) -> Ladder {
     let fast = cadence.rate.hz() > 31.0;
+    let source = &shown(channel.crop, source);
     let mut ladder = match (&channel.kind, &channel.ladder) {
         (ChannelKind::Transmux, _) => return Ladder::default(),
         (_, Some(configured)) => configured.never_upscaled(source.height),
@@ -63,11 +65,12 @@ pub fn open_video(
     start: i64,
 ) -> OpenVideo {
     let mode = channel.mode.params();
+    let shown = shown(channel.crop, source);
     let renditions = ladder
         .0
         .iter()
         .map(|r| {
-            let (width, sar) = geometry(source, r.height);
+            let (width, sar) = geometry(&shown, r.height);
             let pixels_per_second = f64::from(r.height) * f64::from(r.height) * cadence.rate.hz();
             let small = channel.preset.is_none() && r.height <= SMALL_HEIGHT && r.codec == VideoCodec::H264;
             OpenRendition {
@@ -89,7 +92,17 @@ pub fn open_video(
         .collect();
     let (source, slate) = (source.clone(), channel.slate.clone());
     let (backend, pictures) = (Backend::Software, Some(PictureRule::of(cadence.rate)));
-    OpenVideo { pid, source, cadence, start, renditions, deinterlace: Deinterlace::Frame, slate, backend, pictures }
+    let logo = channel.logo.clone().map(Box::new);
+    let (deinterlace, crop) = (Deinterlace::Frame, channel.crop);
+    OpenVideo { pid, source, cadence, start, renditions, deinterlace, crop, logo, slate, backend, pictures }
+}
+
+/// The source as it is once it is cut; as it is where the crop is for another one.
+fn shown(crop: Margins, source: &VideoConfig) -> VideoConfig {
+    match crop.part_of(source.width, source.height) {
+        Some(Part { width, height, .. }) => VideoConfig { width, height, ..source.clone() },
+        None => source.clone(),
+    }
 }
 
 /// Threads of an encoder on the CPU; the rate counts squares of a rendition's height.
@@ -174,6 +187,8 @@ mod tests {
             slate: Slate::Black,
             preset: None,
             backend: None,
+            crop: Margins::default(),
+            logo: None,
         }
     }
 
@@ -197,6 +212,31 @@ mod tests {
         let got = outputs(ChannelKind::Transcode, &source(720, 576, (64, 45)), 25.0);
         assert_eq!(got[0], ("480p".to_owned(), 720, (32, 27), 1));
         assert_eq!(got[1], ("360p".to_owned(), 640, (1, 1), 1));
+    }
+
+    /// Sizes and sample aspects of the renditions of a source that is cut.
+    fn cut(crop: Margins, s: &VideoConfig) -> Vec<(u32, u32, (u32, u32))> {
+        let cadence = Cadence::for_rate(25.0, LatencyMode::Ultra);
+        let channel = Channel { crop, ..channel(ChannelKind::Transcode) };
+        let open = open_video(&channel, 1, s, cadence, &ladder(&channel, s, cadence), 0);
+        assert_eq!((open.crop, open.source.width, open.source.height), (crop, s.width, s.height));
+        open.renditions.into_iter().map(|r| (r.width, r.height, r.sar)).collect()
+    }
+
+    #[test]
+    fn shape_sizes_and_never_upscaling_follow_what_is_left_of_the_source() {
+        let bars = |top, bottom| Margins { top, bottom, ..Margins::default() };
+        // 2.39:1 in 16:9: nothing has 1080 rows any more.
+        let wide = [(1728, 720, (1, 1)), (1152, 480, (1, 1)), (864, 360, (1, 1))];
+        assert_eq!(cut(bars(140, 140), &source(1920, 1080, (1, 1))), wide);
+        // 4:3 between pillars, in square samples and in anamorphic ones.
+        let pillars = |side| Margins { left: side, right: side, ..Margins::default() };
+        assert_eq!(cut(pillars(240), &source(1920, 1080, (1, 1)))[..2], [(1440, 1080, (1, 1)), (960, 720, (1, 1))]);
+        assert_eq!(cut(pillars(90), &source(720, 576, (64, 45))), [(540, 480, (32, 27)), (480, 360, (1, 1))]);
+        // Odd sources.
+        assert_eq!(cut(bars(6, 8), &source(853, 481, (1, 1)))[0], (852, 466, (1, 1)));
+        // A crop for another source.
+        assert_eq!(cut(bars(140, 140), &source(640, 360, (1, 1)))[0], (640, 360, (1, 1)));
     }
 
     #[test]

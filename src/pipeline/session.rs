@@ -22,8 +22,10 @@ use crate::media::channel::{BackendPolicy, Channel, ChannelKind, SessionId};
 use crate::media::fault::Fault;
 use crate::media::grid::{Commit, PdtLine, Record, SourceProfile, TimelineLog};
 use crate::media::limits::{INPUT_LOST, PEER_IDLE};
+use crate::media::logo::Logo;
 use crate::media::plan::{Kept, Plan};
 use crate::media::sample::Stamps;
+use crate::media::track::TrackConfig;
 use crate::package::origin::SessionOutput;
 use crate::package::window::Kind;
 use crate::pixels::protocol::{Fill, Picture, PictureKind, Progress, Unit};
@@ -31,6 +33,7 @@ use crate::telemetry::report::Level;
 use crate::time::{Mono, Now, Wall};
 use crate::timeline::{Facts, Filling, Out, Rules, Timeline};
 
+mod dressing;
 mod placing;
 
 /// An ending session waits this long for its worker's last frames.
@@ -91,6 +94,10 @@ pub struct Session {
     profile: Option<SourceProfile>,
     dismissal: Option<Closing>,
     snapshots: Snapshots,
+    /// Its channel's, as it is by now.
+    logo: Option<Logo>,
+    /// The crop is not for this source: all of it is shown.
+    uncropped: bool,
 }
 
 impl Session {
@@ -104,7 +111,7 @@ impl Session {
         }
         let placer = Placer::new(Arc::clone(&setup.devices), config.name.clone(), id.clone(), policy, now.mono);
         scene.state(None, State::Init, "publish", "");
-        let timeline = timeline(&config, legacy);
+        let (timeline, logo) = (timeline(&config, legacy), config.logo.clone());
         Session {
             id,
             config,
@@ -142,6 +149,8 @@ impl Session {
             profile: None,
             dismissal: None,
             snapshots: Snapshots::default(),
+            logo,
+            uncropped: false,
         }
     }
 
@@ -501,6 +510,9 @@ impl Session {
                 self.workers.audio_unit(unit);
             }
             other => {
+                if let Out::Config { config: TrackConfig::Video(source), .. } = &other {
+                    self.look_at_source(source);
+                }
                 if let Some(stage) = &mut self.stage {
                     stage.take(now, other, self.line);
                 }
@@ -565,7 +577,10 @@ impl Session {
     }
 
     fn set_stage(&mut self, now: Now, stage: Stage) {
+        let mut stage = stage;
+        stage.set_logo(self.logo.as_ref());
         let open = stage.open();
+        let source = open.as_ref().and_then(|open| open.video.as_ref()).map(|video| video.source.clone());
         self.scene.note(Level::Info, "session_planned", stage.describe());
         if let Some(open) = open {
             self.uses_worker = true;
@@ -574,6 +589,9 @@ impl Session {
             self.on_air = Some(stage.output());
         }
         self.stage = Some(stage);
+        if let Some(source) = &source {
+            self.look_at_source(source);
+        }
         self.stage_records(now);
     }
 

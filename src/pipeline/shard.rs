@@ -55,7 +55,7 @@ pub struct Setup {
 #[derive(Debug)]
 pub enum Command {
     /// A channel becomes known, or changes: an open session keeps what it was opened with.
-    Configure(Channel),
+    Configure(Box<Channel>),
     /// What a channel's sessions left in earlier processes.
     Remember { channel: ChannelName, legacy: Legacy },
     /// A session of an earlier process goes on.
@@ -306,7 +306,7 @@ impl Run {
                 // Whoever asked and went away does not want to know.
                 let _gone = sender.try_send(());
             }
-            Command::Configure(channel) => self.configure(now, channel),
+            Command::Configure(channel) => self.configure(now, *channel),
             Command::Remove(name) => {
                 self.known.remove(&name);
                 self.tell_status_of(now, &name);

@@ -10,6 +10,7 @@ use super::stills::{Order, Owner, Picker};
 use crate::bitstream::h264;
 use crate::media::channel::{Channel, ChannelKind, ChannelName, Ladder, SessionId};
 use crate::media::grid::{Ends, Grid, PdtLine, Place, Record};
+use crate::media::logo::Logo;
 use crate::media::picture::{PictureRule, Tile};
 use crate::media::plan::{InitMark, Inits, Kept, Plan};
 use crate::media::sample::{Sample, Stamps};
@@ -270,6 +271,13 @@ impl Stage {
 
     pub fn output(&self) -> Arc<SessionOutput> {
         Arc::clone(&self.output)
+    }
+
+    /// Its encoders' pictures bear another logo, or none.
+    pub(super) fn set_logo(&mut self, logo: Option<&Logo>) {
+        if let Some(video) = &mut self.video {
+            video.logo = logo.cloned().map(Box::new);
+        }
     }
 
     pub fn has_ladder(&self) -> bool {
@@ -628,7 +636,11 @@ impl Stage {
         let mut text = format!("grid {}/{} fps, F {} P {}", c.rate.num, c.rate.den, c.segment, c.part);
         if let Some(video) = &self.video {
             let source = &video.source;
-            text.push_str(&format!("; source {}x{}; ladder", source.width, source.height));
+            text.push_str(&format!("; source {}x{}", source.width, source.height));
+            if let Some(part) = video.crop.part_of(source.width, source.height).filter(|_| !video.crop.is_nothing()) {
+                text.push_str(&format!(", {}x{} of it shown", part.width, part.height));
+            }
+            text.push_str("; ladder");
             for r in &video.renditions {
                 text.push_str(&format!(" {} ({}x{}, {} kb/s)", r.name, r.width, r.height, r.bitrate / 1000));
             }

@@ -13,6 +13,7 @@ use super::stage::RestartPlan;
 use crate::media::channel::VideoCodec;
 use crate::media::fault::FaultKind;
 use crate::media::limits::{WORKER_QUEUE_BYTES, WORKER_QUEUE_SPAN, WORKER_SILENCE_GPU};
+use crate::media::logo::Logo;
 use crate::media::track::AudioConfig;
 use crate::pixels::client::Worker;
 use crate::pixels::hall::{Hall, Home};
@@ -324,6 +325,14 @@ impl Workers {
     pub fn audio_unit(&mut self, unit: Unit) {
         self.history.push_audio(&unit);
         self.tell(&ToWorker::Unit { ch: CH, unit });
+    }
+
+    /// Another logo, or none, for the present worker and those that follow it.
+    pub fn set_logo(&mut self, logo: Option<&Logo>) {
+        let Some(video) = self.open.as_mut().and_then(|open| open.video.as_mut()) else { return };
+        video.logo = logo.cloned().map(Box::new);
+        let logo = video.logo.clone();
+        self.tell(&ToWorker::Logo { ch: CH, logo });
     }
 
     /// A picture as it is now: it comes as an event, unless the worker is lost meanwhile.

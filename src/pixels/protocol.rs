@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::health::PciAddress;
 use crate::media::channel::{Slate, VideoCodec};
+use crate::media::crop::Margins;
 use crate::media::fault::FaultKind;
 use crate::media::grid::Cadence;
+use crate::media::logo::Logo;
 use crate::media::picture::{Due, PictureRule};
 use crate::media::sample::Stamps;
 use crate::media::track::{AudioConfig, Codec, Colour, Pid, VideoConfig};
@@ -100,6 +102,11 @@ pub enum ToWorker {
         rendition: RenditionIndex,
         at: i64,
     },
+    /// Another logo, or none, from some frame within the next second on: the same one for all renditions.
+    Logo {
+        ch: u32,
+        logo: Option<Box<Logo>>,
+    },
     /// Answered by a `Picture` of the newest frame, or of the next one that there is room for.
     Snap {
         ch: u32,
@@ -149,6 +156,10 @@ pub struct OpenVideo {
     pub start: i64,
     pub renditions: Vec<OpenRendition>,
     pub deinterlace: Deinterlace,
+    /// Cut off the source's pictures. Of a picture that it leaves too little of nothing is.
+    pub crop: Margins,
+    /// Over every rendition's picture of the source, held ones included; not over the slate.
+    pub logo: Option<Box<Logo>>,
     /// What a fill shows once it holds no longer.
     pub slate: Slate,
     /// Posters and storyboard tiles of the lowest rendition that are made by themselves; `None`: none are.
@@ -571,6 +582,19 @@ impl Decoder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::media::logo::{Corner, Hundredths, LogoPicture, LogoPlace};
+
+    #[test]
+    fn a_logo_arrives_as_it_was_sent() {
+        let place = LogoPlace { corner: Corner::BottomLeft, width: Hundredths(1_250), ..LogoPlace::default() };
+        let logo = Logo { place, picture: LogoPicture::Png(Bytes::from_static(b"\x89PNG")) };
+        let sent = [ToWorker::Logo { ch: 3, logo: Some(Box::new(logo)) }, ToWorker::Logo { ch: 3, logo: None }];
+        let (mut wire, mut decoder) = (Vec::new(), Decoder::default());
+        sent.iter().for_each(|message| encode(message, &mut wire));
+        decoder.push(&wire);
+        let got: Vec<ToWorker> = std::iter::from_fn(|| decoder.pop().expect("own wire")).collect();
+        assert_eq!(got, sent);
+    }
 
     #[test]
     fn messages_survive_any_fragmentation() {

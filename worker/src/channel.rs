@@ -1,6 +1,7 @@
 //! One software channel: its threads, their queues, the order in which they start and drain.
 
 use rung::media::limits;
+use rung::media::logo::Logo;
 use rung::media::track::{AudioConfig, Pid};
 use rung::pixels::protocol::{
     self, Backend, Fill, FromWorker, Lost, Open, OpenRendition, OpenVideo, ToWorker, Unit, VideoInit,
@@ -15,9 +16,11 @@ use crate::encode::{Encode, Gate, Plan, ToEncode};
 use crate::error::{Error, Harm};
 use crate::gpu::Gpu;
 use crate::gpu::cuda::Stream;
+use crate::marker::Marker;
 use crate::picture::planar::Ring;
 use crate::queue::Queue;
 use crate::scale::device::Ladder;
+use crate::scale::marks::Canvases;
 use crate::shared::Shared;
 use crate::thumbnail::{Look, Pictures};
 
@@ -38,6 +41,9 @@ pub struct Channel {
     audio_thread: Option<JoinHandle<()>>,
     /// The process's GPU, if it has one.
     gpu: Option<Arc<Gpu>>,
+    /// What logos are fitted to, and who does it once one is given.
+    canvases: Option<Canvases>,
+    marker: Option<Marker>,
 }
 
 /// What a thread says once it stands, and what it was made for.
@@ -67,6 +73,8 @@ impl Channel {
             encode_threads: Vec::new(),
             audio_thread: None,
             gpu: gpu.cloned(),
+            canvases: open.video.as_ref().map(Canvases::of),
+            marker: None,
         };
         let started = channel.start(open);
         if started.is_err() {
@@ -209,6 +217,7 @@ impl Channel {
             ToWorker::Retune { rendition, bitrate, .. } => self.decode(ToDecode::Retune { rendition, bitrate }),
             ToWorker::Shed { rendition, at, .. } => self.decode(ToDecode::Shed { rendition, at }),
             ToWorker::Resume { rendition, at, .. } => self.decode(ToDecode::Resume { rendition, at }),
+            ToWorker::Logo { logo, .. } => self.logo(logo),
             ToWorker::Snap { .. } => self.decode(ToDecode::Snap),
             ToWorker::Hello { .. }
             | ToWorker::Probe
@@ -248,6 +257,18 @@ impl Channel {
         }
     }
 
+    fn logo(&mut self, logo: Option<Box<Logo>>) {
+        if let (None, Some((_, queue)), Some(canvases)) = (&self.marker, &self.video, &self.canvases) {
+            match Marker::start(self.ch, canvases.clone(), Arc::clone(queue), &self.shared) {
+                Ok(marker) => self.marker = Some(marker),
+                Err(words) => return fail(&self.shared, self.ch, Harm::Request, &words),
+            }
+        }
+        if let Some(marker) = &self.marker {
+            marker.order(logo);
+        }
+    }
+
     fn decode(&self, command: ToDecode) {
         if let Some((_, queue)) = &self.video {
             queue.wait_push(command);
@@ -256,6 +277,7 @@ impl Channel {
 
     /// Drains in the order in which media flows.
     fn finish(&mut self) {
+        self.marker.take().into_iter().for_each(Marker::close);
         if let Some((_, queue)) = self.video.take() {
             queue.close();
         }
@@ -285,7 +307,8 @@ fn ladder(
     let renditions = sizes.zip(inputs).map(|(size, inputs)| Some((size, inputs?))).collect::<Option<Vec<_>>>();
     let renditions = renditions.ok_or_else(|| Error::Other("a rendition has nowhere to be scaled to".to_owned()))?;
     let stream = Arc::new(Stream::new(&gpu.device)?);
-    Ok(Some(Ladder::new(gpu, &stream, renditions, shared.watch("decode".to_owned()))))
+    let watch = shared.watch("decode".to_owned());
+    Ok(Some(Ladder::new(gpu, &stream, renditions, video.crop, watch)))
 }
 
 /// Says what was opened, or why it could not be; `None`: nothing to run.

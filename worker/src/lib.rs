@@ -15,6 +15,7 @@ pub mod shared; // the way out, counters, faults, threads
 pub mod audio; // access units -> the sample grid -> AAC-LC
 pub mod channel; // its threads and queues
 pub mod decode; // access units -> pictures, each N once
+pub mod marker; // another logo for a channel that runs
 pub mod encode; // scale and encode, one thread per rendition
 pub mod picture; // decoded pictures and pools
 pub mod thumbnail; // posters, storyboard sheets, snapshots: JPEG

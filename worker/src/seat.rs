@@ -141,6 +141,7 @@ impl Desk {
             | ToWorker::Retune { ch, .. }
             | ToWorker::Shed { ch, .. }
             | ToWorker::Resume { ch, .. }
+            | ToWorker::Logo { ch, .. }
             | ToWorker::Snap { ch } => {
                 // Messages for a channel that failed or was refused may still be on their way: they find nobody.
                 if let Some((_, work)) = self.open.as_mut().filter(|(open, _)| *open == ch) {

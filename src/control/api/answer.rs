@@ -37,6 +37,7 @@ pub(super) enum Body {
     Empty,
     Json(Value),
     Jpeg(Bytes),
+    Png(Bytes),
     /// JSON that is written already.
     Text(Cow<'static, str>),
     Events(BoxStream<'static, Bytes>),
@@ -68,6 +69,7 @@ impl Answer {
     pub(super) fn into_response(self, request_id: &str) -> Response {
         let (kind, mut response) = match self.body {
             Body::Empty => (None, String::new().into_response()),
+            Body::Png(bytes) => (Some("image/png"), http::Response::new(bytes).map(Into::into)),
             Body::Jpeg(bytes) => (Some("image/jpeg"), http::Response::new(bytes).map(Into::into)),
             Body::Json(value) => (Some("application/json"), value.to_string().into_response()),
             Body::Text(Cow::Borrowed(text)) => (Some("application/json"), text.into_response()),

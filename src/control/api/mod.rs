@@ -15,6 +15,7 @@ mod change;
 mod channels;
 mod events;
 mod gpus;
+mod logo;
 mod openapi;
 mod page;
 mod problem;

@@ -12,7 +12,7 @@ use utoipa::{Modify, OpenApi};
 use super::answer::{Answer, Body};
 use super::call::Call;
 use super::problem::{Code, Problem, ProblemView};
-use super::{audit, channels, events, sessions, stream, system, templates, tokens};
+use super::{audit, channels, events, logo, sessions, stream, system, templates, tokens};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -26,7 +26,7 @@ use super::{audit, channels, events, sessions, stream, system, templates, tokens
         channels::list_channels, channels::create_channel, channels::get_channel, channels::update_channel,
         channels::delete_channel, channels::start_channel, channels::stop_channel, channels::rotate_channel_key,
         channels::get_channel_renditions, channels::put_channel_renditions, channels::get_channel_inputs,
-        channels::take_snapshot,
+        channels::take_snapshot, logo::get_channel_logo, logo::put_channel_logo, logo::delete_channel_logo,
         sessions::list_channel_sessions, sessions::list_sessions, sessions::get_session, sessions::end_session,
         templates::list_templates, templates::create_template, templates::get_template, templates::update_template,
         templates::delete_template, tokens::list_tokens, tokens::create_token, tokens::delete_token,
@@ -47,12 +47,14 @@ struct Document;
 
 /// Schemas with members that may be left out: those of requests, and of problems. All others are answers, which hold every
 /// member, be it `null`.
-const WITH_OPTIONAL_MEMBERS: [&str; 10] = [
+const WITH_OPTIONAL_MEMBERS: [&str; 12] = [
     "NewChannel",
     "ChannelPatch",
     "NewRenditions",
     "Rotation",
     "Rendition",
+    "Crop",
+    "LogoPlace",
     "NewTemplate",
     "TemplatePatch",
     "NewToken",

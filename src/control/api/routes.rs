@@ -12,7 +12,7 @@ use warp::reply::Response;
 use super::answer::{Answer, problem_response};
 use super::call::{Call, Query};
 use super::problem::{Code, Problem};
-use super::{Api, Whole, audit, channels, events, openapi, sessions, stream, system, templates, tokens};
+use super::{Api, Whole, audit, channels, events, logo, openapi, sessions, stream, system, templates, tokens};
 use crate::control::auth::Scope;
 use crate::control::state::Ulid;
 use crate::sys::random;
@@ -62,6 +62,9 @@ routes! {
     PUT "/v1/channels/{id}/renditions" Some(ChannelsWrite) => channels::put_channel_renditions;
     GET "/v1/channels/{id}/inputs" Some(ChannelsRead) => channels::get_channel_inputs;
     POST "/v1/channels/{id}/snapshot" Some(ChannelsRead) => channels::take_snapshot;
+    GET "/v1/channels/{id}/logo" Some(ChannelsRead) => logo::get_channel_logo;
+    PUT "/v1/channels/{id}/logo" Some(ChannelsWrite) => logo::put_channel_logo;
+    DELETE "/v1/channels/{id}/logo" Some(ChannelsWrite) => logo::delete_channel_logo;
     GET "/v1/channels/{id}/sessions" Some(SessionsRead) => sessions::list_channel_sessions;
     GET "/v1/sessions" Some(SessionsRead) => sessions::list_sessions;
     GET "/v1/sessions/{id}" Some(SessionsRead) => sessions::get_session;

@@ -9,6 +9,8 @@ use crate::control::record::{
     Preset, Slate, Utc,
 };
 use crate::media::channel::{BackendPolicy, ChannelKind, ChannelName, Ladder, Leg, SessionId, Takeover};
+use crate::media::crop::Margins;
+use crate::media::logo::LogoPlace;
 use crate::media::modes::LatencyMode;
 
 /// A configured live service.
@@ -147,6 +149,8 @@ macro_rules! channel_fields {
             /// Where it may run: `gpu` never falls back to the CPU; `null`: as the box is configured.
             backend: Option<BackendPolicy>,
             slate: Option<Slate>,
+            /// Cut off the source's picture, luma samples; edges that are not named stay as they are; `null`: nothing.
+            crop: Option<Margins>,
             /// A session's longest life in seconds, 60 or more; 0: unlimited; `null`: 12 hours.
             #[schema(maximum = 2_592_000)]
             max_duration_s: Option<u32>,
@@ -159,6 +163,8 @@ macro_rules! channel_fields {
             /// A publisher that says it has finished ends the session.
             end_on_eos: Option<bool>,
             legs: Option<Legs>,
+            /// Where the logo lies; what is not named stays as it is; `null`: no logo, its picture goes, too.
+            logo: Option<LogoPlace>,
         }
     };
 }

@@ -16,7 +16,8 @@ use tokio::sync::{oneshot, watch};
 
 use super::lifecycle::{self, ChannelWrite, Effect, Fact, Input, Others, Outcome, Publish, Refusal, Step};
 use super::record::{
-    ChannelConfig, ChannelId, ChannelRecord, Edge, Event, EventRecord, EventSeq, SessionRecord, StreamKey, Utc,
+    ChannelConfig, ChannelId, ChannelRecord, Edge, Event, EventRecord, EventSeq, LogoFile, LogoImage, SessionRecord,
+    StreamKey, Utc,
 };
 use super::state::{Db, Error, Need, Newest, PROFILES, Read, State, Table, Ulid, Write, hand_over, load};
 use crate::media::channel::{ChannelName, PublisherId, SessionId};
@@ -33,6 +34,8 @@ pub const NAMES: Table<String, ChannelId> = Table::json(Db::ChannelNames, 1);
 pub const SESSIONS: Table<Ulid, SessionRecord> = Table::json(Db::Sessions, 1);
 pub const SESSIONS_BY_CHANNEL: Table<(Ulid, Newest), ()> = Table::json(Db::SessionsByChannel, 1);
 pub const OPEN: Table<Ulid, SessionId> = Table::json(Db::Open, 1);
+/// PNGs of the channels that have a logo.
+pub const LOGOS: Table<Ulid, LogoFile> = Table::json(Db::Logos, 1);
 pub const EVENTS: Table<EventSeq, Event> = Table::json(Db::Events, 1);
 
 /// Events are kept this long.
@@ -284,6 +287,14 @@ fn legacy(view: &Read<'_>, channel: ChannelId) -> Result<Legacy, Error> {
     Ok(Legacy { profile, last_msn: None })
 }
 
+/// The PNG of a channel's logo.
+///
+/// # Errors
+/// The row is damaged.
+pub fn logo(view: &Read<'_>, channel: ChannelId) -> Result<Option<Vec<u8>>, Error> {
+    Ok(view.get(&LOGOS, &channel.0)?.and_then(|file| file.png()))
+}
+
 /// Event number `seq` as it is told.
 pub fn event((seq, event): (EventSeq, Event)) -> EventRecord {
     event.numbered(seq)
@@ -332,6 +343,9 @@ fn write(
         ChannelWrite::Purge => purge(txn, id)?,
         ChannelWrite::Put(record) => {
             txn.put(&CHANNELS, &id.0, record)?;
+            if record.deleted_at.is_some() || pictured(old).is_some() && pictured(Some(record)).is_none() {
+                txn.delete(&LOGOS, &id.0)?;
+            }
             let name = record.config.name.as_str().to_owned();
             if record.deleted_at.is_none() {
                 txn.put(&NAMES, &name, &id)?;
@@ -347,6 +361,11 @@ fn write(
     Ok(Change { id, channel, open, outcome: step.outcome, effects: step.effects, last_event })
 }
 
+/// The picture of a channel's logo.
+fn pictured(channel: Option<&ChannelRecord>) -> Option<&LogoImage> {
+    channel?.config.policy.logo.as_ref()?.image.as_ref()
+}
+
 /// All that is kept of a channel whose tombstone has stood long enough.
 fn purge(txn: &mut Write<'_, '_>, id: ChannelId) -> Result<(), Error> {
     let rows: Vec<Ulid> = {
@@ -360,6 +379,7 @@ fn purge(txn: &mut Write<'_, '_>, id: ChannelId) -> Result<(), Error> {
     }
     txn.delete_prefix(&SESSIONS_BY_CHANNEL, &id.0)?;
     txn.delete(&PROFILES, &id.0)?;
+    txn.delete(&LOGOS, &id.0)?;
     txn.delete(&CHANNELS, &id.0)?;
     Ok(())
 }

@@ -5,14 +5,20 @@ use serde_json::{Map, Value};
 
 use super::refusal::{FieldError, Refusal};
 use crate::control::config::nearest;
-use crate::control::record::{Applies, ChannelConfig, FIELDS, Profile};
+use crate::control::record::{Applies, ChannelConfig, FIELDS, LogoImage, LogoSettings, Profile};
 use crate::media::channel::{ChannelKind, ChannelName, Ladder, Rendition};
+use crate::media::crop::{MARGIN_MAX, Margins};
 use crate::media::limits::RECONNECT_WINDOW_S_MAX;
+use crate::media::logo::{Hundredths, LogoPlace};
 use crate::media::modes::LatencyMode;
 
 const RENDITIONS_MAX: usize = 8;
 /// A session shorter than this serves nobody; 30 days.
 const DURATION_S: std::ops::RangeInclusive<u32> = 60..=2_592_000;
+/// Least and most in hundredths, and in words.
+const LOGO_WIDTH: (u32, u32, &str) = (100, 5_000, "percent of the picture's width from 1 to 50, or null");
+const LOGO_MARGIN: (u32, u32, &str) = (0, 2_000, "percent of the picture's width from 0 to 20, or null");
+const LOGO_OPACITY: (u32, u32, &str) = (0, 100, "a number from 0 to 1, or null");
 const HOLD_BACK_MS: std::ops::RangeInclusive<u32> = 1_200..=60_000;
 
 /// A new channel's configuration: `name` and whatever is not at its default.
@@ -40,6 +46,26 @@ pub fn merge(config: &ChannelConfig, patch: &Value) -> Result<ChannelConfig, Ref
     apply(config.clone(), object(patch)?)
 }
 
+/// `config` with another picture as its logo, or none, and a patch of where it lies.
+///
+/// # Errors
+/// Every field that is wrong; a channel that encodes nothing.
+pub(super) fn with_logo(
+    config: &ChannelConfig,
+    image: Option<LogoImage>,
+    place: &Map<String, Value>,
+) -> Result<ChannelConfig, Refusal> {
+    let mut config = config.clone();
+    let mut logo = config.policy.logo.take().unwrap_or_default();
+    let mut wrong = patch_logo(&mut logo, place);
+    logo.image = image;
+    config.policy.logo = Some(logo);
+    if wrong.is_empty() {
+        wrong = check(&config);
+    }
+    if wrong.is_empty() { Ok(config) } else { Err(Refusal::fields(wrong)) }
+}
+
 /// What is wrong with a configuration whose fields are each of their kind.
 pub fn check(config: &ChannelConfig) -> Vec<FieldError> {
     let (profile, policy) = (&config.profile, &config.policy);
@@ -62,6 +88,7 @@ pub fn check(config: &ChannelConfig) -> Vec<FieldError> {
         }
         _ => {}
     }
+    wrong.extend(check_pictures(config));
     if profile.max_duration_s != 0 && !DURATION_S.contains(&profile.max_duration_s) {
         let (least, most) = (DURATION_S.start(), DURATION_S.end());
         let what = format!("{}: write seconds from {least} to {most}, or 0 for no limit", profile.max_duration_s);
@@ -87,12 +114,22 @@ fn object(body: &Value) -> Result<&Map<String, Value>, Refusal> {
 }
 
 fn apply(mut config: ChannelConfig, fields: &Map<String, Value>) -> Result<ChannelConfig, Refusal> {
-    let wrong: Vec<FieldError> = fields.iter().filter_map(|(key, value)| set(&mut config, key, value).err()).collect();
+    let set = |(key, value): (&String, &Value)| set(&mut config, key, value);
+    let wrong: Vec<FieldError> = fields.iter().flat_map(set).collect();
     let wrong = if wrong.is_empty() { check(&config) } else { wrong };
     if wrong.is_empty() { Ok(config) } else { Err(Refusal::fields(wrong)) }
 }
 
-fn set(config: &mut ChannelConfig, key: &str, value: &Value) -> Result<(), FieldError> {
+/// What is wrong with one field.
+fn set(config: &mut ChannelConfig, key: &str, value: &Value) -> Vec<FieldError> {
+    match key {
+        "crop" => read_crop(&mut config.profile.crop, value),
+        "logo" => read_logo(&mut config.policy.logo, value),
+        _ => set_one(config, key, value).err().into_iter().collect(),
+    }
+}
+
+fn set_one(config: &mut ChannelConfig, key: &str, value: &Value) -> Result<(), FieldError> {
     let (profile, policy) = (&mut config.profile, &mut config.policy);
     let wrong = |what: String| FieldError::new(format!("/{}", escaped(key)), what);
     match key {
@@ -152,6 +189,116 @@ fn read_ladder(value: &Value) -> Result<Option<Ladder>, FieldError> {
         })
     });
     read.collect::<Result<Vec<_>, _>>().map(|renditions| Some(Ladder(renditions)))
+}
+
+/// A merge patch: edges that are not named stay, `null` is 0.
+fn read_crop(crop: &mut Option<Margins>, value: &Value) -> Vec<FieldError> {
+    let fields = match value {
+        Value::Null => {
+            *crop = None;
+            return Vec::new();
+        }
+        Value::Object(fields) => fields,
+        other => {
+            let what = format!("{other}: write {{\"left\": 0, \"right\": 0, \"top\": 140, \"bottom\": 140}}, or null");
+            return vec![FieldError::new("/crop", what)];
+        }
+    };
+    let margins = crop.get_or_insert_default();
+    let mut set = |(edge, value): (&String, &Value)| {
+        let into = match edge.as_str() {
+            "left" => &mut margins.left,
+            "right" => &mut margins.right,
+            "top" => &mut margins.top,
+            "bottom" => &mut margins.bottom,
+            _ => return Err("unknown field: known are left, right, top, bottom".to_owned()),
+        };
+        read(value, into, &format!("an even number from 0 to {MARGIN_MAX}"))
+    };
+    let wrong = |edge: &str, what| FieldError::new(format!("/crop/{}", escaped(edge)), what);
+    fields.iter().filter_map(|field| set(field).err().map(|what| wrong(field.0, what))).collect()
+}
+
+/// A merge patch: `null` is no logo, and its picture goes with it.
+fn read_logo(logo: &mut Option<LogoSettings>, value: &Value) -> Vec<FieldError> {
+    match value {
+        Value::Null => {
+            *logo = None;
+            Vec::new()
+        }
+        Value::Object(fields) => patch_logo(logo.get_or_insert_default(), fields),
+        other => {
+            let what = format!("{other}: write {{\"corner\": \"top-right\", \"width\": 10}}, or null");
+            vec![FieldError::new("/logo", what)]
+        }
+    }
+}
+
+fn patch_logo(logo: &mut LogoSettings, fields: &Map<String, Value>) -> Vec<FieldError> {
+    let image = serde_json::to_value(&logo.image).unwrap_or_default();
+    let (place, usual) = (&mut logo.place, LogoPlace::default());
+    let mut set = |(key, value): (&String, &Value)| {
+        let number = |into: &mut Hundredths, usual, write| {
+            let mut read_into = Some(usual);
+            read(value, &mut read_into, write)?;
+            *into = read_into.unwrap_or(usual);
+            Ok(())
+        };
+        match key.as_str() {
+            "corner" => {
+                let write = "\"top-left\", \"top-right\", \"bottom-left\" or \"bottom-right\"";
+                read(value, &mut place.corner, write)
+            }
+            "width" => number(&mut place.width, usual.width, LOGO_WIDTH.2),
+            "margin" => number(&mut place.margin, usual.margin, LOGO_MARGIN.2),
+            "opacity" => number(&mut place.opacity, usual.opacity, LOGO_OPACITY.2),
+            "image" if *value == image => Ok(()),
+            "image" => Err("Rung itself writes this: PUT the PNG to /v1/channels/{id}/logo".to_owned()),
+            _ => Err("unknown field: known are corner, width, margin, opacity".to_owned()),
+        }
+    };
+    let wrong = |key: &str, what| FieldError::new(format!("/logo/{}", escaped(key)), what);
+    fields.iter().filter_map(|field| set(field).err().map(|what| wrong(field.0, what))).collect()
+}
+
+/// Crop and logo.
+fn check_pictures(config: &ChannelConfig) -> Vec<FieldError> {
+    let (kind, mut wrong) = (config.profile.kind, Vec::new());
+    if let Some(crop) = config.profile.crop {
+        match kind {
+            ChannelKind::Transcode => {}
+            ChannelKind::Transmux => wrong.push(FieldError::new(
+                "/crop",
+                "kind = \"transmux\" encodes nothing: remove the crop, or write kind = \"transcode\"",
+            )),
+            ChannelKind::Hybrid => wrong.push(FieldError::new(
+                "/crop",
+                "kind = \"hybrid\" passes the source on uncut, and all its renditions show the same picture: remove the \
+                 crop, or write kind = \"transcode\"",
+            )),
+        }
+        let odd = crop.named().into_iter().filter(|(_, n)| *n > MARGIN_MAX || !n.is_multiple_of(2));
+        wrong.extend(odd.map(|(edge, n)| {
+            let what = format!("{n}: write an even number from 0 to {MARGIN_MAX}");
+            FieldError::new(format!("/crop/{edge}"), what)
+        }));
+    }
+    if let Some(logo) = &config.policy.logo {
+        if kind == ChannelKind::Transmux {
+            let what = "kind = \"transmux\" encodes nothing, so nothing can lie over its pictures: remove the logo, or \
+                        write kind = \"transcode\" or \"hybrid\"";
+            wrong.push(FieldError::new("/logo", what));
+        }
+        let LogoPlace { width, margin, opacity, .. } = logo.place;
+        for (field, value, (least, most, write)) in
+            [("width", width, LOGO_WIDTH), ("margin", margin, LOGO_MARGIN), ("opacity", opacity, LOGO_OPACITY)]
+        {
+            if !(least..=most).contains(&value.0) {
+                wrong.push(FieldError::new(format!("/logo/{field}"), format!("{value}: write {write}")));
+            }
+        }
+    }
+    wrong
 }
 
 fn unknown(key: &str) -> String {
@@ -224,7 +371,8 @@ mod tests {
             ],
             "slate": "black",
             "max_duration_s": 0, "takeover": "newest", "activation": "manual", "reconnect_window_s": 0,
-            "on_max_duration": "rollover", "end_on_eos": true, "legs": "single",
+            "on_max_duration": "rollover", "end_on_eos": true, "legs": "single", "crop": null,
+            "logo": { "corner": "top-left", "width": 12.5, "margin": 2, "opacity": 0.85, "image": null },
         });
         let config = read_new(&full).unwrap();
         assert_eq!(Value::Object(as_json(&config)), full);
@@ -292,6 +440,74 @@ mod tests {
         assert_eq!(refused(&json!([1]))[0].0, "");
         let renamed = merge(&read_new(&json!({ "name": "news" })).unwrap(), &json!({ "name": "old" })).unwrap_err();
         assert!(renamed.detail.starts_with("/name: the name is part of every URL"), "{renamed}");
+    }
+
+    #[test]
+    fn a_crop_is_patched_edge_by_edge_and_is_for_what_is_encoded_only() {
+        let bars = read_new(&json!({ "name": "news", "crop": { "top": 140, "bottom": 138 } })).unwrap();
+        let crop = Margins { top: 140, bottom: 138, ..Margins::default() };
+        assert_eq!((bars.profile.crop, bars.to_channel().crop), (Some(crop), crop));
+        let patched = merge(&bars, &json!({ "crop": { "left": 8, "top": null } })).unwrap();
+        assert_eq!(patched.profile.crop, Some(Margins { left: 8, bottom: 138, ..Margins::default() }));
+        assert_eq!(merge(&bars, &json!({ "crop": null })).unwrap().profile.crop, None);
+        for (crop, pointer, part) in [
+            (json!({ "top": 139 }), "/crop/top", "even number"),
+            (json!({ "left": 4098 }), "/crop/left", "0 to 4096"),
+            (json!({ "left": -2 }), "/crop/left", "even number"),
+            (json!({ "top": 1.5 }), "/crop/top", "even number"),
+            (json!({ "up": 2 }), "/crop/up", "known are left"),
+            (json!("16:9"), "/crop", "\"top\": 140"),
+        ] {
+            let wrong = refused(&json!({ "name": "news", "crop": crop }));
+            assert!(wrong.len() == 1 && wrong[0].0 == pointer && wrong[0].1.contains(part), "{crop}: {wrong:?}");
+        }
+        for (kind, part) in [("transmux", "encodes nothing"), ("hybrid", "the same picture")] {
+            let wrong = merge(&bars, &json!({ "kind": kind })).unwrap_err();
+            assert!(wrong.errors.len() == 1 && wrong.errors[0].pointer == "/crop", "{wrong}");
+            assert!(wrong.errors[0].detail.contains(part), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_logo_lies_where_it_was_put_until_it_is_moved_and_keeps_its_picture() {
+        let image = LogoImage { sha256: "ab".into(), width: 4, height: 2, bytes: 99 };
+        let news = read_new(&json!({ "name": "news" })).unwrap();
+        let place = |fields: Value| fields.as_object().cloned().unwrap();
+        let put = with_logo(&news, Some(image.clone()), &place(json!({ "width": 20 }))).unwrap();
+        let logo = put.policy.logo.clone().unwrap();
+        assert_eq!((logo.place.width, logo.place.margin), (Hundredths(2_000), Hundredths(300)));
+        let seen = put.to_channel().logo.unwrap();
+        assert_eq!((seen.place, seen.picture), (logo.place, crate::media::logo::LogoPicture::Stored("ab".into())));
+        let moved = merge(&put, &json!({ "logo": { "corner": "bottom-left", "width": null } })).unwrap();
+        let logo = moved.policy.logo.clone().unwrap();
+        assert_eq!((logo.place.width, logo.image.as_ref()), (Hundredths(1_000), Some(&image)));
+        // As it was read it may be written, its picture included, but no other picture.
+        assert_eq!(merge(&moved, &json!({ "logo": as_json(&moved)["logo"] })).unwrap(), moved);
+        let error = merge(&moved, &json!({ "logo": { "image": null } })).unwrap_err();
+        assert!(error.errors[0].pointer == "/logo/image" && error.detail.contains("PUT the PNG"), "{error}");
+        // Without its picture it keeps its place; `null` is the end of both.
+        let bare = with_logo(&moved, None, &Map::new()).unwrap();
+        assert_eq!((bare.policy.logo.as_ref().map(|l| l.place), bare.to_channel().logo), (Some(logo.place), None));
+        assert_eq!(merge(&moved, &json!({ "logo": null })).unwrap(), news);
+        for (fields, pointer, part) in [
+            (json!({ "width": 0.5 }), "/logo/width", "from 1 to 50"),
+            (json!({ "width": 50.01 }), "/logo/width", "from 1 to 50"),
+            (json!({ "margin": 21 }), "/logo/margin", "from 0 to 20"),
+            (json!({ "opacity": 1.1 }), "/logo/opacity", "from 0 to 1"),
+            (json!({ "opacity": "half" }), "/logo/opacity", "from 0 to 1"),
+            (json!({ "corner": "middle" }), "/logo/corner", "\"top-left\""),
+            (json!({ "size": 3 }), "/logo/size", "known are corner"),
+            (json!(true), "/logo", "\"corner\""),
+        ] {
+            let wrong = merge(&put, &json!({ "logo": fields })).unwrap_err();
+            assert!(wrong.errors.len() == 1 && wrong.errors[0].pointer == pointer, "{fields}: {wrong}");
+            assert!(wrong.errors[0].detail.contains(part), "{fields}: {wrong}");
+        }
+        let error = merge(&put, &json!({ "kind": "transmux" })).unwrap_err();
+        assert!(error.errors[0].pointer == "/logo" && error.detail.contains("encodes nothing"), "{error}");
+        assert!(merge(&put, &json!({ "kind": "hybrid" })).is_ok());
+        let transmux = read_new(&json!({ "name": "news", "kind": "transmux" })).unwrap();
+        assert_eq!(with_logo(&transmux, Some(image), &Map::new()).unwrap_err().errors[0].pointer, "/logo");
     }
 
     #[test]

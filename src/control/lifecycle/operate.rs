@@ -1,6 +1,6 @@
 //! What an operator asks of a channel.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::time::Duration;
 
 use super::door::KEYS;
@@ -9,7 +9,7 @@ use super::machine::{Step, Work};
 use super::refusal::{Code, Refusal};
 use crate::control::record::{
     Activation, Applies, ChannelConfig, ChannelId, ChannelRecord, ChannelState, EndedReason, FIELDS, KeyView,
-    PlaybackId, StreamKey, Utc, What,
+    LogoImage, PlaybackId, StreamKey, Utc, What,
 };
 use crate::media::channel::SessionId;
 use crate::media::limits::CHANNELS_MAX;
@@ -25,6 +25,11 @@ pub enum Command {
     Update {
         patch: Value,
         if_match: Option<u64>,
+    },
+    /// Another picture as logo, or none; `place`: a patch of where it lies.
+    Logo {
+        image: Option<LogoImage>,
+        place: Map<String, Value>,
     },
     Start,
     Stop,
@@ -90,6 +95,9 @@ impl Work<'_> {
                 self.expect_revision(if_match)?;
                 self.update(&patch)?;
             }
+            Command::Logo { image, place } => {
+                self.adopt(fields::with_logo(&self.channel.config, image, &place)?);
+            }
             Command::Start => self.start(),
             Command::Stop => self.stop(),
             Command::Delete { force, if_match } => {
@@ -120,7 +128,11 @@ impl Work<'_> {
     }
 
     fn update(&mut self, patch: &Value) -> Result<(), Refusal> {
-        let config = fields::merge(&self.channel.config, patch)?;
+        self.adopt(fields::merge(&self.channel.config, patch)?);
+        Ok(())
+    }
+
+    fn adopt(&mut self, config: ChannelConfig) {
         let (old, new) = (fields::as_json(&self.channel.config), fields::as_json(&config));
         let changed = |applies| {
             let of = FIELDS.iter().filter(move |(_, a)| *a == applies).map(|(name, _)| *name);
@@ -129,7 +141,7 @@ impl Work<'_> {
         self.outcome.now = changed(Applies::Now);
         self.outcome.next_session = changed(Applies::NextSession);
         if config == self.channel.config {
-            return Ok(());
+            return;
         }
         self.channel.config = config;
         if self.channel.config.policy.activation == Activation::Auto {
@@ -137,7 +149,6 @@ impl Work<'_> {
         }
         let fields = self.outcome.now.iter().chain(&self.outcome.next_session).map(|f| (*f).to_owned()).collect();
         self.updated(fields);
-        Ok(())
     }
 
     fn updated(&mut self, fields: Vec<String>) {

@@ -1,13 +1,18 @@
 //! A channel as it is kept: what its operator configured, and where it stands.
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::time::Duration;
 use utoipa::ToSchema;
 
 use super::{ChannelId, PlaybackId, Utc};
 use crate::media::channel::{BackendPolicy, Channel, ChannelKind, ChannelName, Ladder, Takeover};
-use crate::media::key::KeyDigest;
+use crate::media::crop::Margins;
+use crate::media::key::{KeyDigest, hex};
 use crate::media::limits::MAX_DURATION_S;
+use crate::media::logo::{Logo, LogoPicture, LogoPlace};
 use crate::media::modes::LatencyMode;
 
 /// One channel. Holds digests of keys: never sent to anybody as it is.
@@ -82,6 +87,8 @@ pub struct Profile {
     /// Where it may run; `None`: as the box is configured.
     pub backend: Option<BackendPolicy>,
     pub slate: Slate,
+    /// Cut off the source's picture before it is scaled: what is left is all that the renditions know of. `None`: nothing.
+    pub crop: Option<Margins>,
     /// A session's longest life in seconds; 0: unlimited.
     pub max_duration_s: u32,
 }
@@ -98,6 +105,55 @@ pub struct Policy {
     /// A publisher that says it has finished ends the session.
     pub end_on_eos: bool,
     pub legs: Legs,
+    /// Over every rendition that is encoded. `None`: there is none.
+    pub logo: Option<LogoSettings>,
+}
+
+/// A channel's logo: where it lies, and which picture it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+#[schema(as = Logo)]
+pub struct LogoSettings {
+    #[serde(flatten)]
+    pub place: LogoPlace,
+    /// The PNG that was put to `/v1/channels/{id}/logo`; `null`: none was, and nothing is shown.
+    pub image: Option<LogoImage>,
+}
+
+/// What is known of a logo's PNG.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LogoImage {
+    /// Of the file, hexadecimal.
+    pub sha256: String,
+    pub width: u32,
+    pub height: u32,
+    /// Of the file.
+    pub bytes: u32,
+}
+
+/// A logo's PNG as it is kept: in Base64, since rows are JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogoFile {
+    png: String,
+}
+
+impl LogoFile {
+    pub fn of(png: &[u8]) -> LogoFile {
+        LogoFile { png: BASE64_STANDARD.encode(png) }
+    }
+
+    /// `None`: the row was written by somebody else.
+    pub fn png(&self) -> Option<Vec<u8>> {
+        BASE64_STANDARD.decode(&self.png).ok()
+    }
+}
+
+impl LogoImage {
+    /// Of a PNG whose pixels were read.
+    pub fn of(png: &[u8], (width, height): (u32, u32)) -> LogoImage {
+        let sha256 = hex(&Sha256::digest(png));
+        LogoImage { sha256, width, height, bytes: u32::try_from(png.len()).unwrap_or(u32::MAX) }
+    }
 }
 
 /// When a change of a field is in force.
@@ -123,6 +179,7 @@ pub const FIELDS: &[(&str, Applies)] = &[
     ("preset", Applies::NextSession),
     ("backend", Applies::NextSession),
     ("slate", Applies::NextSession),
+    ("crop", Applies::NextSession),
     ("max_duration_s", Applies::NextSession),
     ("takeover", Applies::Now),
     ("activation", Applies::Now),
@@ -130,6 +187,7 @@ pub const FIELDS: &[(&str, Applies)] = &[
     ("on_max_duration", Applies::Now),
     ("end_on_eos", Applies::Now),
     ("legs", Applies::Now),
+    ("logo", Applies::Now),
     ("playback_id", Applies::ByRung),
     ("stream_keys", Applies::ByRung),
     ("state", Applies::ByRung),
@@ -242,6 +300,7 @@ impl Default for Profile {
             preset: None,
             backend: None,
             slate: Slate::default(),
+            crop: None,
             max_duration_s: MAX_DURATION_S,
         }
     }
@@ -295,6 +354,11 @@ impl ChannelConfig {
             },
             preset: self.profile.preset.map(|p| p.name().to_owned()),
             backend: self.profile.backend,
+            crop: self.profile.crop.unwrap_or_default(),
+            logo: self.policy.logo.as_ref().and_then(|logo| {
+                let picture = LogoPicture::Stored(logo.image.as_ref()?.sha256.clone());
+                Some(Logo { place: logo.place, picture })
+            }),
         }
     }
 }

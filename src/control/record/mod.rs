@@ -8,8 +8,8 @@ mod session;
 mod utc;
 
 pub use channel::{
-    Activation, Applies, ChannelConfig, ChannelRecord, ChannelState, FIELDS, Legs, OnMaxDuration, Policy, Preset,
-    Profile, Slate, StreamKey,
+    Activation, Applies, ChannelConfig, ChannelRecord, ChannelState, FIELDS, Legs, LogoFile, LogoImage, LogoSettings,
+    OnMaxDuration, Policy, Preset, Profile, Slate, StreamKey,
 };
 pub use event::{Details, Event, EventRecord, EventSeq, KeyView, What};
 pub use id::{ChannelId, EventId, PlaybackId, TokenId};

@@ -68,6 +68,7 @@ databases! {
     Audio = "audio", State, 22, "session, track u16, run u32";
     Pdt = "pdt", State, 24, "session, from_n i64";
     Profile = "profile", State, 16, "channel";
+    Logos = "logos", State, 16, "channel";
     Discont = "discont", State, 24, "session, msn u64";
     Init = "init", State, 16, "session";
     Events = "events", State, 8, "seq u64";

@@ -35,8 +35,10 @@ impl Session {
         self.workers.set_place(home, backend, self.config.preset.as_deref(), self.placer.is_makeshift());
         let placed = Placed { backend: backend.name(), gpu: place.gpu, why, step: self.placer.step() };
         self.scene.placed(&placed);
-        let reasons =
-            if placed.step > 0 { BTreeSet::from([format!("fallback_{}", placed.backend)]) } else { BTreeSet::new() };
+        let mut reasons = self.picture_health();
+        if placed.step > 0 {
+            reasons.insert(format!("fallback_{}", placed.backend));
+        }
         self.facts.extend([Fact::Placed(placed), Fact::Health(reasons)]);
     }
 

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::media::channel::{ChannelName, Slate, Takeover};
+use crate::media::crop::Margins;
 use crate::media::grid::{Cadence, SourceGop};
 use crate::media::modes::LatencyMode;
 use crate::media::plan::PlannedAudio;
@@ -27,6 +28,8 @@ fn channel() -> Channel {
         slate: Slate::Black,
         preset: None,
         backend: None,
+        crop: Margins::default(),
+        logo: None,
     }
 }
 

@@ -1,11 +1,10 @@
 //! Access units to 4:2:0 8 bit progressive pictures by libav: decoder, deinterlacer, conversion of odd formats.
 
 use rung::media::track::VideoConfig;
-use std::sync::Arc;
 
 use super::source::{Barren, Decoded, Health, Taker};
 use crate::av::{Decoder, Error, Filter, Frame, Pushed};
-use crate::picture::Picture;
+use crate::picture::{Host, Picture};
 
 /// Pictures in a row that are not marked interlaced before the deinterlacer is taken out again.
 const PROGRESSIVE_RUN: u32 = 25;
@@ -111,7 +110,7 @@ impl Source {
             None => self.convert(&frame)?,
         };
         self.given += 1;
-        taker(Decoded { picture: Picture::Host(Arc::new(frame)), tag, second, damaged });
+        taker(Decoded { picture: Picture::Host(Host::plain(frame)), tag, second, damaged });
         Ok(())
     }
 
@@ -168,7 +167,7 @@ mod tests {
         let mut taker = |decoded: Decoded| pictures.push((decoded.tag, decoded.picture));
         source.push(stream, 7, &mut taker).expect("decodes");
         source.drain(&mut taker).expect("decodes");
-        let [(7, Picture::Host(frame))] = &pictures[..] else { panic!("one picture: {}", pictures.len()) };
+        let [(7, Picture::Host(Host { frame, .. }))] = &pictures[..] else { panic!("one picture: {}", pictures.len()) };
         let p = frame.planes();
         let rows = |plane: &[u8], stride: usize, columns: usize| {
             plane.chunks(stride).flat_map(|row| row[..columns].to_vec()).collect()

@@ -26,10 +26,15 @@ use crate::audio::ToAudio;
 use crate::encode::{Gate, Job, ToEncode, Verdict};
 use crate::error::Error;
 use crate::gpu::nvdec::Fields;
+#[cfg(feature = "software")]
+use crate::picture::Host;
 use crate::picture::Picture;
 use crate::queue::Queue;
+#[cfg(feature = "software")]
+use crate::scale::Crop;
 use crate::scale::Planes;
 use crate::scale::device::{Inputs, Ladder, Patience};
+use crate::scale::marks::{Canvases, Marks};
 use crate::shared::{Counters, Faults, Shared};
 use lateness::Lateness;
 use show::{Placed, Show};
@@ -49,11 +54,27 @@ const FILL_STEP: i64 = 64;
 #[derive(Debug)]
 pub enum ToDecode {
     Unit(Unit),
-    Fill { to: i64, with: Fill },
-    Idr { at: i64 },
-    Shed { rendition: RenditionIndex, at: i64 },
-    Resume { rendition: RenditionIndex, at: i64 },
-    Retune { rendition: RenditionIndex, bitrate: u64 },
+    Fill {
+        to: i64,
+        with: Fill,
+    },
+    Idr {
+        at: i64,
+    },
+    Shed {
+        rendition: RenditionIndex,
+        at: i64,
+    },
+    Resume {
+        rendition: RenditionIndex,
+        at: i64,
+    },
+    Retune {
+        rendition: RenditionIndex,
+        bitrate: u64,
+    },
+    /// What lies over the pictures of the source from now on.
+    Marks(Option<Arc<Marks>>),
     Snap,
 }
 
@@ -66,8 +87,8 @@ pub fn still(config: &rung::media::track::VideoConfig, data: &[u8]) -> Result<Op
     let mut source = host::Source::open(config.clone(), false, u32::MAX)?;
     let mut first = None;
     let mut taker = |decoded: Decoded| {
-        if let (Picture::Host(frame), false, true) = (decoded.picture, decoded.damaged, first.is_none()) {
-            first = Some(frame);
+        if let (Picture::Host(host), false, true) = (decoded.picture, decoded.damaged, first.is_none()) {
+            first = Some(host.frame);
         }
     };
     source.push(data, 0, &mut taker)?;
@@ -104,6 +125,9 @@ pub struct Decode {
     inside: BTreeMap<i64, Inside>,
     tag: i64,
     idr: BTreeSet<i64>,
+    /// What lies over the pictures of the source.
+    #[cfg(feature = "software")]
+    marks: Option<Arc<Marks>>,
     /// Made when it is first needed.
     slate: Option<Picture>,
     /// Scratch: what is shown because of one picture.
@@ -135,14 +159,20 @@ impl Decode {
         ladder: Option<Ladder>,
     ) -> Result<Decode, Error> {
         let source = open_source(&open, ladder)?;
-        Ok(Decode {
+        let mut faults = Faults::new(ch, Arc::clone(&shared));
+        let marks = open.logo.as_deref().map_or(Ok(None), |logo| Marks::new(logo, &Canvases::of(&open)));
+        let marks = marks.unwrap_or_else(|why| {
+            faults.note(FaultKind::Decode, open.start, || why);
+            None
+        });
+        let mut decode = Decode {
             ch,
             source: Some(source),
             lowest: protocol::lowest(&open.renditions),
             show: Show::new(open.start),
             lateness: Lateness::default(),
             arrived: Mono(0),
-            faults: Faults::new(ch, Arc::clone(&shared)),
+            faults,
             open,
             shared,
             outlets,
@@ -151,9 +181,14 @@ impl Decode {
             inside: BTreeMap::new(),
             tag: 0,
             idr: BTreeSet::new(),
+            #[cfg(feature = "software")]
+            marks: None,
             slate: None,
             shots: Vec::new(),
-        })
+        };
+        // Before the first picture: a successor's must not be without it.
+        decode.mark(marks.map(Arc::new))?;
+        Ok(decode)
     }
 
     /// Until the queue is closed; then everything still inside is shown.
@@ -187,6 +222,7 @@ impl Decode {
                         outlet.queue.push_command(ToEncode::Retune(bitrate));
                     }
                 }
+                ToDecode::Marks(marks) => self.mark(marks)?,
                 ToDecode::Snap => {
                     if let Some(outlet) = self.outlets.get(self.lowest) {
                         outlet.queue.push_command(ToEncode::Snap);
@@ -195,6 +231,29 @@ impl Decode {
             }
         }
         self.with_source(|source, _, taker| source.drain(taker))
+    }
+
+    /// Lies over what is decoded from now on. A picture that is held keeps what it was shown with.
+    fn mark(&mut self, marks: Option<Arc<Marks>>) -> Result<(), Error> {
+        self.source.as_mut().expect("away only while a unit is inside").mark(marks.as_ref())?;
+        #[cfg(feature = "software")]
+        {
+            self.marks = marks;
+        }
+        Ok(())
+    }
+
+    /// A picture of the source as it is to be shown. What comes from a GPU's ladder is cut and marked already.
+    #[cfg(feature = "software")]
+    fn dressed(&self, picture: Picture) -> Picture {
+        let Picture::Host(Host { frame, .. }) = picture else { return picture };
+        let crop = Crop::by(self.open.crop, frame.width() as usize, frame.height() as usize);
+        Picture::Host(Host { frame, crop, marks: self.marks.clone() })
+    }
+
+    #[cfg(not(feature = "software"))]
+    fn dressed(&self, picture: Picture) -> Picture {
+        picture
     }
 
     /// The lowest rendition is never shed, whoever asks.
@@ -249,7 +308,7 @@ impl Decode {
             self.faults.note(FaultKind::Decode, at, || "shown with damage".to_owned());
         }
         let stamps = Stamps { decoded: SystemClock::mono(), ..unit.stamps };
-        let shot = Shot { picture: decoded.picture, stamps };
+        let shot = Shot { picture: self.dressed(decoded.picture), stamps };
         let shots = &mut self.shots;
         let placed = self.show.picture(at, unit.quiet, shot, &mut |n, shot, repeated| {
             shots.push((n, shot.clone(), repeated));
@@ -296,14 +355,14 @@ impl Decode {
 
     #[cfg(feature = "software")]
     fn make_slate(&mut self, at: i64) -> Result<Picture, Error> {
-        let source = &self.open.source;
-        let made = slate::frame(&self.open.slate, source).or_else(|why| {
+        let (source, size) = (&self.open.source, self.shown_size());
+        let made = slate::frame(&self.open.slate, source, size).or_else(|why| {
             self.faults.note(FaultKind::Decode, at, || why);
-            slate::frame(&Slate::Black, source)
+            slate::frame(&Slate::Black, source, size)
         });
         let frame = made.map_err(Error::from)?;
         let uploaded = self.upload(&frame.planes())?;
-        Ok(uploaded.unwrap_or_else(|| Picture::Host(Arc::new(frame))))
+        Ok(uploaded.unwrap_or_else(|| Picture::Host(Host::plain(frame))))
     }
 
     /// Without libav there is nothing to read an image with.
@@ -313,12 +372,19 @@ impl Decode {
             let why = || "this worker was built without libav and shows black instead of the slate's image".to_owned();
             self.faults.note(FaultKind::Decode, at, why);
         }
-        let (width, height) = (self.open.source.width as usize, self.open.source.height as usize);
+        let (width, height) = self.shown_size();
+        let (width, height) = (width as usize, height as usize);
         let luma = vec![if self.open.source.colour.full_range { 0 } else { 16 }; width * height];
         let (half, chroma) = (width.div_ceil(2), vec![128; width.div_ceil(2) * height.div_ceil(2)]);
         let black =
             Planes { y: &luma, u: &chroma, v: &chroma, stride_y: width, stride_u: half, stride_v: half, width, height };
         self.upload(&black)?.ok_or_else(|| Error::Other("there is no GPU to show black on".to_owned()))
+    }
+
+    /// Columns and rows that the renditions were made for: the slate is not cut.
+    fn shown_size(&self) -> (u32, u32) {
+        let (width, height) = (self.open.source.width, self.open.source.height);
+        self.open.crop.part_of(width, height).map_or((width, height), |part| (part.width, part.height))
     }
 
     fn upload(&mut self, planes: &Planes<'_>) -> Result<Option<Picture>, Error> {

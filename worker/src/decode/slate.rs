@@ -4,14 +4,15 @@ use rung::media::channel::Slate;
 use rung::media::track::VideoConfig;
 
 use crate::av::{Decoder, Error, Filter, Frame, Pushed};
+use crate::scale::marks::is_bt709;
 use crate::scale::{PlanesMut, SIDE_MAX, Scaler, Siting};
 
-/// As large as `source`'s pictures, in its range and colours.
+/// Of `size` columns and rows, in the range and colours of `source`.
 ///
 /// # Errors
 /// A sentence: the image cannot be read, or there is no memory for it.
-pub(super) fn frame(slate: &Slate, source: &VideoConfig) -> Result<Frame, String> {
-    let canvas = black(source).map_err(|e| e.to_string())?;
+pub(super) fn frame(slate: &Slate, source: &VideoConfig, size: (u32, u32)) -> Result<Frame, String> {
+    let canvas = black(source, size).map_err(|e| e.to_string())?;
     match slate {
         // A file is the daemon's to read.
         Slate::Black | Slate::File(_) => Ok(canvas),
@@ -19,8 +20,8 @@ pub(super) fn frame(slate: &Slate, source: &VideoConfig) -> Result<Frame, String
     }
 }
 
-fn black(source: &VideoConfig) -> Result<Frame, Error> {
-    let mut frame = Frame::picture(source.width, source.height)?;
+fn black(source: &VideoConfig, (width, height): (u32, u32)) -> Result<Frame, Error> {
+    let mut frame = Frame::picture(width, height)?;
     let planes = frame.planes_mut();
     planes.y.fill(if source.colour.full_range { 0 } else { 16 });
     planes.u.fill(128);
@@ -40,13 +41,8 @@ fn image(bytes: &[u8], source: &VideoConfig) -> Result<Frame, String> {
     if [frame.width(), frame.height()].iter().any(|side| *side == 0 || *side as usize > SIDE_MAX) {
         return Err(unreadable());
     }
-    // What the source does not say a player guesses by its size [AVC E.2.1].
-    let hd = match source.colour.matrix {
-        1 => true,
-        5 | 6 => false,
-        _ => source.height >= 720,
-    };
-    let mut convert = Filter::to_colours(&frame, hd, source.colour.full_range).map_err(|e| e.to_string())?;
+    let mut convert =
+        Filter::to_colours(&frame, is_bt709(source), source.colour.full_range).map_err(|e| e.to_string())?;
     convert.push(&frame).map_err(|e| e.to_string())?;
     convert.drain();
     Ok(convert.pull().map_err(|e| e.to_string())?.ok_or_else(unreadable)?.frame)
@@ -108,7 +104,7 @@ mod tests {
         planes.y.fill(235);
         planes.u.fill(128);
         planes.v.fill(128);
-        let canvas = fitted(&white, black(source).unwrap(), source.sar);
+        let canvas = fitted(&white, black(source, (source.width, source.height)).unwrap(), source.sar);
         let planes = canvas.planes();
         let lit = |x: usize, y: usize| planes.y[y * planes.stride_y + x] == 235;
         let (w, h) = (planes.width, planes.height);
@@ -134,7 +130,7 @@ mod tests {
     #[test]
     fn black_is_black_in_either_range() {
         for (full_range, luma) in [(false, 16), (true, 0)] {
-            let frame = frame(&Slate::Black, &source(64, 48, (1, 1), full_range)).unwrap();
+            let frame = frame(&Slate::Black, &source(64, 48, (1, 1), full_range), (64, 48)).unwrap();
             let planes = frame.planes();
             assert!(planes.y[..64].iter().all(|y| *y == luma) && planes.u[..32].iter().all(|u| *u == 128));
         }
@@ -144,7 +140,7 @@ mod tests {
     fn what_is_no_image_is_refused_with_words() {
         for bytes in [&b"\x89PNG\r\n\x1a\nnothing"[..], &[0xff, 0xd8, 0xff, 0xe0, 0, 3, 9], b""] {
             let slate = Slate::Image(bytes::Bytes::copy_from_slice(bytes));
-            let words = frame(&slate, &source(64, 48, (1, 1), false)).expect_err("refused");
+            let words = frame(&slate, &source(64, 48, (1, 1), false), (64, 48)).expect_err("refused");
             assert!(words.contains("slate"), "{words}");
         }
     }

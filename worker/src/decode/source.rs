@@ -1,9 +1,12 @@
 //! Where a channel's pictures come from: libav on the CPU, or NVDEC and the ladder's kernel.
 
+use std::sync::Arc;
+
 use crate::error::Error;
 use crate::picture::Picture;
 use crate::scale::Planes;
 use crate::scale::device::Patience;
+use crate::scale::marks::Marks;
 
 use super::device;
 #[cfg(feature = "software")]
@@ -63,6 +66,15 @@ impl Source {
         }
     }
 
+    /// What lies over each rendition's picture from now on, where this source makes those.
+    pub(super) fn mark(&mut self, marks: Option<&Arc<Marks>>) -> Result<(), Error> {
+        match self {
+            #[cfg(feature = "software")]
+            Source::Host(_) => Ok(()),
+            Source::Device(source) => source.ladder().mark(marks).map_err(Error::from),
+        }
+    }
+
     /// A picture of the host's where this source's pictures are; `None`: it is there already.
     pub(super) fn uploaded(&mut self, picture: &Planes<'_>) -> Result<Option<Picture>, Error> {
         match self {
@@ -70,7 +82,7 @@ impl Source {
             Source::Host(_) => Ok(None),
             Source::Device(source) => {
                 let scaled = source.ladder().upload(picture)?;
-                Ok(Some(Picture::Device(std::sync::Arc::new(scaled))))
+                Ok(Some(Picture::Device(Arc::new(scaled))))
             }
         }
     }

@@ -60,7 +60,7 @@ impl Coder {
             self.encoder = Some(self.reopen()?);
         }
         let mut fitted = match (&job.picture, &mut self.fetch) {
-            (Picture::Host(source), _) => self.fit.fit(source)?,
+            (Picture::Host(source), _) => self.fit.fit(source, self.index)?,
             (Picture::Device(scaled), Some(fetch)) => {
                 Counters::add(&self.shared.counters.copies, 1);
                 Fitted::of(fetch.fetch(scaled, self.index)?)

@@ -14,6 +14,8 @@ pub use pool::Pool;
 #[cfg(feature = "software")]
 use crate::av::Frame;
 use crate::scale::device::Scaled;
+#[cfg(feature = "software")]
+use crate::scale::{Crop, marks::Marks};
 use std::fmt;
 use std::sync::Arc;
 
@@ -22,9 +24,28 @@ use std::sync::Arc;
 pub enum Picture {
     /// In this process' memory, planar 4:2:0 8 bit, at the source's size.
     #[cfg(feature = "software")]
-    Host(Arc<Frame>),
-    /// In device memory, scaled to every rendition's size.
+    Host(Host),
+    /// In device memory, cut, scaled to every rendition's size, and marked.
     Device(Arc<Scaled>),
+}
+
+/// A picture of the host's, and what each rendition makes of it.
+#[cfg(feature = "software")]
+#[derive(Clone)]
+pub struct Host {
+    pub frame: Arc<Frame>,
+    /// What of it is shown; `None`: all.
+    pub crop: Option<Crop>,
+    /// What is shown over it.
+    pub marks: Option<Arc<Marks>>,
+}
+
+#[cfg(feature = "software")]
+impl Host {
+    /// As it is.
+    pub fn plain(frame: Frame) -> Host {
+        Host { frame: Arc::new(frame), crop: None, marks: None }
+    }
 }
 
 impl Picture {

@@ -1,13 +1,15 @@
 //! The ladder on a GPU: one launch from a decoder's surface to every rendition's input.
 
+use rung::media::crop::Margins;
 use std::sync::Arc;
 
-use super::{Planes, Siting};
+use super::marks::Marks;
+use super::{Crop, Planes, Siting};
 use crate::gpu::Gpu;
 use crate::gpu::cuda::{Event, Stream, Timing};
 use crate::gpu::error::{Error, Library};
 use crate::gpu::ladder::{
-    BLOCK, LadderError, LadderPlan, Layout, OutputPlanes, OutputShape, SourcePlanes, SourceShape,
+    BLOCK, LadderError, LadderPlan, Layout, OutputPlanes, OutputShape, OverlayAt, SourcePlanes, SourceShape,
 };
 use crate::gpu::memory::{self, Block, Pinned, Plane, Rows};
 use crate::gpu::nvdec::{Depth, Surface};
@@ -95,6 +97,10 @@ pub struct Ladder {
     gpu: Arc<Gpu>,
     stream: Arc<Stream>,
     outputs: Vec<(OutputShape, Inputs)>,
+    /// Cut off each surface.
+    margins: Margins,
+    /// What lies over each output, as the GPU has it.
+    marks: Vec<(OverlayAt, Block)>,
     /// For the shape of the newest surface, with its tables on the GPU.
     plan: Option<(SourceShape, LadderPlan, Block)>,
     watch: Watch,
@@ -102,14 +108,36 @@ pub struct Ladder {
 
 impl Ladder {
     /// Launches run on `stream`, where the surfaces are made. `watch` tells of the calls of the thread that scales.
-    pub fn new(gpu: &Arc<Gpu>, stream: &Arc<Stream>, renditions: Vec<((u32, u32), Inputs)>, watch: Watch) -> Ladder {
+    pub fn new(
+        gpu: &Arc<Gpu>,
+        stream: &Arc<Stream>,
+        renditions: Vec<((u32, u32), Inputs)>,
+        margins: Margins,
+        watch: Watch,
+    ) -> Ladder {
         let shape = |(width, height): (u32, u32), inputs: &Inputs| OutputShape {
             width: width as usize,
             height: height as usize,
             layout: inputs.layout(),
         };
         let outputs = renditions.into_iter().map(|(size, inputs)| (shape(size, &inputs), inputs)).collect();
-        Ladder { gpu: Arc::clone(gpu), stream: Arc::clone(stream), outputs, plan: None, watch }
+        let (gpu, stream) = (Arc::clone(gpu), Arc::clone(stream));
+        Ladder { gpu, stream, outputs, margins, marks: Vec::new(), plan: None, watch }
+    }
+
+    /// What lies over the outputs from now on.
+    ///
+    /// # Errors
+    /// Out of device memory.
+    pub fn mark(&mut self, marks: Option<&Arc<Marks>>) -> Result<(), Error> {
+        let made = (0..self.outputs.len()).filter_map(|i| marks.and_then(|marks| marks.over(i))).map(|mark| {
+            let block = Block::holding(&self.gpu.device, mark.overlay.bytes())?;
+            let at = OverlayAt { address: block.address(), size: mark.overlay.size(), x: mark.x, y: mark.y };
+            Ok((at, block))
+        });
+        // Launches under way may read the old ones: freeing waits for them.
+        self.marks = made.collect::<Result<_, Error>>()?;
+        Ok(())
     }
 
     pub fn stream(&self) -> &Arc<Stream> {
@@ -130,11 +158,23 @@ impl Ladder {
     /// # Errors
     /// The driver's; a surface that can not be scaled.
     pub fn scale(&mut self, surface: &Surface, patience: impl Fn(usize) -> Patience) -> Result<Scaled, Error> {
+        let crop = Crop::by(self.margins, surface.width as usize, surface.height as usize);
+        let overlays: Vec<_> = self.marks.iter().map(|(at, _)| Some(*at)).collect();
+        self.launch(surface, crop, &overlays, patience)
+    }
+
+    fn launch(
+        &mut self,
+        surface: &Surface,
+        crop: Option<Crop>,
+        overlays: &[Option<OverlayAt>],
+        patience: impl Fn(usize) -> Patience,
+    ) -> Result<Scaled, Error> {
         let shape = SourceShape {
             width: surface.width as usize,
             height: surface.height as usize,
             depth: surface.depth,
-            crop: None,
+            crop,
             siting: Siting::Left,
         };
         if self.plan.as_ref().is_none_or(|(planned, ..)| *planned != shape) {
@@ -151,7 +191,7 @@ impl Ladder {
         let Surface { luma, chroma, pitch, .. } = *surface;
         let source = SourcePlanes { luma, chroma, pitch };
         let planes: Vec<Option<OutputPlanes>> = slots.iter().map(|slot| slot.as_ref().map(Slot::planes)).collect();
-        let arguments = plan.arguments(tables.address(), source, &planes, &[]).map_err(unfit)?;
+        let arguments = plan.arguments(tables.address(), source, &planes, overlays).map_err(unfit)?;
         if arguments.grid()[0] > 0 {
             let kernel =
                 if plan.kernel() == crate::gpu::ladder::KERNEL { &self.gpu.ladder } else { &self.gpu.ladder_ten };
@@ -165,8 +205,8 @@ impl Ladder {
 }
 
 impl Ladder {
-    /// Copies a picture of the host to the GPU and scales it there: for what does not come from the decoder. Waits until
-    /// all of it is written.
+    /// Copies a picture of the host to the GPU and scales it there, uncut and unmarked: for what does not come from the
+    /// decoder. Waits until all of it is written.
     ///
     /// # Errors
     /// As `scale`; out of memory.
@@ -203,7 +243,7 @@ impl Ladder {
             second: false,
             damaged: false,
         };
-        let scaled = self.scale(&surface, |_| Patience::Waits)?;
+        let scaled = self.launch(&surface, None, &[], |_| Patience::Waits)?;
         // The surface is this function's.
         let _busy = self.watch.enter("cuEventSynchronize");
         scaled.ready.wait()?;

@@ -41,9 +41,11 @@ pub mod device;
 pub(crate) mod filter;
 pub mod hash;
 pub mod overlay;
+pub mod marks;
 mod scalar;
 
 use filter::{Axis, Filter};
+use rung::media::crop::{Margins, Part};
 
 /// A 4:2:0 planar picture; chroma planes are half as large, rounded up. Strides in samples.
 #[derive(Clone, Copy)]
@@ -113,6 +115,15 @@ impl std::fmt::Display for CropError {
 impl std::error::Error for CropError {}
 
 impl Crop {
+    /// What margins leave of a picture of this size; `None`: all of it, as they are nothing, or for another picture.
+    pub fn by(margins: Margins, width: usize, height: usize) -> Option<Crop> {
+        let side = |n: usize| u32::try_from(n).ok();
+        let part = margins.part_of(side(width)?, side(height)?).filter(|_| !margins.is_nothing())?;
+        let Part { x, y, width, height } = part;
+        let [x, y, width, height] = [x, y, width, height].map(|n| n as usize);
+        Some(Crop { x, y, width, height })
+    }
+
     /// Whether it fits a picture of this size.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ mod clips;
 #[expect(dead_code, reason = "other tests use the rest")]
 #[path = "../support/double.rs"]
 mod double;
+mod dress;
 mod exact;
 mod fatal;
 mod faults;

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use rung::media::channel::{Slate, VideoCodec};
+use rung::media::crop::Margins;
 use rung::media::grid::Cadence;
 use rung::media::modes::LatencyMode;
 use rung::media::sample::Stamps;
@@ -354,6 +355,8 @@ pub(crate) fn ladder() -> Open {
             start: 0,
             renditions: vec![rendition(320, 180), rendition(192, 108), rendition(128, 72)],
             deinterlace: Deinterlace::Frame,
+            crop: Margins::default(),
+            logo: None,
             slate: Slate::Black,
             backend: Backend::Software,
             pictures: None,
