@@ -11,7 +11,7 @@ pub struct Profile {
     pub idc: u8,
     /// general_tier_flag: the high tier.
     pub high_tier: bool,
-    /// general_profile_compatibility_flag[0] to [31], the first in the highest bit.
+    /// general_profile_compatibility_flag, 0 to 31, the first in the highest bit.
     pub compatibility: u32,
     /// The 48 bits from general_progressive_source_flag to the one before general_level_idc, as bytes.
     pub constraints: [u8; 6],
