@@ -15,7 +15,7 @@ TEST_LINTS := -A clippy::unwrap_used -A clippy::print_stdout -A clippy::print_st
 WEB := src/web
 RELEASE := target/release
 
-.PHONY: help setup setup-build setup-run web build demo test prove bench lint doc
+.PHONY: help setup setup-build setup-run web build demo test prove bench gpu gpu-archive lint doc
 
 help: ## this text
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -57,3 +57,9 @@ prove: setup ## the long form of every check, and all figures into docs/figures.
 
 bench: setup-build ## per-stage costs beside their peers
 	cargo bench --workspace
+
+gpu-archive: setup ## checks and benches for a machine that has an NVIDIA driver and nothing else: target/rung-gpu.tar.gz
+	@tools/gpu-archive.sh
+
+gpu: gpu-archive ## the same on this machine's own GPU, into target/gpu-results; says SKIP for what it lacks
+	@OUT=$(CURDIR)/target/gpu-results target/gpu/rung-gpu/run.sh

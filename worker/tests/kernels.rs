@@ -1,16 +1,24 @@
 //! The kernels, built for the CPU, against the scalar form of `scale`: byte for byte, over sizes, depths, crops, sitings,
 //! pitches, layouts and overlays. Source planes end where a page that can not be read begins: a load past a surface ends
 //! the test. Outputs lie between guard bytes, and so does the padding of their rows.
+//!
+//! With `RUNG_GPU=real` (or a driver's folder) the same cases run on GPU 0, and every byte of every output is compared
+//! there, guards included. Without a card they say `SKIP cuda` and run here, or fail if `RUNG_REQUIRE` names it.
 #![expect(unsafe_code, reason = "launches kernels on addresses, and guards memory with pages")]
 
 use std::ffi::c_void;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 use rung_double_kernels::find;
+use rung_worker::gpu::cuda::{Device, GpuName, Kernel, Module, Stream};
 use rung_worker::gpu::frame_hash::{self, HashArguments};
 use rung_worker::gpu::ladder::{
     self, BLOCK, Depth, LadderArguments, LadderError, LadderPlan, Layout, OutputPlanes, OutputShape, OverlayAt,
     SourcePlanes, SourceShape,
 };
+use rung_worker::gpu::load::Driver;
+use rung_worker::gpu::memory::{self, Block, Pinned, Plane, Rows};
 use rung_worker::scale::hash::frame_hash;
 use rung_worker::scale::overlay::{Matrix, Overlay, OverlayError, Range};
 use rung_worker::scale::{Crop, CropError, Form, Planes, PlanesMut, Scaler, Siting, TenPlanes};
@@ -364,10 +372,39 @@ fn compare(case: &Case) -> u32 {
         outputs.iter().zip(&case.skipped).map(|(output, skipped)| (!skipped).then(|| output.planes())).collect();
     let mut arguments = plan.arguments(tables.address(), surface.planes(), &given, &placed).expect("arguments");
     let grid = arguments.grid();
-    let kernel = find(plan.kernel()).expect("a kernel");
-    let mut parameters = [(&raw mut *arguments).cast::<c_void>()];
-    // SAFETY: the plan made the parameter; all it points to lives to the end of this function.
-    unsafe { kernel.launch(grid, BLOCK, parameters.as_mut_ptr()) };
+    let memory: Vec<&Guarded> = [&tables, &surface.luma, &surface.chroma]
+        .into_iter()
+        .chain(overlays.iter().flatten().map(|(.., copy)| copy))
+        .chain(outputs.iter().flat_map(|output| output.planes.iter().map(|(plane, ..)| plane)))
+        .collect();
+    match Card::get() {
+        None => {
+            let kernel = find(plan.kernel()).expect("a kernel");
+            let mut parameters = [(&raw mut *arguments).cast::<c_void>()];
+            // SAFETY: the plan made the parameter; all it points to lives to the end of this function.
+            unsafe { kernel.launch(grid, BLOCK, parameters.as_mut_ptr()) };
+        }
+        Some(card) => {
+            let there = Twins::new(card, &memory);
+            let at = |address: u64| there.address(address);
+            let moved = |p: OutputPlanes| OutputPlanes {
+                luma: at(p.luma),
+                chroma: at(p.chroma),
+                chroma_v: if p.chroma_v == 0 { 0 } else { at(p.chroma_v) },
+                ..p
+            };
+            let given: Vec<_> = given.iter().map(|planes| planes.map(moved)).collect();
+            let placed: Vec<_> = placed.iter().map(|p| p.map(|p| OverlayAt { address: at(p.address), ..p })).collect();
+            let SourcePlanes { luma, chroma, pitch } = surface.planes();
+            let from = SourcePlanes { luma: at(luma), chroma: at(chroma), pitch };
+            let arguments = plan.arguments(at(tables.address()), from, &given, &placed).expect("arguments");
+            if grid[0] > 0 {
+                let kernel = &card.kernels[usize::from(plan.kernel() == ladder::KERNEL_TEN)];
+                kernel.launch(&card.stream, grid, BLOCK, &*arguments).expect("a launch");
+            }
+            there.fetch();
+        }
+    }
 
     let crop = case.crop.unwrap_or(Crop { x: 0, y: 0, width: case.width, height: case.height });
     for (n, output) in outputs.iter().enumerate() {
@@ -403,15 +440,112 @@ fn kernel_hash(picture: &Planar, layout: Layout, pad: usize) -> u64 {
     let case = Case { output_pad: pad, output_offset: 4, ..Case::new(width, height, &[]) };
     let output = Output::new(OutputShape { width, height, layout }, &case);
     output.fill(picture);
-    let mut sums = [0_u64; frame_hash::SUMS];
-    let to = sums.as_mut_ptr().expose_provenance() as u64;
-    let mut arguments = HashArguments::new(output.planes(), layout, (width, height), to).expect("arguments");
-    let grid = arguments.grid();
+    let sums = Guarded::new(8 * frame_hash::SUMS, 0);
+    let arguments = |planes, sums| HashArguments::new(planes, layout, (width, height), sums).expect("arguments");
+    let mut here = arguments(output.planes(), sums.address());
+    let grid = here.grid();
     let kernel = find(frame_hash::KERNEL).expect("a kernel");
-    let mut parameters = [(&raw mut arguments).cast::<c_void>()];
-    // SAFETY: the parameter is the kernel's; planes and sums outlive the launch.
-    unsafe { kernel.launch(grid, frame_hash::BLOCK, parameters.as_mut_ptr()) };
-    arguments.finished(&sums)
+    match Card::get() {
+        Some(card) => {
+            let memory = output.planes.iter().map(|(plane, ..)| plane).chain([&sums]).collect::<Vec<_>>();
+            let there = Twins::new(card, &memory);
+            let p = output.planes();
+            let chroma_v = if p.chroma_v == 0 { 0 } else { there.address(p.chroma_v) };
+            let planes = OutputPlanes { luma: there.address(p.luma), chroma: there.address(p.chroma), chroma_v, ..p };
+            let arguments = arguments(planes, there.address(sums.address()));
+            card.kernels[2].launch(&card.stream, grid, frame_hash::BLOCK, &arguments).expect("a launch");
+            there.fetch();
+        }
+        None => {
+            let mut parameters = [(&raw mut here).cast::<c_void>()];
+            // SAFETY: the parameter is the kernel's; planes and sums outlive the launch.
+            unsafe { kernel.launch(grid, frame_hash::BLOCK, parameters.as_mut_ptr()) };
+        }
+    }
+    let words = sums.bytes_mut().chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("eight bytes")));
+    let sums: Vec<u64> = words.collect();
+    here.finished(&sums.try_into().expect("so many were asked for"))
+}
+
+/// GPU 0, with the kernels in the order ladder, ladder of ten bits, hash.
+struct Card {
+    device: Arc<Device>,
+    stream: Stream,
+    kernels: [Kernel; 3],
+}
+
+impl Card {
+    /// `None`: kernels run on the CPU.
+    fn get() -> Option<&'static Card> {
+        static CARD: OnceLock<Option<Card>> = OnceLock::new();
+        let asked = std::env::var_os("RUNG_GPU")?;
+        let card = CARD.get_or_init(|| Card::open((asked != "real").then_some(Path::new(&asked))));
+        let card = card.as_ref()?;
+        card.device.bind().expect("a context for this thread");
+        Some(card)
+    }
+
+    fn open(folder: Option<&Path>) -> Option<Card> {
+        let driver = match Driver::open(folder) {
+            Ok(driver) => driver,
+            Err(absent) => {
+                let required = std::env::var("RUNG_REQUIRE").unwrap_or_default();
+                assert!(!required.split(',').any(|name| name.trim() == "cuda"), "cuda is required: {absent}");
+                println!("SKIP cuda: {absent}; the kernels run on the CPU");
+                return None;
+            }
+        };
+        let device = Device::open(&driver, GpuName::Index(0)).expect("GPU 0");
+        let module = Module::load(&device, ladder::PTX).expect("a driver takes the PTX");
+        let kernels =
+            [ladder::KERNEL, ladder::KERNEL_TEN, frame_hash::KERNEL].map(|name| module.kernel(name).expect(name));
+        println!("on {}", device.name().expect("a name"));
+        Some(Card { stream: Stream::new(&device).expect("a stream"), device, kernels })
+    }
+}
+
+/// On the card, byte for byte what some memory of this process is.
+struct Twins<'a> {
+    card: &'a Card,
+    twins: Vec<(&'a Guarded, Block)>,
+}
+
+impl<'a> Twins<'a> {
+    fn new(card: &'a Card, memory: &[&'a Guarded]) -> Twins<'a> {
+        let twin = |guarded: &&'a Guarded| {
+            // As far from a multiple of 16 as here.
+            let skew = (guarded.address() % 16) as usize;
+            let bytes = [&[0; 16][..skew], guarded.bytes_mut()].concat();
+            (*guarded, Block::holding(&card.device, &bytes).expect("device memory"))
+        };
+        Twins { card, twins: memory.iter().map(twin).collect() }
+    }
+
+    /// Of what lies at `address` here.
+    fn address(&self, address: u64) -> u64 {
+        let mut ranges = self.twins.iter().filter_map(|(guarded, block)| {
+            let inside = address.checked_sub(guarded.address()).filter(|at| *at < guarded.length as u64)?;
+            Some(block.address() + guarded.address() % 16 + inside)
+        });
+        ranges.next().expect("memory that the launch was given")
+    }
+
+    /// Brings everything back, whether it may have changed or not.
+    fn fetch(&self) {
+        for (guarded, block) in &self.twins {
+            let mut host = Pinned::new(&self.card.device, guarded.length).expect("pinned memory");
+            let skew = (guarded.address() % 16) as usize;
+            let (pitch, width) = (block.pitch(), guarded.length);
+            let whole = Plane {
+                device: Rows { offset: skew, pitch },
+                host: Rows { offset: 0, pitch: width },
+                width,
+                height: 1,
+            };
+            memory::download(&self.card.stream, block, &mut host, &[whole]).expect("a copy");
+            guarded.bytes_mut().copy_from_slice(host.bytes());
+        }
+    }
 }
 
 /// `.param .align 8 .b8 name_param_n[bytes]`, in order.
