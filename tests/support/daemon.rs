@@ -276,6 +276,9 @@ pub(crate) fn ffmpeg_publish(file: &Path, url: &str, more: &[&str]) -> Running {
 pub(crate) fn clip(name: &str, args: &[&str]) -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("clips");
     std::fs::create_dir_all(&folder).expect("writable target folder");
+    // Several tests of one process may want it at once.
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _alone = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     let file = folder.join(name);
     if file.exists() {
         return file;

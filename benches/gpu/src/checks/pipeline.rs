@@ -3,6 +3,7 @@
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rung::media::channel::Slate;
+use rung::media::crop::Margins;
 use rung::media::grid::Cadence;
 use rung::media::limits::WORKER_QUEUE_BYTES;
 use rung::media::modes::LatencyMode;
@@ -322,6 +323,8 @@ fn open(clip: &Clip, sizes: &[(u32, u32)]) -> Open {
             start: 0,
             renditions: sizes.iter().map(|size| encode::rendition(*size, 2_000_000)).collect(),
             deinterlace: Deinterlace::Frame,
+            crop: Margins::default(),
+            logo: None,
             slate: Slate::Black,
             backend: Backend::Gpu,
             pictures: None,
