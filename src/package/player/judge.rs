@@ -375,11 +375,12 @@ impl Track {
 
     fn judge_date(&self, log: &mut Log, now: Now, line: &SegmentLine, at: i64) {
         let name = format!("{}: segment {}", self.uri, line.msn);
-        let parts = &line.parts[..line.parts.len().saturating_sub(1)];
-        let into = parse::total(parts.iter().map(|p| p.duration));
+        // Up to the newest part with media in it; what is a gap may be known ahead of its time.
+        let last = line.parts.iter().rposition(|part| !part.gap);
+        let into = parse::total(line.parts[..last.unwrap_or(0)].iter().map(|p| p.duration));
         let newest = at + i64::try_from(into / 1_000).unwrap_or(0);
         let wall = now.wall.0.div_euclid(1_000_000);
-        if newest > wall + FUTURE_MS && !line.gap {
+        if newest > wall + FUTURE_MS && !line.gap && (last.is_some() || line.parts.is_empty()) {
             log.broken(format!("{name}: PROGRAM-DATE-TIME lies {} ms in the future", newest - wall));
         }
         let Some(previous) = line.msn.checked_sub(1).and_then(|m| self.segments.get(&m)) else { return };

@@ -1,5 +1,6 @@
 //! NVENC through the product's encoder: IDRs where they are asked for and nowhere else, and pictures that NVDEC gives back.
 
+use rung::media::channel::VideoCodec;
 use rung::media::grid::Cadence;
 use rung::media::modes::LatencyMode;
 use rung::media::track::{Codec as SourceCodec, Colour};
@@ -64,6 +65,7 @@ pub(crate) fn run(card: &Card) -> Found<String> {
 pub(crate) fn rendition((width, height): (u32, u32), bitrate: u64) -> OpenRendition {
     OpenRendition {
         name: format!("{height}p"),
+        codec: VideoCodec::default(),
         width,
         height,
         sar: (1, 1),
