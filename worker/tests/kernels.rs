@@ -11,11 +11,12 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use rung_double_kernels::find;
+use rung_worker::gpu::Depth;
 use rung_worker::gpu::cuda::{Device, GpuName, Kernel, Module, Stream};
 use rung_worker::gpu::frame_hash::{self, HashArguments};
 use rung_worker::gpu::ladder::{
-    self, BLOCK, Depth, LadderArguments, LadderError, LadderPlan, Layout, OutputPlanes, OutputShape, OverlayAt,
-    SourcePlanes, SourceShape,
+    self, BLOCK, LadderArguments, LadderError, LadderPlan, Layout, OutputPlanes, OutputShape, OverlayAt, SourcePlanes,
+    SourceShape,
 };
 use rung_worker::gpu::load::Driver;
 use rung_worker::gpu::memory::{self, Block, Pinned, Plane, Rows};

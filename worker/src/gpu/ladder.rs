@@ -9,6 +9,7 @@
 
 use std::fmt;
 
+use super::Depth;
 use crate::scale::filter::{Axis, Filter};
 use crate::scale::overlay::OverlayError;
 use crate::scale::{Axes, Crop, CropError, SIDE_MAX, Siting};
@@ -22,15 +23,6 @@ pub const KERNEL_TEN: &str = "rung_ladder_ten";
 pub const BLOCK: [u32; 3] = [16, 8, 1];
 /// Outputs of one launch, thumbnail included.
 pub const OUTPUTS_MAX: usize = 16;
-
-/// Samples of the source surface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Depth {
-    /// NV12.
-    Eight,
-    /// P016: 16 bit a sample, the ten high ones count.
-    Ten,
-}
 
 /// What the decoder's surfaces are like: 4:2:0, luma and interleaved chroma of the same pitch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,7 +170,7 @@ impl LadderPlan {
         let crop = source.crop.unwrap_or(Crop { x: 0, y: 0, width: source.width, height: source.height });
         crop.check(source.width, source.height).map_err(LadderError::Crop)?;
         let units = (crop.x + crop.width.next_multiple_of(2)).div_ceil(4);
-        let row = units * source.depth.unit_bytes();
+        let row = units * source.depth.bytes() * 4;
         let mut plan = LadderPlan { source, outputs: outputs.to_vec(), row, tables: Vec::new(), planes: Vec::new() };
         for (output, shape) in outputs.iter().enumerate() {
             side("output", shape.width, shape.height)?;
@@ -311,15 +303,6 @@ impl LadderPlan {
         let at = word(self.tables.len());
         self.tables.extend(words.into_iter().flat_map(u32::to_le_bytes));
         at
-    }
-}
-
-impl Depth {
-    fn unit_bytes(self) -> usize {
-        match self {
-            Depth::Eight => 4,
-            Depth::Ten => 8,
-        }
     }
 }
 

@@ -24,6 +24,32 @@ use cuda::{Argument, Device, GpuName, Kernel, Module};
 use error::Error;
 use load::{Absent, Driver};
 
+/// How wide the samples of a surface are, two planes of 4:2:0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// NV12.
+    Eight,
+    /// P016 (for the encoder P010): 16 bit a sample, the ten high ones count.
+    Ten,
+}
+
+impl Depth {
+    pub fn bits(self) -> u32 {
+        match self {
+            Depth::Eight => 8,
+            Depth::Ten => 10,
+        }
+    }
+
+    /// Bytes of a sample in memory.
+    pub fn bytes(self) -> usize {
+        match self {
+            Depth::Eight => 1,
+            Depth::Ten => 2,
+        }
+    }
+}
+
 /// One GPU with Rung's kernels on it: what the channels of a process share.
 pub struct Gpu {
     pub device: Arc<Device>,

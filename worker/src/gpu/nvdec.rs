@@ -10,10 +10,10 @@ use std::ffi::{c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use super::Depth;
 use super::abi;
 use super::cuda::{Device, Stream};
 use super::error::{Error, Harm, Library};
-pub use super::ladder::Depth;
 use super::load::{Cuvid, check};
 use super::watch::Watch;
 

@@ -5,9 +5,9 @@ use rung::media::track::Codec;
 use rung::pixels::protocol::{DecodeCaps, EncodeCaps, GpuCaps};
 use std::sync::Arc;
 
+use super::Depth;
 use super::cuda::{Device, GpuName};
 use super::error::Error;
-use super::ladder::Depth;
 use super::load::{Absent, Driver};
 use super::nvdec;
 use super::nvenc::{Api, Codec as Coded};
@@ -64,7 +64,7 @@ fn decoders(device: &Device) -> (u32, Vec<DecodeCaps>) {
         let Ok(caps) = nvdec::caps(device, codec, depth) else { continue };
         if caps.supported {
             engines = engines.max(caps.engines.max(1));
-            let bits = if depth == Depth::Eight { 8 } else { 10 };
+            let bits = depth.bits() as u8;
             decodes.push(DecodeCaps { codec, bits, width_max: caps.width_max, height_max: caps.height_max });
         }
     }

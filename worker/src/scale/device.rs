@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::marks::Marks;
 use super::{Crop, Planes, Siting};
+use crate::gpu::Depth;
 use crate::gpu::Gpu;
 use crate::gpu::cuda::{Event, Stream, Timing};
 use crate::gpu::error::{Error, Library};
@@ -12,7 +13,7 @@ use crate::gpu::ladder::{
     BLOCK, LadderError, LadderPlan, Layout, OutputPlanes, OutputShape, OverlayAt, SourcePlanes, SourceShape,
 };
 use crate::gpu::memory::{self, Block, Pinned, Plane, Rows};
-use crate::gpu::nvdec::{Depth, Surface};
+use crate::gpu::nvdec::Surface;
 use crate::gpu::nvenc::{Surface as EncoderSurface, Surfaces};
 use crate::gpu::watch::Watch;
 use crate::picture::planar::{Planar, Ring};

@@ -3,8 +3,9 @@
 use rung::media::grid::Cadence;
 use rung::media::modes::LatencyMode;
 use rung::time::SystemClock;
+use rung_worker::gpu::Depth;
 use rung_worker::gpu::cuda::{Event, Stream, Timing};
-use rung_worker::gpu::nvenc::{Api, Codec, Depth, Encoder, Format};
+use rung_worker::gpu::nvenc::{Api, Codec, Encoder, Format};
 use rung_worker::gpu::watch::Watch;
 use std::sync::Arc;
 

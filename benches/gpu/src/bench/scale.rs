@@ -4,9 +4,10 @@
 //! are those of the source, once, and of every output; a copy's are read and written.
 
 use rung::time::SystemClock;
+use rung_worker::gpu::Depth;
 use rung_worker::gpu::cuda::{Event, Kernel, Module, Stream, Timing};
 use rung_worker::gpu::ladder::{
-    BLOCK, Depth, LadderArguments, LadderPlan, Layout, OutputPlanes, OutputShape, SourcePlanes, SourceShape,
+    BLOCK, LadderArguments, LadderPlan, Layout, OutputPlanes, OutputShape, SourcePlanes, SourceShape,
 };
 use rung_worker::gpu::memory::Block;
 use rung_worker::scale::Siting;

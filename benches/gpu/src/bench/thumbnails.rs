@@ -3,9 +3,10 @@
 use rung::media::crop::Margins;
 use rung::media::track::Colour;
 use rung::time::SystemClock;
+use rung_worker::gpu::Depth;
 use rung_worker::gpu::cuda::Stream;
 use rung_worker::gpu::memory::{Block, Pinned};
-use rung_worker::gpu::nvdec::{Depth, Surface};
+use rung_worker::gpu::nvdec::Surface;
 use rung_worker::gpu::watch::Watch;
 use rung_worker::picture::planar::Ring;
 use rung_worker::scale::Planes;

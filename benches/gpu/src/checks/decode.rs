@@ -1,7 +1,8 @@
 //! NVDEC through the product's decoder: the right pictures, in the right order, whatever happens in the stream.
 
+use rung_worker::gpu::Depth;
 use rung_worker::gpu::cuda::Stream;
-use rung_worker::gpu::nvdec::{Decoder, Depth, Fields, Pushed, Surface};
+use rung_worker::gpu::nvdec::{Decoder, Fields, Pushed, Surface};
 use rung_worker::gpu::watch::Watch;
 use std::sync::Arc;
 

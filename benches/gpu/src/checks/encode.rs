@@ -5,10 +5,11 @@ use rung::media::grid::Cadence;
 use rung::media::modes::LatencyMode;
 use rung::media::track::{Codec as SourceCodec, Colour};
 use rung::pixels::protocol::OpenRendition;
+use rung_worker::gpu::Depth;
 use rung_worker::gpu::cuda::{Event, Stream, Timing};
 use rung_worker::gpu::memory::{self, Pinned, Plane, Rows};
 use rung_worker::gpu::nvdec::{Decoder, Fields};
-use rung_worker::gpu::nvenc::{Api, Codec, Coded, Depth, Encoder, Format, Surface};
+use rung_worker::gpu::nvenc::{Api, Codec, Coded, Encoder, Format, Surface};
 use rung_worker::gpu::watch::Watch;
 use std::sync::Arc;
 

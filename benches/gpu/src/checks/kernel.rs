@@ -1,8 +1,9 @@
 //! `rung_ladder` on the card against the scalar form on this processor: equal bytes, and nothing written beside them.
 
+use rung_worker::gpu::Depth;
 use rung_worker::gpu::cuda::Stream;
 use rung_worker::gpu::ladder::{
-    BLOCK, Depth, KERNEL, LadderPlan, Layout, OutputPlanes, OutputShape, SourcePlanes, SourceShape,
+    BLOCK, KERNEL, LadderPlan, Layout, OutputPlanes, OutputShape, SourcePlanes, SourceShape,
 };
 use rung_worker::gpu::memory::Block;
 use rung_worker::scale::{Crop, Form, PlanesMut, PlanesOf, Scaler, Siting, TenPlanes};

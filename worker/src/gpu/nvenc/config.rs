@@ -9,7 +9,8 @@ use std::fmt;
 use std::mem::offset_of;
 
 use super::raw::{Bits, Raw};
-use super::{Codec, Depth, EncodeCaps, Format};
+use super::{Codec, EncodeCaps, Format};
+use crate::gpu::Depth;
 use crate::gpu::error::{Error, Library};
 
 /// Everything that an encoder is set to.

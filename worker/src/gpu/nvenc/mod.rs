@@ -17,21 +17,14 @@ pub use config::{GopEnd, Settings, Tuning, preset};
 pub use encoder::{Coded, Encoder};
 pub use surfaces::{Surface, Surfaces};
 
+use super::Depth;
+
 /// What comes out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Codec {
     H264,
     Hevc,
     Av1,
-}
-
-/// Bits of a sample, in the input surface and in the stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Depth {
-    /// NV12.
-    Eight,
-    /// P010: ten bits, the highest of sixteen.
-    Ten,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,23 +58,6 @@ impl Codec {
             Codec::H264 => "H.264",
             Codec::Hevc => "HEVC",
             Codec::Av1 => "AV1",
-        }
-    }
-}
-
-impl Depth {
-    pub fn bits(self) -> u32 {
-        match self {
-            Depth::Eight => 8,
-            Depth::Ten => 10,
-        }
-    }
-
-    /// Bytes of a sample in memory.
-    pub fn bytes(self) -> usize {
-        match self {
-            Depth::Eight => 1,
-            Depth::Ten => 2,
         }
     }
 }

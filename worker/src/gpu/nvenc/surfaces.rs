@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::Depth;
+use crate::gpu::Depth;
 use crate::gpu::cuda::Device;
 use crate::gpu::error::Error;
 use crate::gpu::memory::Block;
