@@ -2,6 +2,7 @@
 
 use super::bits::Bits;
 use crate::media::grid::FrameRate;
+use crate::media::track::Colour;
 
 /// [AVC table E-1], index 1 on.
 const ASPECTS: [(u32, u32); 16] = [
@@ -23,8 +24,32 @@ const ASPECTS: [(u32, u32); 16] = [
     (2, 1),
 ];
 
+/// How a picture is to be shown: all up to the chroma sample location. What was read before the end of a cut one counts.
+pub(super) fn read_look(r: &mut Bits<'_>, sar: &mut (u32, u32), colour: &mut Colour) -> Option<()> {
+    if r.flag()? {
+        *sar = read_aspect(r)?;
+    }
+    if r.flag()? {
+        r.flag()?; // overscan_appropriate_flag
+    }
+    if r.flag()? {
+        r.u(3)?; // video_format
+        colour.full_range = r.flag()?;
+        if r.flag()? {
+            colour.primaries = r.u8(8)?;
+            colour.transfer = r.u8(8)?;
+            colour.matrix = r.u8(8)?;
+        }
+    }
+    if r.flag()? {
+        r.ue()?; // chroma sample location, top and bottom field
+        r.ue()?;
+    }
+    Some(())
+}
+
 /// aspect_ratio_idc and what follows it; (1, 1) for what is unspecified.
-pub(super) fn read_aspect(r: &mut Bits<'_>) -> Option<(u32, u32)> {
+fn read_aspect(r: &mut Bits<'_>) -> Option<(u32, u32)> {
     let sar = match r.u(8)? {
         255 => (r.u(16)?, r.u(16)?),
         index => *ASPECTS.get((index as usize).wrapping_sub(1)).unwrap_or(&(1, 1)),

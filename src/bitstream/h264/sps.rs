@@ -174,25 +174,7 @@ fn read_crop(r: &mut Bits<'_>, format: &Format, width: u32, height: u32, row_fac
 }
 
 fn read_vui(r: &mut Bits<'_>, sps: &mut Sps) -> Option<()> {
-    if r.flag()? {
-        sps.sar = vui::read_aspect(r)?;
-    }
-    if r.flag()? {
-        r.flag()?; // overscan_appropriate_flag
-    }
-    if r.flag()? {
-        r.u(3)?; // video_format
-        sps.colour.full_range = r.flag()?;
-        if r.flag()? {
-            sps.colour.primaries = r.u8(8)?;
-            sps.colour.transfer = r.u8(8)?;
-            sps.colour.matrix = r.u8(8)?;
-        }
-    }
-    if r.flag()? {
-        r.ue()?; // chroma sample location, top and bottom field
-        r.ue()?;
-    }
+    vui::read_look(r, &mut sps.sar, &mut sps.colour)?;
     if r.flag()? {
         let (units, scale) = (r.u(32)?, r.u(32)?);
         sps.rate = frame_rate(units, scale);

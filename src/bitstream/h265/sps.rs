@@ -196,25 +196,7 @@ fn skip_reference_set(r: &mut Bits<'_>, index: u32, before: u32) -> Option<u32> 
 }
 
 fn read_vui(r: &mut Bits<'_>, sps: &mut Sps) -> Option<()> {
-    if r.flag()? {
-        sps.sar = vui::read_aspect(r)?;
-    }
-    if r.flag()? {
-        r.flag()?; // overscan_appropriate_flag
-    }
-    if r.flag()? {
-        r.u(3)?; // video_format
-        sps.colour.full_range = r.flag()?;
-        if r.flag()? {
-            sps.colour.primaries = r.u8(8)?;
-            sps.colour.transfer = r.u8(8)?;
-            sps.colour.matrix = r.u8(8)?;
-        }
-    }
-    if r.flag()? {
-        r.ue()?; // chroma sample location, top and bottom field
-        r.ue()?;
-    }
+    vui::read_look(r, &mut sps.sar, &mut sps.colour)?;
     r.flag()?; // neutral_chroma_indication_flag
     sps.fields = r.flag()?;
     r.flag()?; // frame_field_info_present_flag
