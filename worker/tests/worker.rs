@@ -272,6 +272,19 @@ fn retune_changes_the_rate_without_an_idr_or_a_gap() {
 }
 
 #[test]
+fn an_encoder_that_is_opened_again_at_another_rate_keeps_its_parameter_sets() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut messages = to_units(&video(dir.path(), 200, &["-bf", "0", "-g", "50"]));
+    // Far past what the level of the first rate allows; the encoder in use does not mind, one that is opened may.
+    messages.insert(20, ToWorker::Retune { ch: CH, rendition: 0, bitrate: 80_000_000 });
+    messages.insert(30, ToWorker::Shed { ch: CH, rendition: 0, at: 50 });
+    messages.insert(60, ToWorker::Resume { ch: CH, rendition: 0, at: 100 });
+    let (worker, _) = run(ladder(), messages);
+    assert!(shown(&worker.encoded(&Output::Video(0))).into_iter().eq((0..50).chain(100..200)));
+    assert!(shown(&worker.encoded(&Output::Video(1))).into_iter().eq(0..200));
+}
+
+#[test]
 fn damage_is_counted_and_time_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let mut pictures = video(dir.path(), 100, &["-bf", "2", "-g", "25"]);

@@ -45,7 +45,7 @@ pub struct VideoEncoder {
     vbv_ms: u32,
 }
 
-/// What level an HEVC encoder writes into its parameter sets; general_level_idc.
+/// What level an encoder writes into its parameter sets; level_idc, general_level_idc.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
     /// The least that size and rates need.
@@ -89,7 +89,7 @@ impl VideoEncoder {
         set_colour(c, rendition);
         set_rate(c, rendition.bitrate, rendition.vbv_ms);
         let (profile, key, mut params) = match rendition.codec {
-            VideoCodec::H264 => ("high", c"x264-params", x264(rendition)),
+            VideoCodec::H264 => ("high", c"x264-params", x264(rendition, level)),
             VideoCodec::Hevc => ("main", c"x265-params", x265(rendition, level)),
         };
         if !rendition.extra.is_empty() {
@@ -135,9 +135,15 @@ impl VideoEncoder {
 
 /// A fixed pattern of B-frames: x264's search for a better one costs 4 % of its time and gained nothing here (same PSNR
 /// and SSIM on the natural clip of `benches/ladder.rs`).
-fn x264(rendition: &OpenRendition) -> String {
-    let params = format!("scenecut=0:b-adapt=0:rc-lookahead={}", rendition.lookahead);
-    if rendition.lookahead > 0 { params + ":mbtree=1" } else { params }
+fn x264(rendition: &OpenRendition, level: Level) -> String {
+    let mut params = format!("scenecut=0:b-adapt=0:rc-lookahead={}", rendition.lookahead);
+    if rendition.lookahead > 0 {
+        params.push_str(":mbtree=1");
+    }
+    if let Level::As(level) = level {
+        params.push_str(&format!(":level={level}"));
+    }
+    params
 }
 
 /// Frames that x265 holds back beyond its lookahead and its B-frames.

@@ -119,7 +119,8 @@ impl Coder {
     /// The same settings give the same headers; a player that holds the old ones depends on it.
     fn reopen(&self) -> Result<VideoEncoder, Error> {
         let level = match self.syntax {
-            Syntax::H264 => Level::Least,
+            // level_idc [AVC 7.3.2.1.1].
+            Syntax::H264 => self.init.sps.get(3).map_or(Level::Least, |level| Level::As(*level)),
             Syntax::Hevc => Sps::parse(&self.init.sps).map_or(Level::Least, |sps| Level::As(sps.profile.level)),
         };
         let encoder = VideoEncoder::open(&self.rendition, self.cadence, Headers::Global, level)?;
