@@ -107,7 +107,7 @@ fn a_key_is_rotated_with_grace_or_without() {
 #[test]
 fn ladders_templates_and_inputs() {
     let rig = Rig::new();
-    let ladder = json!([{ "name": "720p", "height": 720, "bitrate": 2_800_000 }]);
+    let ladder = json!([{ "name": "720p", "height": 720, "bitrate": 2_800_000, "codec": "hevc" }]);
     let made = rig.post("/v1/templates", json!({ "name": "sport", "ladder": ladder }));
     assert_eq!((made.status, made.header("etag")), (201, Some("\"1\"")), "{}", made.text());
     assert_eq!(rig.post("/v1/templates", json!({ "name": "sport", "ladder": ladder })).code(), "name_taken");
@@ -121,7 +121,8 @@ fn ladders_templates_and_inputs() {
     assert_eq!(channel["ladder"], ladder);
     let own = json!([{ "name": "360p", "height": 360, "bitrate": 800_000 }]);
     let channel = rig.post("/v1/channels", json!({ "name": "own", "from": "sport", "ladder": own })).json();
-    assert_eq!(channel["ladder"], own);
+    let own = json!([{ "name": "360p", "height": 360, "bitrate": 800_000, "codec": "h264" }]);
+    assert_eq!(channel["ladder"], own, "H.264 unless it says otherwise");
     let unknown = rig.post("/v1/channels", json!({ "name": "x", "from": "nothing" }));
     assert_eq!(unknown.json()["errors"][0]["pointer"], "/from");
     let unfit = rig.post("/v1/channels", json!({ "name": "x", "from": "sport", "kind": "transmux" }));
