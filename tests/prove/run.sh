@@ -4,7 +4,7 @@
 #   RUNG_FIGURES="ladder frames"   only these; the others keep their last section
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-names=(ladder transmux latency frames memory restart serve api client schemathesis)
+names=(ladder scaling transmux latency frames memory restart serve api client schemathesis)
 target=${CARGO_TARGET_DIR:-target}
 scratch=$target/figures
 mkdir -p "$scratch" docs
@@ -15,6 +15,10 @@ take() {
     ladder)
       printf '## The default ladder from a natural 1080p30 8 Mb/s clip\n\n'
       RUNG_ROUNDS=${RUNG_ROUNDS:-${RUNG_SHORT:+1}} cargo bench --quiet -p rung-worker --bench ladder ;;
+    scaling)
+      printf '## Scaling on the CPU, beside swscale\n\n```\n'
+      cargo bench --quiet -p rung-worker --bench scale
+      printf '```\n' ;;
     *) python3 "tests/prove/$1.py" ;;
   esac
 }
