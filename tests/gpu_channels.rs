@@ -39,6 +39,11 @@ fn source() -> PathBuf {
 }
 
 fn serve(driver: &Driver) -> Daemon {
+    serve_channel(driver, "")
+}
+
+/// With more lines in the channel's configuration.
+fn serve_channel(driver: &Driver, more_of_it: &str) -> Daemon {
     let mut environment = Command::new("true");
     driver.env(&mut environment);
     let environment: Vec<(String, String)> = environment
@@ -49,17 +54,22 @@ fn serve(driver: &Driver) -> Daemon {
         .collect();
     let environment: Vec<(&str, &str)> = environment.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
     let more = format!("[worker]\ndriver_folder = \"{}\"\ngpu_patience_ms = 10000\n", driver.folder().display());
-    Daemon::start_with(&more, CHANNEL, &environment)
+    Daemon::start_with(&more, &format!("{CHANNEL}{more_of_it}"), &environment)
 }
 
-/// Where the session runs: backend, GPU, steps that it came down.
-fn runs_on(daemon: &Daemon) -> (String, Option<u64>, u64) {
+/// The channel's newest session, as the API tells it.
+fn session(daemon: &Daemon) -> Value {
     let token = std::fs::read_to_string(daemon.folder().join("rung-data/admin.token")).expect("made at the start");
     let authorization = format!("Bearer {}", token.trim());
     let path = "/v1/sessions?channel=news&limit=1";
     let answer = daemon::get(daemon.http, path, &[("Authorization", &authorization)]);
     let sessions: Value = serde_json::from_slice(&answer.body).expect("JSON");
-    let place = &sessions["items"][0]["runs_on"];
+    sessions["items"][0].clone()
+}
+
+/// Where the session runs: backend, GPU, steps that it came down.
+fn runs_on(daemon: &Daemon) -> (String, Option<u64>, u64) {
+    let place = &session(daemon)["runs_on"];
     (place["backend"].as_str().unwrap_or("").to_owned(), place["gpu"].as_u64(), place["step"].as_u64().unwrap_or(0))
 }
 
@@ -119,6 +129,17 @@ fn a_channel_leaves_a_gpu_that_is_ill_and_viewers_see_every_picture_once() {
     place("the CPU", ("software", None, 3));
     some_more(&daemon);
     assert_eq!(driver.broken(), Vec::<String>::new());
+}
+
+#[test]
+fn a_channel_that_finds_no_place_is_in_error_with_the_reason() {
+    let driver = Driver::new().setting("gpus", 0);
+    let daemon = serve_channel(&driver, "backend = \"gpu\"\n");
+    let _publisher = push_loop(&source(), &daemon.publish_url("news"), &[]);
+    let session = wait(PATIENCE, "the error", || Some(session(&daemon)).filter(|session| session["state"] == "error"));
+    let why = session["error"]["detail"].as_str().expect("a sentence");
+    assert!(why.contains("no capacity: there is no GPU: ") && why.contains("sees no GPU"), "{why}");
+    assert_eq!(session["runs_on"]["backend"], "none", "{session}");
 }
 
 #[test]

@@ -74,6 +74,7 @@ impl Daemon {
         let origin = Arc::new(Origin::default());
         let watch = search.watch()?;
         let gpus = watch.as_ref().map(GpuWatch::gpus).unwrap_or_default();
+        let devices = Arc::clone(search.devices());
         let setup = Setup {
             origin: Arc::clone(&origin),
             hall: search.hall().clone(),
@@ -97,6 +98,7 @@ impl Daemon {
             srt_port: srt.port(),
             srt_passphrase: loaded.srt_passphrase.is_some(),
             gpus,
+            devices,
             ..Default::default()
         };
         let media = api::Media { settled: settled(shard.watcher()), snapshot: snapshot(shard.watcher()) };

@@ -1,6 +1,7 @@
 //! The GPUs of this machine for the daemon: found at its start, watched, and looked for again when one appears.
 
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ struct Pace {
     told: String,
 }
 
+/// A daemon that starts waits so long for the driver.
+const START: Duration = Duration::from_secs(10);
 /// Between two looks, first and longest: a driver may come up in steps, and a card may be kept from CUDA for good.
 const WAIT_MIN: Duration = Duration::from_secs(2);
 const WAIT_MAX: Duration = Duration::from_secs(600);
@@ -63,7 +66,14 @@ impl Search {
             devices: Arc::default(),
             pace: Mutex::new(Pace { under_way: false, next: Mono(0), wait: WAIT_MIN, told: String::new() }),
         }));
-        search.0.look();
+        search.0.pace().under_way = true;
+        if search.look().is_none_or(|looked| looked.recv_timeout(START).is_err()) {
+            let seconds = START.as_secs();
+            let what =
+                format!("the NVIDIA driver does not answer within {seconds} s: this box starts without its GPUs");
+            search.0.devices.absent(&what);
+            log(Level::Error, "no_gpu", &Place::default(), what);
+        }
         search
     }
 
@@ -85,13 +95,27 @@ impl Search {
             return;
         }
         (pace.next, pace.wait) = (now + pace.wait, (pace.wait * 2).min(WAIT_MAX));
+        pace.under_way = true;
+        drop(pace);
+        // Without a thread now there may be one at the next look.
+        drop(self.look());
+    }
+
+    /// On a thread of its own, which says when it has looked.
+    fn look(&self) -> Option<Receiver<()>> {
+        let (looked, told) = sync_channel(1);
         let inner = Arc::clone(&self.0);
         let look = move || {
             inner.look();
             inner.pace().under_way = false;
+            // Nobody waits but a daemon that starts.
+            let _waiting = looked.try_send(());
         };
-        // Without a thread now there may be one at the next look.
-        pace.under_way = std::thread::Builder::new().name("gpu-search".into()).spawn(look).is_ok();
+        let started = std::thread::Builder::new().name("gpu-search".into()).spawn(look);
+        if started.is_err() {
+            self.0.pace().under_way = false;
+        }
+        started.is_ok().then_some(told)
     }
 
     /// # Errors
@@ -111,6 +135,7 @@ impl Inner {
     /// A box that must have a GPU and has none says so.
     fn look(&self) {
         if self.none {
+            self.devices.absent("worker.backend is \"software\", so none is looked for");
             return;
         }
         let asked = Asked::start(&self.worker, self.driver_folder.as_deref()).and_then(|mut asked| asked.gpus());
@@ -123,6 +148,7 @@ impl Inner {
             Ok(Err(why)) | Err(why) => {
                 let is_new = std::mem::replace(&mut self.pace().told, why.clone()) != why;
                 let level = if self.must { Level::Error } else { Level::Info };
+                self.devices.absent(&why);
                 if is_new {
                     log(level, "no_gpu", &Place::default(), why);
                 }
@@ -137,6 +163,10 @@ impl Inner {
 }
 
 fn announce(gpu: &GpuCaps) {
+    if let Some(why) = &gpu.unfit {
+        let what = format!("GPU {} at {} ({}) can not be used: {why}", gpu.index, gpu.pci, gpu.name);
+        return log(Level::Error, "gpu_unfit", &Place::default(), what);
+    }
     let encodes = gpu.encode.as_ref().map_or_else(|why| format!("no encoder: {why}"), |_| "encodes".to_owned());
     let GpuCaps { index, pci, name, decode_engines, .. } = gpu;
     let what = format!("GPU {index} at {pci}: {name}, {decode_engines} decode engines, {encodes}");

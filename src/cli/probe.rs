@@ -134,7 +134,7 @@ impl Probe {
             held: 0,
         };
         let devices = Devices::new(gpus.to_vec());
-        let placed = devices.room(&request, BackendPolicy::Auto, None).expect("the software backend takes everything");
+        let placed = devices.room(&request, BackendPolicy::Auto, &[]).expect("the software backend takes everything");
         let (on_gpus, limit) = fill(&devices, &request, placed.backend);
         Carried {
             source: format!("{height}p{} {}", self.fps, self.codec),
@@ -156,7 +156,7 @@ fn fill(devices: &Devices, request: &Request, backend: Backend) -> (usize, Strin
     let policy = if backend == Backend::Gpu { BackendPolicy::Gpu } else { BackendPolicy::Auto };
     for count in 0..CHANNELS_MAX {
         let session = SessionId::new(ulid::Ulid::from_parts(count as u64, 0));
-        match devices.place(&name, &session, request, policy, None) {
+        match devices.place(&name, &session, request, policy, &[]) {
             Ok(placed) if placed.backend == backend && placed.gpu.is_some() => {}
             Ok(placed) => return (count, placed.why),
             Err(refusal) => return (count, refusal.to_string()),
@@ -176,6 +176,9 @@ fn print_gpu(gpu: &GpuCaps) {
     print(&format!("          {gb:.1} GB of memory, {free:.1} GB free"));
     let decodes: Vec<String> =
         gpu.decode.iter().map(|d| format!("{} {} bit to {}x{}", d.codec, d.bits, d.width_max, d.height_max)).collect();
+    if let Some(why) = &gpu.unfit {
+        return print(&format!("          no channel can run on it: {why}"));
+    }
     match gpu.decode_engines {
         0 => print("          decodes nothing"),
         1 => print(&format!("          1 decode engine: {}", decodes.join(", "))),

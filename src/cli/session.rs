@@ -76,6 +76,11 @@ fn show(session: &Value) {
     for name in ["id", "channel_name", "state", "input", "legs", "health", "ended_reason"] {
         print(&format!("{name:<20}{}", cell(&session[name])));
     }
+    let place = &session["runs_on"];
+    if place.is_object() {
+        let gpu = place["gpu"].as_u64().map_or_else(String::new, |gpu| format!(" on GPU {gpu}"));
+        print(&format!("{:<20}{}{gpu}: {}", "runs_on", cell(&place["backend"]), cell(&place["why"])));
+    }
     for name in ["created_at", "processing_at", "live_at", "last_media_at", "window_deadline", "deadline", "ended_at"] {
         print(&format!("{name:<20}{}", instant(&session[name])));
     }

@@ -176,6 +176,9 @@ impl Measured {
 /// The GPU can not do it at all, whatever else it does.
 pub fn price(request: &Request, gpu: &GpuCaps, backend: Backend) -> Result<Shares, Refusal> {
     let refused = |resource, what: String| Err(Refusal { resource, what: format!("GPU {}: {what}", gpu.index) });
+    if let Some(why) = &gpu.unfit {
+        return refused(Resource::Gpu, why.clone());
+    }
     let of_kind = gpu.decode.iter().find(|d| d.codec == request.codec && d.bits == request.bits);
     let (codec, bits) = (request.codec, request.bits);
     let (Some(decoder), 1) = (of_kind.filter(|_| gpu.decode_engines > 0), request.chroma_format) else {
@@ -255,6 +258,8 @@ pub struct Devices(Mutex<Book>);
 #[derive(Debug, Default)]
 struct Book {
     gpus: Vec<Gpu>,
+    /// Why there is none.
+    absent: Option<String>,
     placed: BTreeMap<SessionId, (Request, Placement)>,
     /// What each channel asked for last.
     remembered: BTreeMap<ChannelName, (SessionId, Request, BackendPolicy)>,
@@ -264,6 +269,8 @@ struct Book {
 struct Gpu {
     caps: GpuCaps,
     measured: Measured,
+    /// It told of its load before.
+    told: bool,
     /// Why nothing is placed here.
     ill: Option<String>,
     /// Until when, if it passes by itself.
@@ -291,15 +298,26 @@ impl Devices {
         let mut book = self.book();
         for mut caps in gpus {
             if let Some(gpu) = book.gpus.iter_mut().find(|gpu| gpu.caps.pci == caps.pci) {
-                caps.index = gpu.caps.index;
-                gpu.caps = caps;
+                // One that works hides some of what it can do: sessions in use could not be opened.
+                if gpu.caps.unfit.is_some() {
+                    caps.index = gpu.caps.index;
+                    gpu.caps = caps;
+                }
                 continue;
             }
             let taken = |number: &u32| book.gpus.iter().any(|gpu| gpu.caps.index == *number);
             caps.index = [caps.index].into_iter().chain(0..).find(|n| !taken(n)).expect("fewer GPUs than numbers");
-            let (measured, faults) = (Measured::default(), VecDeque::new());
-            book.gpus.push(Gpu { caps, measured, ill: None, rests: None, faults });
+            // What others use now; NVML tells more, later.
+            let memory = 1.0 - caps.memory_free_bytes as f64 / (caps.memory_bytes.max(1) as f64);
+            let measured = Measured { memory, ..Measured::default() };
+            book.gpus.push(Gpu { caps, measured, told: false, ill: None, rests: None, faults: VecDeque::new() });
         }
+        book.absent = None;
+    }
+
+    /// None was found, and why.
+    pub fn absent(&self, why: &str) {
+        self.book().absent = Some(why.to_owned());
     }
 
     /// Rung's number of each GPU, and where it is plugged in.
@@ -314,20 +332,20 @@ impl Devices {
 
     /// Why nothing is placed there.
     pub fn illness(&self, gpu: u32) -> Option<String> {
-        self.book().gpu(gpu)?.ill.clone()
+        let mut book = self.book();
+        let gpu = book.gpu(gpu)?;
+        gpu.ill.clone().or_else(|| gpu.caps.unfit.clone())
     }
 
     /// A GPU's own view of its load, told once a second. A channel that catches up fills an engine for a moment: what
     /// lasts counts.
     pub fn measured(&self, gpu: u32, told: Measured) {
         if let Some(gpu) = self.book().gpu(gpu) {
-            let Measured { decode, encode, memory } = gpu.measured;
-            let follow = |old: f64, new: f64| old + (new - old) * FOLLOWED;
-            gpu.measured = Measured {
-                decode: follow(decode, told.decode),
-                encode: follow(encode, told.encode),
-                memory: follow(memory, told.memory),
-            };
+            let Measured { decode, encode, .. } = gpu.measured;
+            let share = if std::mem::replace(&mut gpu.told, true) { FOLLOWED } else { 1.0 };
+            let follow = |old: f64, new: f64| old + (new - old) * share;
+            let (decode, encode) = (follow(decode, told.decode), follow(encode, told.encode));
+            gpu.measured = Measured { decode, encode, memory: told.memory };
         }
     }
 
@@ -344,17 +362,19 @@ impl Devices {
         }
     }
 
-    /// A worker met its end there. Often enough, and the GPU rests.
-    pub fn fault(&self, gpu: u32, what: &str, now: Mono) {
-        if let Some(gpu) = self.book().gpu(gpu) {
-            gpu.faults.push_back(now);
-            gpu.faults.retain(|at| now - *at <= FAULTS_WITHIN);
-            let faults = gpu.faults.len();
-            if faults > FAULTS_MAX && gpu.ill.is_none() {
-                gpu.ill = Some(format!("{faults} device faults, the last: {what}"));
-                gpu.rests = Some(now + FAULTS_REST);
-            }
+    /// A worker met its end there. Often enough, and the GPU rests: then why.
+    pub fn fault(&self, gpu: u32, what: &str, now: Mono) -> Option<String> {
+        let mut book = self.book();
+        let gpu = book.gpu(gpu)?;
+        gpu.faults.push_back(now);
+        gpu.faults.retain(|at| now - *at <= FAULTS_WITHIN);
+        let faults = gpu.faults.len();
+        if faults <= FAULTS_MAX || gpu.ill.is_some() {
+            return None;
         }
+        gpu.rests = Some(now + FAULTS_REST);
+        gpu.ill = Some(format!("{faults} processes on it came to a bad end within a minute, the last: {what}"));
+        gpu.ill.clone()
     }
 
     /// A worker found the GPU gone. It rests; whoever watches it may know more, or sooner that it is well.
@@ -389,7 +409,7 @@ impl Devices {
         session: &SessionId,
         request: &Request,
         policy: BackendPolicy,
-        avoid: Option<u32>,
+        avoid: &[u32],
     ) -> Result<Placement, Refusal> {
         let mut book = self.book();
         book.placed.remove(session);
@@ -403,7 +423,7 @@ impl Devices {
     ///
     /// # Errors
     /// As `place`.
-    pub fn room(&self, request: &Request, policy: BackendPolicy, avoid: Option<u32>) -> Result<Placement, Refusal> {
+    pub fn room(&self, request: &Request, policy: BackendPolicy, avoid: &[u32]) -> Result<Placement, Refusal> {
         self.book().choose(request, policy, avoid)
     }
 
@@ -414,7 +434,7 @@ impl Devices {
     pub fn welcome(&self, channel: &ChannelName) -> Result<(), Refusal> {
         let book = self.book();
         let Some((session, request, policy)) = book.remembered.get(channel) else { return Ok(()) };
-        if book.placed.contains_key(session) { Ok(()) } else { book.choose(request, *policy, None).map(drop) }
+        if book.placed.contains_key(session) { Ok(()) } else { book.choose(request, *policy, &[]).map(drop) }
     }
 
     pub fn release(&self, session: &SessionId) {
@@ -457,7 +477,7 @@ impl Book {
         self.placed.values().filter(|(_, placement)| placement.gpu == Some(index)).count()
     }
 
-    fn choose(&self, request: &Request, policy: BackendPolicy, avoid: Option<u32>) -> Result<Placement, Refusal> {
+    fn choose(&self, request: &Request, policy: BackendPolicy, avoid: &[u32]) -> Result<Placement, Refusal> {
         if policy == BackendPolicy::Software {
             let why = "the software backend is configured".to_owned();
             return Ok(Placement { backend: Backend::Software, gpu: None, why });
@@ -469,7 +489,12 @@ impl Book {
         };
         for backend in wanted {
             match self.best(request, *backend, avoid) {
-                Ok((gpu, why)) => return Ok(Placement { backend: *backend, gpu: Some(gpu), why }),
+                Ok((gpu, why)) => {
+                    let refused =
+                        refusals.first().map(|refusal: &Refusal| format!("; encoded on the CPU, because {refusal}"));
+                    let why = why + &refused.unwrap_or_default();
+                    return Ok(Placement { backend: *backend, gpu: Some(gpu), why });
+                }
                 Err(refusal) => refusals.push(refusal),
             }
         }
@@ -483,10 +508,10 @@ impl Book {
     }
 
     /// The GPU whose fullest resource stays emptiest.
-    fn best(&self, request: &Request, backend: Backend, avoid: Option<u32>) -> Result<(u32, String), Refusal> {
+    fn best(&self, request: &Request, backend: Backend, avoid: &[u32]) -> Result<(u32, String), Refusal> {
         let mut refusals: Vec<Refusal> = Vec::new();
         let mut best: Option<(f64, u32, String)> = None;
-        for gpu in self.gpus.iter().filter(|gpu| Some(gpu.caps.index) != avoid) {
+        for gpu in self.gpus.iter().filter(|gpu| !avoid.contains(&gpu.caps.index)) {
             match self.fits(request, backend, gpu) {
                 Ok(after) => {
                     let full = after.fullest();
@@ -502,8 +527,12 @@ impl Book {
             return Ok((gpu, why));
         }
         let Some(resource) = refusals.iter().map(|refusal| refusal.resource).max() else {
-            let what = if avoid.is_some() { "there is no other GPU" } else { "there is no GPU" };
-            return Err(Refusal { resource: Resource::Gpu, what: what.to_owned() });
+            let what = match &self.absent {
+                _ if !avoid.is_empty() => "there is no other GPU".to_owned(),
+                Some(why) => format!("there is no GPU: {why}"),
+                None => "there is no GPU".to_owned(),
+            };
+            return Err(Refusal { resource: Resource::Gpu, what });
         };
         let what = refusals.iter().map(|refusal| refusal.what.as_str()).collect::<Vec<_>>().join("; ");
         Err(Refusal { resource, what })

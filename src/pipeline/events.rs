@@ -264,7 +264,7 @@ pub fn hall(event: &hall::Event) {
             let what = format!("worker {pid} on GPU {gpu}: what a channel left in it hangs; no other one goes there");
             say(Level::Warn, "worker_closed", what);
         }
-        Event::Condemned { gpu, pid, channels, why } => {
+        Event::Condemned { gpu, pid, channels, why, .. } => {
             let what = format!("worker {pid} on GPU {gpu} was killed with {channels} channels in it: {why}");
             say(Level::Warn, "worker_condemned", what);
         }
@@ -276,6 +276,11 @@ pub fn hall(event: &hall::Event) {
             say(Level::Warn, "worker_died", what);
         }
     }
+}
+
+/// It takes no channel for some minutes.
+pub fn gpu_rests(gpu: u32, why: &str) {
+    log(Level::Error, "gpu_rests", &Place::default(), format!("GPU {gpu} takes no channel for a while: {why}"));
 }
 
 pub fn hall_count(count: &hall::Count) {

@@ -30,7 +30,8 @@ pub struct Placer {
     /// What it had before the first loss.
     first: Backend,
     step: u8,
-    last_loss: Option<Mono>,
+    /// On which GPUs it was lost of late.
+    losses: Vec<(u32, Mono)>,
     /// Since when nothing was lost.
     quiet: Mono,
     asked: Mono,
@@ -53,7 +54,7 @@ impl Placer {
             place: None,
             first: Backend::Software,
             step: 0,
-            last_loss: None,
+            losses: Vec::new(),
             quiet: now,
             asked: now,
         }
@@ -85,7 +86,7 @@ impl Placer {
     /// No place: the limiting resource. It is asked for again.
     pub fn choose(&mut self, now: Mono, request: Request) -> Result<(), Refusal> {
         self.request = Some(request);
-        self.take(now, None).inspect_err(|_| self.step = 4)?;
+        self.take(now, &[]).inspect_err(|_| self.step = 4)?;
         self.step = 0;
         self.first = self.place.as_ref().map_or(Backend::Software, |place| place.backend);
         Ok(())
@@ -99,7 +100,9 @@ impl Placer {
         let Some(gpu) = self.place.as_ref().and_then(|place| place.gpu) else {
             return Ok(false);
         };
-        let again = self.last_loss.replace(now).is_some_and(|at| now - at < TWICE);
+        self.losses.retain(|(_, at)| now - *at < TWICE);
+        let again = !self.losses.is_empty();
+        self.losses.push((gpu, now));
         self.quiet = now;
         if lost == Lost::Device {
             self.devices.lost(gpu, why, now);
@@ -108,9 +111,10 @@ impl Placer {
             self.step = self.step.max(1);
             return Ok(true);
         }
-        if self.take(now, Some(gpu)).is_err() {
-            // Rather the same GPU once more than nothing, if it is well.
-            self.take(now, None).inspect_err(|_| self.step = 4)?;
+        let tried: Vec<u32> = self.losses.iter().map(|(gpu, _)| *gpu).collect();
+        if self.take(now, &tried).is_err() {
+            // Rather one of these once more than nothing, if it is well.
+            self.take(now, &[]).inspect_err(|_| self.step = 4)?;
             self.step = self.step.max(1);
             return Ok(true);
         }
@@ -128,10 +132,11 @@ impl Placer {
             return false;
         }
         self.asked = now;
-        if self.devices.room(request, self.policy, Some(gpu)).is_err() || self.take(now, Some(gpu)).is_err() {
+        if self.devices.room(request, self.policy, &[gpu]).is_err() || self.take(now, &[gpu]).is_err() {
             return false;
         }
-        (self.last_loss, self.quiet) = (Some(now), now);
+        self.losses.push((gpu, now));
+        self.quiet = now;
         self.step = self.below();
         true
     }
@@ -147,7 +152,7 @@ impl Placer {
         if self.place.is_some() || self.request.is_none() || now - self.asked < AGAIN {
             return false;
         }
-        let found = self.take(now, None).is_ok();
+        let found = self.take(now, &[]).is_ok();
         if found {
             self.settle();
         }
@@ -168,8 +173,8 @@ impl Placer {
         }
         self.asked = now;
         let Some(request) = &self.request else { return false };
-        let better = self.devices.room(request, self.policy, None).is_ok_and(|found| found.backend > place.backend);
-        if !better || self.take(now, None).is_err() {
+        let better = self.devices.room(request, self.policy, &[]).is_ok_and(|found| found.backend > place.backend);
+        if !better || self.take(now, &[]).is_err() {
             return false;
         }
         self.quiet = now;
@@ -183,7 +188,7 @@ impl Placer {
         self.step = if backend == self.first { 0 } else { 3 };
     }
 
-    fn take(&mut self, now: Mono, avoid: Option<u32>) -> Result<(), Refusal> {
+    fn take(&mut self, now: Mono, avoid: &[u32]) -> Result<(), Refusal> {
         let Some(request) = &self.request else { return Ok(()) };
         self.asked = now;
         self.place = None;
@@ -294,5 +299,16 @@ mod tests {
         devices.well(0);
         assert!(must.flee(at(61)) && may.rise(at(61)));
         assert_eq!((place(&must).1, place(&may).1), (Some(0), Some(0)));
+    }
+
+    #[test]
+    fn gpus_that_lose_it_one_after_the_other_are_not_tried_in_turns() {
+        let devices = Arc::new(Devices::new(vec![gpu(0, 64), gpu(1, 64)]));
+        let mut p = placer(&devices, BackendPolicy::Auto);
+        p.choose(at(0), channel()).unwrap();
+        p.lose(at(1), Lost::Channel, "no more encode sessions").unwrap();
+        assert_eq!(place(&p), (Some(Backend::Gpu), Some(1), 2));
+        p.lose(at(2), Lost::Channel, "no more encode sessions").unwrap();
+        assert_eq!(place(&p), (Some(Backend::Software), None, 3));
     }
 }

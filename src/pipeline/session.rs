@@ -693,7 +693,7 @@ impl Session {
         if gone {
             stage.give_up(now.mono);
         }
-        if gone && self.state != State::Error && self.on_air.is_some() {
+        if gone && self.state != State::Error {
             let nowhere = self.placer.is_asked() && self.placer.place().is_none();
             let why = self.detail.clone().filter(|_| nowhere);
             let what = why.unwrap_or_else(|| "no worker can be started".to_owned());

@@ -29,7 +29,7 @@ use crate::time::{Clock, Mono, Now, SystemClock};
 
 /// Status and statistics are refreshed this often.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
-/// What a GPU told of its load longer ago than this is forgotten: its monitor hangs.
+/// What a GPU told of its load longer ago than this is not news: its monitor hangs.
 const FRESH: Duration = Duration::from_secs(5);
 /// Callers on their way out get this long to be told so.
 const FAREWELL: Duration = Duration::from_millis(300);
@@ -497,18 +497,29 @@ impl Run {
             let Some(number) = devices.number(event.gpu()) else { continue };
             match event {
                 GpuEvent::Found { .. } => {}
-                GpuEvent::RestartWorkers { pid, why, .. } => hall.restart(number, pid, &why, now.mono),
+                GpuEvent::RestartWorkers { pid, why, .. } => {
+                    if hall.restart(number, pid, &why, now.mono) {
+                        self.device_fault(now, number, &why);
+                    }
+                }
                 GpuEvent::Condemned { why, .. } | GpuEvent::Lost { why, .. } => devices.ill(number, &why),
                 GpuEvent::Recovered { .. } => devices.well(number),
             }
         }
         for gpu in &gpus.snapshot().gpus {
-            let values = gpu.values.as_ref().filter(|_| gpu.read_at.is_some_and(|at| now.mono - at < FRESH));
+            let fresh = gpu.values.as_ref().filter(|_| gpu.read_at.is_some_and(|at| now.mono - at < FRESH));
             match devices.number(gpu.pci) {
-                Some(number) => devices.measured(number, values.map(Measured::of).unwrap_or_default()),
+                // Without readings the last ones stand.
+                Some(number) => fresh.into_iter().for_each(|values| devices.measured(number, Measured::of(values))),
                 None if gpu.health == GpuHealth::Ok => look_for_gpus(now.mono),
                 None => {}
             }
+        }
+    }
+
+    fn device_fault(&self, now: Now, gpu: u32, what: &str) {
+        if let Some(why) = self.setup.devices.fault(gpu, what, now.mono) {
+            events::gpu_rests(gpu, &why);
         }
     }
 
@@ -518,10 +529,10 @@ impl Run {
         while let Some(event) = self.setup.hall.poll() {
             events::hall(&event);
             match &event {
-                hall::Event::Condemned { gpu, why, .. } => self.setup.devices.fault(*gpu, why, now.mono),
-                hall::Event::Ended { gpu, expected: false, how, .. } => {
-                    self.setup.devices.fault(*gpu, how, now.mono);
-                }
+                // One error of a GPU is one fault, however many processes were ended for it.
+                hall::Event::Condemned { asked: true, .. } => {}
+                hall::Event::Condemned { gpu, why, .. } => self.device_fault(now, *gpu, why),
+                hall::Event::Ended { gpu, expected: false, how, .. } => self.device_fault(now, *gpu, how),
                 _ => {}
             }
         }

@@ -65,10 +65,11 @@ pub enum Event {
         gpu: u32,
         pid: u32,
     },
-    /// It can not be trusted and was killed; so many channels are lost with it.
+    /// It can not be trusted and was killed; so many channels are lost with it. `asked`: by `restart`.
     Condemned {
         gpu: u32,
         pid: u32,
+        asked: bool,
         channels: usize,
         why: String,
     },
@@ -171,15 +172,19 @@ impl Hall {
         self.lock().slots = slots;
     }
 
-    /// Ends the process with that PID, or each on the GPU if nobody knows which: its work there was ended.
-    pub fn restart(&self, gpu: u32, pid: Option<u32>, why: &str, now: Mono) {
+    /// Ends the process with that PID, or each on the GPU if nobody knows which: its work there was ended. False: there
+    /// was none.
+    pub fn restart(&self, gpu: u32, pid: Option<u32>, why: &str, now: Mono) -> bool {
         let mut inner = self.lock();
+        let mut any = false;
         for i in (0..inner.processes.len()).rev() {
             let process = &inner.processes[i];
             if process.gpu == gpu && pid.is_none_or(|pid| pid == process.child.id()) {
-                inner.condemn(i, now, why.to_owned());
+                inner.end(i, now, why.to_owned(), true);
+                any = true;
             }
         }
+        any
     }
 
     /// How long a GPU's worker may be silent, make nothing, or be inside one call of the driver.
@@ -405,13 +410,17 @@ impl Inner {
 
     /// Kills a process: every channel in it finds its socket closed.
     fn condemn(&mut self, i: usize, now: Mono, why: String) {
+        self.end(i, now, why, false);
+    }
+
+    fn end(&mut self, i: usize, now: Mono, why: String, asked: bool) {
         let mut process = self.processes.remove(i);
         // Fails only if it is gone already.
         drop(process.child.kill());
         let (gpu, pid) = (process.gpu, process.child.id());
         let channels = process.here();
         self.note_start(&process, now);
-        self.note(Event::Condemned { gpu, pid, channels, why });
+        self.note(Event::Condemned { gpu, pid, asked, channels, why });
         self.leaving.push(Corpse { gpu, child: process.child, since: now, killed: true });
     }
 

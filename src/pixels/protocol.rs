@@ -17,7 +17,7 @@ use crate::media::sample::Stamps;
 use crate::media::track::{AudioConfig, Codec, Colour, Pid, VideoConfig};
 
 /// Changed with every incompatible change: daemon and worker of two versions refuse each other in `hello`.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 /// Where a spawned worker finds its end of the socketpair, a shared one that of its control socket.
 pub const WORKER_FD: i32 = 3;
 
@@ -448,6 +448,8 @@ pub struct GpuCaps {
     pub decode_engines: u32,
     pub decode: Vec<DecodeCaps>,
     pub encode: Result<EncodeCaps, String>,
+    /// Why no channel can run on it, whatever else it can do.
+    pub unfit: Option<String>,
 }
 
 /// A kind of stream that a GPU decodes (4:2:0).

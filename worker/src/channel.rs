@@ -49,6 +49,17 @@ pub struct Channel {
 /// What a thread says once it stands, and what it was made for.
 type Ready<T> = SyncSender<Result<T, String>>;
 
+/// How far a failure reaches. An encoder may be the first to feel a fault that broke the whole context, and its own codes
+/// do not say so; the context itself does.
+fn reach(error: &Error, gpu: Option<&Gpu>) -> Harm {
+    match (error, error.harm(), gpu) {
+        (Error::Device(_), Harm::Request, Some(gpu)) => {
+            gpu.device.memory().map_or_else(|e| e.harm(), |_| Harm::Request)
+        }
+        (_, harm, _) => harm,
+    }
+}
+
 impl Channel {
     /// Starts every thread, waits until all encoders stand, and says `Opened`.
     ///
@@ -189,13 +200,13 @@ impl Channel {
         body: impl FnOnce(&Ready<T>) -> Result<(), Error> + Send + 'static,
     ) -> Result<(T, JoinHandle<()>), String> {
         let (ready, opened) = sync_channel(1);
-        let (ch, shared, what) = (self.ch, Arc::clone(&self.shared), name.to_owned());
+        let (ch, shared, what, gpu) = (self.ch, Arc::clone(&self.shared), name.to_owned(), self.gpu.clone());
         let run = move || {
             // Whoever opens waits until `ready` is gone: behind the last words of a process that can not go on.
             let ended = body(&ready);
             input.close();
             if let Err(error) = ended {
-                fail(&shared, ch, error.harm(), &format!("{what}: {error}"));
+                fail(&shared, ch, reach(&error, gpu.as_deref()), &format!("{what}: {error}"));
             }
         };
         let thread = self.shared.spawn(name.to_owned(), ch, run).map_err(|e| format!("thread {name}: {e}"))?;

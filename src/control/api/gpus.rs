@@ -3,6 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::pipeline::devices::Devices;
 use crate::pipeline::gpus::{self, GpuHealth, GpuValues, Gpus, MonitorState, Remedy, Throttle};
 use crate::time::Mono;
 
@@ -113,7 +114,8 @@ enum GpuThrottleView {
     Hardware,
 }
 
-pub(super) fn views(gpus: &Gpus, now: Mono) -> (GpuMonitorView, Vec<GpuView>) {
+/// What NVML tells of the GPUs, and where `devices` knows that no channel is placed.
+pub(super) fn views(gpus: &Gpus, devices: &Devices, now: Mono) -> (GpuMonitorView, Vec<GpuView>) {
     let snapshot = gpus.snapshot();
     let (state, detail) = match &snapshot.monitor {
         MonitorState::Off => (MonitorStateView::Off, ""),
@@ -123,11 +125,13 @@ pub(super) fn views(gpus: &Gpus, now: Mono) -> (GpuMonitorView, Vec<GpuView>) {
         MonitorState::Unavailable { what } => (MonitorStateView::Unavailable, what.as_str()),
     };
     let monitor = GpuMonitorView { state, detail: detail.to_owned() };
-    (monitor, snapshot.gpus.iter().map(|gpu| view(gpu, now)).collect())
+    (monitor, snapshot.gpus.iter().map(|gpu| view(gpu, devices, now)).collect())
 }
 
-fn view(gpu: &gpus::GpuView, now: Mono) -> GpuView {
+fn view(gpu: &gpus::GpuView, devices: &Devices, now: Mono) -> GpuView {
+    let resting = devices.number(gpu.pci).and_then(|number| devices.illness(number));
     let (health, why, remedy) = match &gpu.health {
+        GpuHealth::Ok if resting.is_some() => (GpuHealthView::Ill, resting, Some(Remedy::Watch)),
         GpuHealth::Ok => (GpuHealthView::Ok, None, None),
         GpuHealth::Ill { why, remedy } => (GpuHealthView::Ill, Some(why.clone()), Some(*remedy)),
         GpuHealth::Lost { why } => (GpuHealthView::Lost, Some(why.clone()), Some(Remedy::Reboot)),

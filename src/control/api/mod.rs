@@ -43,6 +43,7 @@ use super::auth::Limit;
 use super::ledger::Ledger;
 use super::state::{Db, Error, Need, State, Table};
 use crate::media::channel::{ChannelName, SessionId};
+use crate::pipeline::devices::Devices;
 use crate::pipeline::gpus::Gpus;
 use crate::pipeline::snapshots;
 use crate::serve::Peer;
@@ -105,6 +106,8 @@ pub struct Options {
     pub bodies_bytes_max: usize,
     /// What is known of the box's GPUs.
     pub gpus: Gpus,
+    /// Where channels are placed.
+    pub devices: Arc<Devices>,
 }
 
 impl Default for Options {
@@ -120,6 +123,7 @@ impl Default for Options {
             body_patience: Duration::from_secs(30),
             bodies_bytes_max: 32 << 20,
             gpus: Gpus::default(),
+            devices: Arc::default(),
         }
     }
 }

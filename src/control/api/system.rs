@@ -62,7 +62,7 @@ pub(super) async fn get_system(call: &Call) -> Result<Answer, Problem> {
     let state = call.api.state();
     let usage = state.control.usage();
     let condition = state.condition();
-    let (gpu_monitor, gpus) = gpus::views(&call.api.options.gpus, SystemClock::mono());
+    let (gpu_monitor, gpus) = gpus::views(&call.api.options.gpus, &call.api.options.devices, SystemClock::mono());
     let (channels, sessions) = call.read(|view| Ok((view.count(Db::ChannelNames)?, view.count(Db::Open)?)))?;
     Ok(Answer::json(&SystemView {
         version: env!("CARGO_PKG_VERSION"),

@@ -40,6 +40,7 @@ pub(crate) fn gpu(index: u32, sessions: u32) -> GpuCaps {
             decodes(Codec::Mpeg2Video, 8),
         ],
         encode: Ok(encoder),
+        unfit: None,
     }
 }
 
@@ -70,7 +71,7 @@ fn session(n: u64) -> SessionId {
 }
 
 fn placed(devices: &Devices, n: u64) -> Result<(Backend, Option<u32>), Refusal> {
-    devices.place(&name(), &session(n), &channel(), BackendPolicy::Gpu, None).map(|p| (p.backend, p.gpu))
+    devices.place(&name(), &session(n), &channel(), BackendPolicy::Gpu, &[]).map(|p| (p.backend, p.gpu))
 }
 
 #[test]
@@ -111,36 +112,36 @@ fn encode_sessions_are_counted_as_the_driver_allows_them() {
 #[test]
 fn a_card_without_an_encoder_decodes_and_scales_but_not_where_all_of_it_must_be_on_the_gpu() {
     let devices = Devices::new(vec![without_encoder(0)]);
-    let automatic = devices.room(&channel(), BackendPolicy::Auto, None).unwrap();
+    let automatic = devices.room(&channel(), BackendPolicy::Auto, &[]).unwrap();
     assert_eq!((automatic.backend, automatic.gpu), (Backend::GpuDecode, Some(0)));
-    let refusal = devices.room(&channel(), BackendPolicy::Gpu, None).unwrap_err();
+    let refusal = devices.room(&channel(), BackendPolicy::Gpu, &[]).unwrap_err();
     assert_eq!(refusal.to_string(), "GPU 0: this card has no encoder");
     let both = Devices::new(vec![without_encoder(0), gpu(1, 64)]);
-    assert_eq!(both.room(&channel(), BackendPolicy::Auto, None).unwrap().gpu, Some(1));
+    assert_eq!(both.room(&channel(), BackendPolicy::Auto, &[]).unwrap().gpu, Some(1));
 }
 
 #[test]
 fn what_no_gpu_takes_runs_on_the_cpu_only_if_it_may_and_says_why() {
     let devices = Devices::new(vec![gpu(0, 64)]);
     let odd = Request { chroma_format: 2, ..channel() };
-    let automatic = devices.room(&odd, BackendPolicy::Auto, None).unwrap();
+    let automatic = devices.room(&odd, BackendPolicy::Auto, &[]).unwrap();
     assert_eq!(automatic.backend, Backend::Software);
     assert!(
         automatic.why.starts_with("software, because GPU 0: its decoder does not take H264 8 bit"),
         "{}",
         automatic.why
     );
-    assert_eq!(devices.room(&odd, BackendPolicy::Gpu, None).unwrap_err().resource, Resource::Codec);
-    assert_eq!(devices.room(&channel(), BackendPolicy::Software, None).unwrap().gpu, None);
+    assert_eq!(devices.room(&odd, BackendPolicy::Gpu, &[]).unwrap_err().resource, Resource::Codec);
+    assert_eq!(devices.room(&channel(), BackendPolicy::Software, &[]).unwrap().gpu, None);
     let none = Devices::default();
-    assert_eq!(none.room(&channel(), BackendPolicy::Gpu, None).unwrap_err().to_string(), "there is no GPU");
-    assert_eq!(none.room(&channel(), BackendPolicy::Auto, None).unwrap().backend, Backend::Software);
+    assert_eq!(none.room(&channel(), BackendPolicy::Gpu, &[]).unwrap_err().to_string(), "there is no GPU");
+    assert_eq!(none.room(&channel(), BackendPolicy::Auto, &[]).unwrap().backend, Backend::Software);
     let ten = Request { codec: Codec::H264, bits: 10, ..channel() };
-    assert_eq!(devices.room(&ten, BackendPolicy::Gpu, None).unwrap_err().resource, Resource::Codec);
+    assert_eq!(devices.room(&ten, BackendPolicy::Gpu, &[]).unwrap_err().resource, Resource::Codec);
     let large = Request { width: 7680, height: 4320, ..channel() };
     assert!(
         devices
-            .room(&large, BackendPolicy::Gpu, None)
+            .room(&large, BackendPolicy::Gpu, &[])
             .unwrap_err()
             .to_string()
             .contains("up to 4096x4096, not 7680x4320")
@@ -155,6 +156,7 @@ fn what_a_gpu_says_of_its_load_counts_where_it_is_more_than_what_is_booked() {
     };
     told(0, 0.1, 0.5);
     assert_eq!(placed(&devices, 1).unwrap().1, Some(1));
+    devices.measured(1, Measured { decode: 0.1, encode: 0.1, memory: 0.1 });
     devices.measured(1, Measured { decode: 1.0, encode: 1.0, memory: 0.1 });
     assert_eq!(placed(&devices, 1).unwrap().1, Some(1), "a full second is no full GPU");
     told(0, 0.1, 0.84);
@@ -169,13 +171,13 @@ fn an_ill_gpu_takes_nobody_until_it_is_well_and_faults_make_it_ill() {
     let devices = Devices::new(vec![gpu(0, 64), gpu(1, 64)]);
     devices.ill(0, "it fell off the bus");
     assert!((1..4).all(|n| placed(&devices, n).unwrap().1 == Some(1)));
-    let other = devices.place(&name(), &session(1), &channel(), BackendPolicy::Gpu, Some(1)).unwrap_err();
+    let other = devices.place(&name(), &session(1), &channel(), BackendPolicy::Gpu, &[1]).unwrap_err();
     assert!(other.to_string().contains("fell off the bus"), "{other}");
     for second in 0..3 {
         devices.fault(1, "nvEncLockBitstream hung", Mono(1) + Duration::from_secs(second));
     }
     assert!(
-        placed(&devices, 5).unwrap_err().to_string().contains("3 device faults, the last: nvEncLockBitstream hung")
+        placed(&devices, 5).unwrap_err().to_string().contains("within a minute, the last: nvEncLockBitstream hung")
     );
     devices.well(0);
     assert_eq!(placed(&devices, 6).unwrap().1, Some(0));
@@ -205,20 +207,20 @@ fn hevc_renditions_ask_more_of_an_engine_and_a_card_that_can_not_make_them_refus
     let mut plain = gpu(0, 64);
     plain.encode.as_mut().unwrap().hevc = false;
     let devices = Devices::new(vec![plain.clone(), gpu(1, 64)]);
-    assert_eq!(devices.room(&mixed, BackendPolicy::Gpu, None).unwrap().gpu, Some(1), "the card that can");
+    assert_eq!(devices.room(&mixed, BackendPolicy::Gpu, &[]).unwrap().gpu, Some(1), "the card that can");
     let devices = Devices::new(vec![plain]);
-    let refusal = devices.room(&mixed, BackendPolicy::Gpu, None).unwrap_err();
+    let refusal = devices.room(&mixed, BackendPolicy::Gpu, &[]).unwrap_err();
     assert_eq!(refusal.resource, Resource::Encoder);
     assert_eq!(refusal.to_string(), "GPU 0: its encoder makes no HEVC, and a rendition of 1920x1080 asks for it");
-    assert!(devices.room(&channel(), BackendPolicy::Gpu, None).is_ok(), "H.264 is no matter");
-    assert_eq!(devices.room(&mixed, BackendPolicy::Auto, None).unwrap().backend, Backend::GpuDecode);
+    assert!(devices.room(&channel(), BackendPolicy::Gpu, &[]).is_ok(), "H.264 is no matter");
+    assert_eq!(devices.room(&mixed, BackendPolicy::Auto, &[]).unwrap().backend, Backend::GpuDecode);
 
     // Each codec has its own largest picture.
     let large = |codec| Request { renditions: vec![(codec, 7680, 4320)], ..channel() };
-    assert!(devices.room(&large(VideoCodec::H264), BackendPolicy::Gpu, None).is_err());
+    assert!(devices.room(&large(VideoCodec::H264), BackendPolicy::Gpu, &[]).is_err());
     let devices = Devices::new(vec![gpu(0, 64)]);
-    assert!(devices.room(&large(VideoCodec::Hevc), BackendPolicy::Gpu, None).is_ok());
-    let refusal = devices.room(&large(VideoCodec::H264), BackendPolicy::Gpu, None).unwrap_err();
+    assert!(devices.room(&large(VideoCodec::Hevc), BackendPolicy::Gpu, &[]).is_ok());
+    let refusal = devices.room(&large(VideoCodec::H264), BackendPolicy::Gpu, &[]).unwrap_err();
     assert!(refusal.to_string().contains("H.264 from 146x50 to 4096x4096, not 7680x4320"), "{refusal}");
 }
 
@@ -226,9 +228,10 @@ fn hevc_renditions_ask_more_of_an_engine_and_a_card_that_can_not_make_them_refus
 fn faults_far_apart_make_no_gpu_ill_and_an_illness_of_faults_passes() {
     let devices = Devices::new(vec![gpu(0, 64)]);
     let at = |seconds| Mono(1) + Duration::from_secs(seconds);
-    (0..10).for_each(|n| devices.fault(0, "a hang", at(n * 120)));
+    assert!((0..10).all(|n| devices.fault(0, "a hang", at(n * 120)).is_none()));
     assert!(placed(&devices, 1).is_ok());
-    (0..3).for_each(|n| devices.fault(0, "a hang", at(2_000 + n)));
+    let told: Vec<_> = (0..3).filter_map(|n| devices.fault(0, "a hang", at(2_000 + n))).collect();
+    assert_eq!(told, ["3 processes on it came to a bad end within a minute, the last: a hang"]);
     assert!(placed(&devices, 1).is_err());
     devices.tick(at(2_100));
     assert!(placed(&devices, 1).is_err());
@@ -243,10 +246,10 @@ fn a_channel_that_had_no_room_is_refused_at_the_door_and_one_that_is_placed_is_n
     assert!(placed(&devices, 1).is_ok());
     assert!(devices.welcome(&name()).is_ok(), "it has its place");
     let other = ChannelName::new("sport").unwrap();
-    devices.place(&other, &session(2), &channel(), BackendPolicy::Gpu, None).unwrap_err();
+    devices.place(&other, &session(2), &channel(), BackendPolicy::Gpu, &[]).unwrap_err();
     let refusal = devices.welcome(&other).unwrap_err();
     assert!(refusal.to_string().contains("encode sessions"), "{refusal}");
-    devices.place(&other, &session(2), &channel(), BackendPolicy::Auto, None).unwrap();
+    devices.place(&other, &session(2), &channel(), BackendPolicy::Auto, &[]).unwrap();
     devices.release(&session(2));
     assert!(devices.welcome(&other).is_ok());
 }
@@ -280,4 +283,36 @@ fn a_card_that_opened_every_session_that_was_tried_is_filled_by_its_engines() {
     };
     let devices = Devices::new(vec![few_tried(gpu(0, 8))]);
     assert!((0..8).all(|n| placed(&devices, n).is_ok()), "32 sessions on it");
+}
+
+#[test]
+fn a_gpu_that_can_not_be_used_says_why_and_one_that_has_been_found_keeps_its_sessions() {
+    let unfit = GpuCaps { unfit: Some("its compute capability is 6.1".to_owned()), ..gpu(0, 64) };
+    let devices = Devices::new(vec![unfit]);
+    let refusal = placed(&devices, 1).unwrap_err();
+    assert_eq!(
+        (refusal.resource, refusal.to_string().as_str()),
+        (Resource::Gpu, "GPU 0: its compute capability is 6.1")
+    );
+    assert_eq!(devices.illness(0).as_deref(), Some("its compute capability is 6.1"));
+    devices.found(vec![gpu(0, 64)]);
+    assert!(placed(&devices, 1).is_ok(), "its driver came up");
+    // Asked again while it works it shows what is left.
+    devices.found(vec![gpu(0, 4)]);
+    assert!((2..10).all(|n| placed(&devices, n).is_ok()));
+}
+
+#[test]
+fn what_keeps_a_channel_from_the_gpu_is_told() {
+    let devices = Devices::default();
+    let why = |devices: &Devices| devices.room(&channel(), BackendPolicy::Auto, &[]).unwrap().why;
+    assert_eq!(why(&devices), "software, because there is no GPU");
+    devices.absent("the NVIDIA driver is too old");
+    assert_eq!(why(&devices), "software, because there is no GPU: the NVIDIA driver is too old");
+    devices.found(vec![without_encoder(0)]);
+    let told = why(&devices);
+    assert!(
+        told.starts_with("GPU 0, ") && told.contains("encoded on the CPU, because GPU 0: this card has no encoder"),
+        "{told}"
+    );
 }

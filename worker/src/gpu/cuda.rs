@@ -161,7 +161,11 @@ fn ordinal(driver: &Driver, gpu: GpuName) -> Result<u32, Error> {
     found.ok_or_else(|| Error::new(Library::Cuda, NO_DEVICE, format!("there is no GPU {gpu}; the driver has {count}")))
 }
 
-fn slot(driver: &Driver, ordinal: u32) -> Result<PciAddress, Error> {
+/// Where the GPU of that index is plugged in.
+///
+/// # Errors
+/// The driver's.
+pub fn slot(driver: &Driver, ordinal: u32) -> Result<PciAddress, Error> {
     let part = |attribute: c_uint| {
         let mut value: c_int = 0;
         // SAFETY: writes one integer; a device handle is the device's index.

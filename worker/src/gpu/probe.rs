@@ -6,8 +6,9 @@ use rung::pixels::protocol::{DecodeCaps, EncodeCaps, GpuCaps};
 use std::sync::Arc;
 
 use super::Depth;
-use super::cuda::{Device, GpuName};
+use super::cuda::{Device, GpuName, Module, slot};
 use super::error::Error;
+use super::ladder;
 use super::load::{Absent, Driver};
 use super::nvdec;
 use super::nvenc::{Api, Codec as Coded};
@@ -29,28 +30,61 @@ pub fn cuda_version(driver: &Driver) -> String {
     format!("{}.{}", driver.cuda_version / 1000, driver.cuda_version % 1000 / 10)
 }
 
+/// One that can not be used costs itself, not the others.
 fn gpu(driver: &Arc<Driver>, version: Option<&str>, index: u32) -> Result<GpuCaps, Error> {
-    let device = Device::open(driver, GpuName::Index(index))?;
-    let (free, total) = device.memory()?;
-    let (major, minor) = device.capability()?;
-    let (decode_engines, decode) = decoders(&device);
-    Ok(GpuCaps {
+    let (pci, driver_version) = (slot(driver, index)?, version.map(str::to_owned));
+    let known = |device: &Arc<Device>| {
+        let ((free, total), (major, minor)) = (device.memory()?, device.capability()?);
+        let (decode_engines, decode, missing) = decoders(device);
+        Ok(GpuCaps {
+            index,
+            pci,
+            name: device.name()?,
+            driver: driver_version.clone(),
+            cuda: cuda_version(driver),
+            capability: format!("{major}.{minor}"),
+            memory_bytes: total,
+            memory_free_bytes: free,
+            decode_engines,
+            decode,
+            encode: encoder(driver, device),
+            unfit: kernels(device, (major, minor)).or(missing),
+        })
+    };
+    let told: Result<GpuCaps, Error> = Device::open(driver, GpuName::Index(index)).and_then(|device| known(&device));
+    Ok(told.unwrap_or_else(|error| GpuCaps {
         index,
-        pci: device.slot()?,
-        name: device.name()?,
-        driver: version.map(str::to_owned),
+        pci,
+        name: "unknown".to_owned(),
+        driver: driver_version.clone(),
         cuda: cuda_version(driver),
-        capability: format!("{major}.{minor}"),
-        memory_bytes: total,
-        memory_free_bytes: free,
-        decode_engines,
-        decode,
-        encode: encoder(driver, &device),
-    })
+        capability: "unknown".to_owned(),
+        memory_bytes: 0,
+        memory_free_bytes: 0,
+        decode_engines: 0,
+        decode: Vec::new(),
+        encode: Err(error.to_string()),
+        unfit: Some(format!("it does not answer: {error}")),
+    }))
 }
 
-/// A kind of stream that the driver can not be asked about is one that it does not decode.
-fn decoders(device: &Device) -> (u32, Vec<DecodeCaps>) {
+/// Why the driver does not take the kernels for this GPU.
+fn kernels(device: &Arc<Device>, (major, minor): (i32, i32)) -> Option<String> {
+    let error = Module::load(device, ladder::PTX).and_then(|module| module.kernel(ladder::KERNEL)).err()?;
+    let old = if (major, minor) < CAPABILITY_MIN {
+        format!("its compute capability is {major}.{minor}, and 7.5 (Turing) is needed")
+    } else {
+        "its driver does not take Rung's kernels".to_owned()
+    };
+    Some(format!("{old} ({error})"))
+}
+
+/// Turing: what the kernels are made for.
+const CAPABILITY_MIN: (i32, i32) = (7, 5);
+
+/// Engines, and what they decode; or why not even H.264. A kind of stream that the driver can not be asked about is one
+/// that it does not decode.
+fn decoders(device: &Device) -> (u32, Vec<DecodeCaps>, Option<String>) {
     let kinds = [
         (Codec::H264, Depth::Eight),
         (Codec::H264, Depth::Ten),
@@ -60,15 +94,23 @@ fn decoders(device: &Device) -> (u32, Vec<DecodeCaps>) {
     ];
     let mut engines = 0;
     let mut decodes = Vec::new();
+    let mut missing = None;
     for (codec, depth) in kinds {
-        let Ok(caps) = nvdec::caps(device, codec, depth) else { continue };
+        let caps = match nvdec::caps(device, codec, depth) {
+            Ok(caps) => caps,
+            Err(error) => {
+                missing.get_or_insert_with(|| format!("its decoder can not be asked: {error}"));
+                continue;
+            }
+        };
         if caps.supported {
             engines = engines.max(caps.engines.max(1));
             let bits = depth.bits() as u8;
             decodes.push(DecodeCaps { codec, bits, width_max: caps.width_max, height_max: caps.height_max });
         }
     }
-    (engines, decodes)
+    let missing = missing.filter(|_| decodes.is_empty());
+    (engines, decodes, missing)
 }
 
 fn encoder(driver: &Arc<Driver>, device: &Arc<Device>) -> Result<EncodeCaps, String> {

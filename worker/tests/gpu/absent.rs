@@ -103,7 +103,18 @@ fn a_driver_without_a_part_does_what_it_can() {
     let driver = Driver::new().without("libnvcuvid.so.1");
     let gpus = probe(&driver, &driver.folder()).unwrap();
     assert!(gpus[0].decode.is_empty() && gpus[0].encode.is_ok(), "{:?}", gpus[0]);
+    assert!(gpus[0].unfit.as_ref().is_some_and(|why| why.contains("no libnvcuvid.so.1 in /")), "{:?}", gpus[0]);
     refuses(&driver, &driver.folder(), &[], BOTH, "no libnvcuvid.so.1 in /");
+    driver.assert_clean();
+}
+
+#[test]
+fn a_card_that_can_not_be_used_says_why_and_costs_no_other() {
+    let driver = Driver::new().gpus(2).setting("gpu0.capability", "6.1");
+    let gpus = probe(&driver, &driver.folder()).unwrap();
+    let why = gpus[0].unfit.as_deref().unwrap();
+    assert!(why.contains("6.1") && why.contains("7.5 (Turing)"), "{why}");
+    assert_eq!((gpus[1].unfit.as_ref(), gpus[1].decode.is_empty()), (None, false));
     driver.assert_clean();
 }
 
