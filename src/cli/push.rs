@@ -18,7 +18,7 @@ use crate::ingest::srt::{Knobs, Pause, Progress, PublishEvent, PushError, PushOp
 pub(crate) struct Push {
     /// MPEG transport stream (.ts)
     file: PathBuf,
-    /// srt://HOST:PORT?streamid=CHANNEL/KEY[&passphrase=…][&latency=MS]; {n} in the stream id becomes 1, 2, …
+    /// srt://HOST:PORT?streamid=CHANNEL/KEY[&passphrase=…][&latency=MS]; an n in braces in the stream id becomes 1, 2, …
     url: String,
     /// Publish so many streams from this one process
     #[arg(long, default_value_t = 1, value_name = "N")]

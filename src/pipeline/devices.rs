@@ -182,13 +182,12 @@ pub fn price(request: &Request, gpu: &GpuCaps, backend: Backend) -> Result<Share
     let of_kind = gpu.decode.iter().find(|d| d.codec == request.codec && d.bits == request.bits);
     let (codec, bits) = (request.codec, request.bits);
     let (Some(decoder), 1) = (of_kind.filter(|_| gpu.decode_engines > 0), request.chroma_format) else {
-        let what = format!("its decoder does not take {codec:?} {bits} bit, chroma format {}", request.chroma_format);
+        let what = format!("its decoder does not take {codec} {bits} bit, chroma format {}", request.chroma_format);
         return refused(Resource::Codec, what);
     };
     if request.width > decoder.width_max || request.height > decoder.height_max {
         let (w, h) = (request.width, request.height);
-        let what =
-            format!("its decoder takes {codec:?} up to {}x{}, not {w}x{h}", decoder.width_max, decoder.height_max);
+        let what = format!("its decoder takes {codec} up to {}x{}, not {w}x{h}", decoder.width_max, decoder.height_max);
         return refused(Resource::Codec, what);
     }
     let hz = request.rate.hz();
@@ -498,10 +497,12 @@ impl Book {
                 Err(refusal) => refusals.push(refusal),
             }
         }
-        // What kept it from the GPU altogether is what an operator must know.
+        // What kept it from the GPU altogether is what an operator must know first.
         let refusal = refusals.remove(0);
         if policy == BackendPolicy::Auto {
-            let why = format!("software, because {refusal}");
+            let also = refusals.iter().find(|other| other.what != refusal.what);
+            let also = also.map_or_else(String::new, |other| format!("; decoded there alone: {other}"));
+            let why = format!("software, because {refusal}{also}");
             return Ok(Placement { backend: Backend::Software, gpu: None, why });
         }
         Err(refusal)

@@ -16,6 +16,8 @@ use crate::time::Mono;
 const TWICE: Duration = Duration::from_secs(60);
 /// Quiet for this long, and a better place is looked for.
 const STABLE: Duration = Duration::from_secs(30);
+/// The longest wait before it goes up again to a place that it soon lost.
+const STABLE_MAX: Duration = Duration::from_secs(600);
 /// A session that has no place asks again so often.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -32,6 +34,9 @@ pub struct Placer {
     step: u8,
     /// On which GPUs it was lost of late.
     losses: Vec<(u32, Mono)>,
+    /// When it went up last, and how quiet it must be before it does so again.
+    risen: Option<Mono>,
+    stable: Duration,
     /// Since when nothing was lost.
     quiet: Mono,
     asked: Mono,
@@ -55,6 +60,8 @@ impl Placer {
             first: Backend::Software,
             step: 0,
             losses: Vec::new(),
+            risen: None,
+            stable: STABLE,
             quiet: now,
             asked: now,
         }
@@ -101,6 +108,8 @@ impl Placer {
             return Ok(false);
         };
         self.losses.retain(|(_, at)| now - *at < TWICE);
+        let soon = self.risen.take().is_some_and(|at| now - at < TWICE);
+        self.stable = if soon { (self.stable * 2).min(STABLE_MAX) } else { STABLE };
         let again = !self.losses.is_empty();
         self.losses.push((gpu, now));
         self.quiet = now;
@@ -168,7 +177,7 @@ impl Placer {
             }
             return false;
         };
-        if now - self.quiet < STABLE || now - self.asked < AGAIN {
+        if now - self.quiet < self.stable || now - self.asked < AGAIN {
             return false;
         }
         self.asked = now;
@@ -177,7 +186,7 @@ impl Placer {
         if !better || self.take(now, &[]).is_err() {
             return false;
         }
-        self.quiet = now;
+        (self.quiet, self.risen) = (now, Some(now));
         self.settle();
         true
     }
@@ -310,5 +319,22 @@ mod tests {
         assert_eq!(place(&p), (Some(Backend::Gpu), Some(1), 2));
         p.lose(at(2), Lost::Channel, "no more encode sessions").unwrap();
         assert_eq!(place(&p), (Some(Backend::Software), None, 3));
+    }
+
+    #[test]
+    fn a_better_place_that_does_not_last_is_tried_less_and_less_often() {
+        let devices = Arc::new(Devices::new(vec![gpu(0, 64)]));
+        let mut p = placer(&devices, BackendPolicy::Auto);
+        p.choose(at(0), channel()).unwrap();
+        let mut now = 1;
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            p.lose(at(now), Lost::Channel, "no more encode sessions").unwrap();
+            assert_eq!(place(&p).0, Some(Backend::Software));
+            let risen = (now..).find(|t| p.rise(at(*t))).expect("some time");
+            waits.push(risen - now);
+            now = risen + 1;
+        }
+        assert_eq!(waits, [30, 60, 120, 240, 480, 600, 600, 600]);
     }
 }

@@ -127,7 +127,7 @@ fn what_no_gpu_takes_runs_on_the_cpu_only_if_it_may_and_says_why() {
     let automatic = devices.room(&odd, BackendPolicy::Auto, &[]).unwrap();
     assert_eq!(automatic.backend, Backend::Software);
     assert!(
-        automatic.why.starts_with("software, because GPU 0: its decoder does not take H264 8 bit"),
+        automatic.why.starts_with("software, because GPU 0: its decoder does not take H.264 8 bit"),
         "{}",
         automatic.why
     );
