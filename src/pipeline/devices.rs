@@ -571,15 +571,15 @@ impl Book {
             );
             return Err(Refusal { resource: *resource, what });
         }
-        // As many as were tried: this card has no limit but its engines'.
-        let limited = gpu.caps.encode.as_ref().ok().filter(|encode| encode.sessions < encode.sessions_tried);
-        if let Some(EncodeCaps { sessions, .. }) = limited
-            && price.sessions > 0
-            && after.sessions > *sessions
-        {
+        // As many as were tried: this card has no limit but its engines'. A limit is the driver's, for all cards together.
+        let limited = |gpu: &Gpu| gpu.caps.encode.as_ref().is_ok_and(|encode| encode.sessions < encode.sessions_tried);
+        let in_use: u32 =
+            self.gpus.iter().filter(|gpu| limited(gpu)).map(|gpu| self.booked_on(&gpu.caps).sessions).sum();
+        let sessions = gpu.caps.encode.as_ref().map_or(0, |encode| encode.sessions);
+        if limited(gpu) && price.sessions > 0 && in_use + price.sessions > sessions {
             let what = format!(
                 "GPU {index}: {} of {sessions} encode sessions are in use, this channel needs {}",
-                now.sessions, price.sessions
+                in_use, price.sessions
             );
             return Err(Refusal { resource: Resource::EncodeSessions, what });
         }

@@ -76,8 +76,13 @@ struct State {
     sink: Option<*mut Pictures>,
     failed: Option<Error>,
     damaged: bool,
+    /// Pictures in a row that could not be had from the decoder.
+    unmapped: u32,
     watch: Watch,
 }
+
+/// So many, and the decoder is broken: half a second of a slow stream.
+const UNMAPPED_MAX: u32 = 12;
 
 /// The decoder for one format.
 struct Open {
@@ -156,6 +161,7 @@ impl Decoder {
             sink: None,
             failed: None,
             damaged: false,
+            unmapped: 0,
             watch: watch.clone(),
         });
         let mut parameters = abi::ParserParams {
@@ -312,7 +318,7 @@ impl State {
 
     fn show(&mut self, shown: &abi::DisplayInfo, second: bool) -> Result<(), Error> {
         let (Some(open), Some(sink)) = (&self.open, self.sink) else { return Ok(()) };
-        let cuvid = self.cuvid()?;
+        let cuvid = cuvid(self.stream.device())?;
         let mut parameters = abi::ProcParams {
             progressive_frame: shown.progressive_frame,
             second_field: c_int::from(second),
@@ -331,11 +337,13 @@ impl State {
         drop(busy);
         match check(status, "cuvidMapVideoFrame64") {
             Err(error) if error.harm() != Harm::Request => return Err(error),
-            Err(_) => {
+            Err(error) => {
                 self.damaged = true;
-                return Ok(());
+                self.unmapped += 1;
+                // No stream is to blame for that.
+                return if self.unmapped < UNMAPPED_MAX { Ok(()) } else { Err(error) };
             }
-            Ok(()) => {}
+            Ok(()) => self.unmapped = 0,
         }
         let (width, height) = open.format.size();
         let surface = Surface {

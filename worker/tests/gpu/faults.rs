@@ -88,6 +88,7 @@ fn what_fails_on_the_way_fails_its_channel_and_leaves_nothing() {
         (Gpu, "encode.lock code=8 after=5", &["nvEncLockBitstream", "(8)"]),
         (Gpu, "encode.idr no_idr after=2", &["frame 15 was asked to be an IDR and is none"]),
         (Gpu, "cuvid.create code=2", &["cuvidCreateDecoder", "out of device memory (2)", "H.264 320x192"]),
+        (Gpu, "cuvid.map code=205", &["cuvidMapVideoFrame64", "(205)"]),
         (Gpu, "cuvid.caps code=1", &["cuvidGetDecoderCaps", "(1)"]),
         (Gpu, "cuda.launch code=701 after=4", &["rung_ladder", "(701)"]),
         (GpuDecode, "cuda.launch code=701 after=4", &["rung_ladder", "(701)"]),
