@@ -11,4 +11,5 @@ pub mod bits;
 pub mod h264;
 pub mod h265;
 pub mod mpeg2video;
+mod sets;
 mod vui;
