@@ -278,6 +278,12 @@ struct Gpu {
 }
 
 impl Gpu {
+    /// Encode sessions that open; `None`: as many as were tried, so only its engines are a limit.
+    fn session_limit(&self) -> Option<u32> {
+        let encode = self.caps.encode.as_ref().ok()?;
+        (encode.sessions < encode.sessions_tried).then_some(encode.sessions)
+    }
+
     fn is_well(&mut self) {
         (self.ill, self.rests) = (None, None);
         self.faults.clear();
@@ -571,15 +577,14 @@ impl Book {
             );
             return Err(Refusal { resource: *resource, what });
         }
-        // As many as were tried: this card has no limit but its engines'. A limit is the driver's, for all cards together.
-        let limited = |gpu: &Gpu| gpu.caps.encode.as_ref().is_ok_and(|encode| encode.sessions < encode.sessions_tried);
-        let in_use: u32 =
-            self.gpus.iter().filter(|gpu| limited(gpu)).map(|gpu| self.booked_on(&gpu.caps).sessions).sum();
-        let sessions = gpu.caps.encode.as_ref().map_or(0, |encode| encode.sessions);
-        if limited(gpu) && price.sessions > 0 && in_use + price.sessions > sessions {
+        let Some(sessions) = gpu.session_limit().filter(|_| price.sessions > 0) else { return Ok(after) };
+        // The limit is the driver's, for all cards together.
+        let limited = self.gpus.iter().filter(|gpu| gpu.session_limit().is_some());
+        let in_use: u32 = limited.map(|gpu| self.booked_on(&gpu.caps).sessions).sum();
+        if in_use + price.sessions > sessions {
             let what = format!(
-                "GPU {index}: {} of {sessions} encode sessions are in use, this channel needs {}",
-                in_use, price.sessions
+                "GPU {index}: {in_use} of {sessions} encode sessions are in use, this channel needs {}",
+                price.sessions
             );
             return Err(Refusal { resource: Resource::EncodeSessions, what });
         }

@@ -74,14 +74,6 @@ impl Device {
         self.ordinal
     }
 
-    /// Where it is plugged in.
-    ///
-    /// # Errors
-    /// The driver's.
-    pub fn slot(&self) -> Result<PciAddress, Error> {
-        slot(&self.driver, self.ordinal)
-    }
-
     /// The context, for interfaces that take it as a device.
     pub fn context(&self) -> *mut c_void {
         self.context.cu_ctx().cast()
