@@ -193,14 +193,8 @@ fn a_letterboxed_source_is_cut_and_a_logo_comes_moves_and_goes_on_air_once() {
 
 /// The open session of `wide`, as the API tells of it.
 fn session(daemon: &Daemon) -> serde_json::Value {
-    let token = std::fs::read_to_string(daemon.folder().join("rung-data/admin.token")).expect("made at the start");
-    let authorization = format!("Bearer {}", token.trim());
-    let ask = |path: &str| {
-        let answer = daemon::get(daemon.http, path, &[("Authorization", &authorization)]);
-        serde_json::from_slice::<serde_json::Value>(&answer.body).expect("JSON")
-    };
-    let id = ask("/v1/channels/wide")["session"].as_str().expect("on air").to_owned();
-    ask(&format!("/v1/sessions/{id}"))
+    let id = daemon.ask("/v1/channels/wide")["session"].as_str().expect("on air").to_owned();
+    daemon.ask(&format!("/v1/sessions/{id}"))
 }
 
 #[test]

@@ -11,21 +11,22 @@ mod double;
 mod follow;
 #[path = "support/numbered.rs"]
 mod numbered;
+#[path = "support/on_gpus.rs"]
+mod on_gpus;
 
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use daemon::{Daemon, push_loop, signal, wait};
 use double::Driver;
 use follow::Follow;
 use numbered::{Drawn, clip};
+use on_gpus::{PATIENT, serve};
 use serde_json::Value;
 
 /// However loaded the machine is.
 const PATIENCE: Duration = Duration::from_secs(60);
 const PICTURES: u32 = 500;
-/// A CPU plays the cards, so what they do takes its time.
 const CHANNEL: &str = "[[bootstrap.channel]]\nname = \"news\"\n\
     ladder = [{ name = \"180p\", height = 180, bitrate = 300000 }, { name = \"90p\", height = 90, bitrate = 100000 }]\n";
 
@@ -38,33 +39,9 @@ fn source() -> PathBuf {
     )
 }
 
-fn serve(driver: &Driver) -> Daemon {
-    serve_channel(driver, "")
-}
-
-/// With more lines in the channel's configuration.
-fn serve_channel(driver: &Driver, more_of_it: &str) -> Daemon {
-    let mut environment = Command::new("true");
-    driver.env(&mut environment);
-    let environment: Vec<(String, String)> = environment
-        .get_envs()
-        .map(|(name, value)| (name.display().to_string(), value.expect("set").display().to_string()))
-        // The folder comes from the configuration, not from the loader's path.
-        .filter(|(name, _)| name != "LD_LIBRARY_PATH")
-        .collect();
-    let environment: Vec<(&str, &str)> = environment.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-    let more = format!("[worker]\ndriver_folder = \"{}\"\ngpu_patience_ms = 10000\n", driver.folder().display());
-    Daemon::start_with(&more, &format!("{CHANNEL}{more_of_it}"), &environment)
-}
-
 /// The channel's newest session, as the API tells it.
 fn session(daemon: &Daemon) -> Value {
-    let token = std::fs::read_to_string(daemon.folder().join("rung-data/admin.token")).expect("made at the start");
-    let authorization = format!("Bearer {}", token.trim());
-    let path = "/v1/sessions?channel=news&limit=1";
-    let answer = daemon::get(daemon.http, path, &[("Authorization", &authorization)]);
-    let sessions: Value = serde_json::from_slice(&answer.body).expect("JSON");
-    sessions["items"][0].clone()
+    daemon.ask("/v1/sessions?channel=news&limit=1")["items"][0].clone()
 }
 
 /// Where the session runs: backend, GPU, steps that it came down.
@@ -93,7 +70,7 @@ fn a_channel_leaves_a_gpu_that_is_ill_and_viewers_see_every_picture() {
 
 fn a_channel_leaves_a_gpu_that_is_ill_and_viewers_see_every_picture_once() {
     let mut driver = Driver::new().gpus(2);
-    let daemon = serve(&driver);
+    let daemon = serve(&driver, PATIENT, CHANNEL);
     let place = |what: &str, wanted: (&str, Option<u64>, u64)| {
         let wanted = (wanted.0.to_owned(), wanted.1, wanted.2);
         wait(PATIENCE, what, || (runs_on(&daemon) == wanted).then_some(()));
@@ -134,7 +111,7 @@ fn a_channel_leaves_a_gpu_that_is_ill_and_viewers_see_every_picture_once() {
 #[test]
 fn a_channel_that_finds_no_place_is_in_error_with_the_reason() {
     let driver = Driver::new().setting("gpus", 0);
-    let daemon = serve_channel(&driver, "backend = \"gpu\"\n");
+    let daemon = serve(&driver, PATIENT, &format!("{CHANNEL}backend = \"gpu\"\n"));
     let _publisher = push_loop(&source(), &daemon.publish_url("news"), &[]);
     let session = wait(PATIENCE, "the error", || Some(session(&daemon)).filter(|session| session["state"] == "error"));
     let why = session["error"]["detail"].as_str().expect("a sentence");
@@ -145,7 +122,7 @@ fn a_channel_that_finds_no_place_is_in_error_with_the_reason() {
 #[test]
 fn a_gpu_whose_driver_comes_up_after_the_daemon_is_used() {
     let driver = Driver::new().without("libcuda.so.1");
-    let daemon = serve(&driver);
+    let daemon = serve(&driver, PATIENT, CHANNEL);
     let found = || daemon.log().lines().find(|line| line.contains("gpu_found")).map(str::to_owned);
     wait(PATIENCE, "the word", || daemon.log().contains("no libcuda.so.1").then_some(()));
     assert_eq!(found(), None);

@@ -12,6 +12,9 @@ mod double;
 mod follow;
 #[path = "support/numbered.rs"]
 mod numbered;
+#[expect(dead_code, reason = "other tests use the rest")]
+#[path = "support/on_gpus.rs"]
+mod on_gpus;
 
 use std::process::Command;
 use std::time::Duration;
@@ -20,31 +23,14 @@ use daemon::{Daemon, push_loop, wait};
 use double::Driver;
 use follow::Follow;
 use numbered::{Drawn, clip};
+use on_gpus::serve;
 use rung::time::SystemClock;
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A daemon whose configuration names the double's folder.
-fn serve(driver: &Driver, channels: &str) -> Daemon {
-    let mut environment = Command::new("true");
-    driver.env(&mut environment);
-    let environment: Vec<(String, String)> = environment
-        .get_envs()
-        .map(|(name, value)| (name.display().to_string(), value.expect("set").display().to_string()))
-        // The folder comes from the configuration, not from the loader's path.
-        .filter(|(name, _)| name != "LD_LIBRARY_PATH")
-        .collect();
-    let environment: Vec<(&str, &str)> = environment.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-    let more = format!("[worker]\ndriver_folder = \"{}\"\n", driver.folder().display());
-    Daemon::start_with(&more, channels, &environment)
-}
-
 fn system(daemon: &Daemon) -> Value {
-    let token = std::fs::read_to_string(daemon.folder().join("rung-data/admin.token")).expect("made at the start");
-    let authorization = format!("Bearer {}", token.trim());
-    let answer = daemon::get(daemon.http, "/v1/system", &[("Authorization", &authorization)]);
-    serde_json::from_slice(&answer.body).expect("JSON")
+    daemon.ask("/v1/system")
 }
 
 #[test]
@@ -62,7 +48,7 @@ fn every_gpu_is_told_in_the_api_the_metrics_and_the_log() {
         .setting("gpu0.decoder", 45)
         .setting("gpu0.temperature", 61)
         .setting("gpu0.power", 71_500);
-    let daemon = serve(&driver, "");
+    let daemon = serve(&driver, "", "");
     let system_now =
         wait(PATIENCE, "readings", || Some(system(&daemon)).filter(|system| system["gpus"][1]["reading"].is_object()));
     assert_eq!(system_now["gpu_monitor"]["state"], "watching");
@@ -125,7 +111,7 @@ fn media_goes_on_while_the_driver_hangs_and_the_monitor_is_replaced() {
         "-c:v libx264 -preset veryfast -bf 2 -g 50 -keyint_min 50 -sc_threshold 0 -b:v 1M -c:a aac -ac 2 -b:a 128k",
     );
     let mut driver = Driver::new();
-    let daemon = serve(&driver, "[[bootstrap.channel]]\nname = \"through\"\nkind = \"transmux\"\n");
+    let daemon = serve(&driver, "", "[[bootstrap.channel]]\nname = \"through\"\nkind = \"transmux\"\n");
     let _publisher = push_loop(&file, &daemon.publish_url("through"), &[]);
     daemon.wait_for("/live/through/index.m3u8", PATIENCE);
     let up = || daemon.metric("rung_gpu_up{gpu=\"0\"}") == 1.0;
@@ -151,7 +137,7 @@ fn media_goes_on_while_the_driver_hangs_and_the_monitor_is_replaced() {
 #[test]
 fn a_machine_without_a_gpu_says_so_once_and_starts_nothing_more() {
     let driver = Driver::new().without("libnvidia-ml.so.1");
-    let daemon = serve(&driver, "");
+    let daemon = serve(&driver, "", "");
     let line = wait(PATIENCE, "the word", || {
         daemon.log().lines().find(|line| line.contains("gpus_unwatched")).map(str::to_owned)
     });

@@ -12,6 +12,8 @@ mod double;
 mod follow;
 #[path = "support/numbered.rs"]
 mod numbered;
+#[path = "support/on_gpus.rs"]
+mod on_gpus;
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -21,6 +23,7 @@ use daemon::{Daemon, ffmpeg_publish, push_loop, signal, wait};
 use double::Driver;
 use follow::{Follow, Followed, ffprobe};
 use numbered::{Drawn, clip};
+use on_gpus::{PATIENT, serve};
 
 /// However loaded the machine is.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -179,20 +182,6 @@ impl Newest {
     }
 }
 
-fn serve(driver: &Driver, channels: &str) -> Daemon {
-    let mut environment = Command::new("true");
-    driver.env(&mut environment);
-    let environment: Vec<(String, String)> = environment
-        .get_envs()
-        .map(|(name, value)| (name.display().to_string(), value.expect("set").display().to_string()))
-        // The folder comes from the configuration, not from the loader's path.
-        .filter(|(name, _)| name != "LD_LIBRARY_PATH")
-        .collect();
-    let environment: Vec<(&str, &str)> = environment.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
-    let more = format!("[worker]\ndriver_folder = \"{}\"\ngpu_patience_ms = 10000\n", driver.folder().display());
-    Daemon::start_with(&more, channels, &environment)
-}
-
 /// A machine that stands in for a GPU makes two renditions; of a ladder of HEVC alone both are HEVC.
 #[test]
 fn from_a_gpu_to_the_cpu_a_ladder_goes_on_behind_a_discontinuity() {
@@ -206,7 +195,7 @@ fn from_a_gpu_to_the_cpu_once() {
     let ladder = format!("ladder = [{{ {}\n", lines.join("{ "));
     // The double's HEVC is libx265's as well: another preset has other parameter sets.
     let channels = format!("[[bootstrap.channel]]\nname = \"news\"\npreset = \"veryfast\"\n{ladder}");
-    let daemon = serve(&driver, &channels);
+    let daemon = serve(&driver, PATIENT, &channels);
     let _publisher = push_loop(&source(), &daemon.publish_url("news"), &[]);
     daemon.wait_for("/live/news/index.m3u8", PATIENCE);
     let viewer = Follow::start(daemon.http, "news");
@@ -229,7 +218,7 @@ fn from_a_gpu_to_the_cpu_once() {
 #[test]
 fn a_card_that_makes_no_hevc_refuses_a_channel_that_must_be_on_it_and_says_why() {
     let driver = Driver::new().setting("nvenc.hevc", 0);
-    let daemon = serve(&driver, &channel("news", "ultra", "backend = \"gpu\"\n"));
+    let daemon = serve(&driver, PATIENT, &channel("news", "ultra", "backend = \"gpu\"\n"));
     let _publisher = push_loop(&source(), &daemon.publish_url("news"), &[]);
     let why = "its encoder makes no HEVC, and a rendition of 320x180 asks for it";
     wait(PATIENCE, "the refusal", || daemon.log().contains(why).then_some(()));

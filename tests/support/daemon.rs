@@ -128,6 +128,14 @@ impl Daemon {
         get(self.http, path, &[])
     }
 
+    /// What the API tells whoever has the admin token.
+    pub(crate) fn ask(&self, path: &str) -> serde_json::Value {
+        let token = std::fs::read_to_string(self.folder().join("rung-data/admin.token")).expect("made at the start");
+        let authorization = format!("Bearer {}", token.trim());
+        let answer = get(self.http, path, &[("Authorization", &authorization)]);
+        serde_json::from_slice(&answer.body).expect("JSON")
+    }
+
     /// A metric's value by its whole series name, e.g. `rung_faults_total{channel="a",kind="continuity"}`.
     pub(crate) fn metric(&self, series: &str) -> f64 {
         let text = String::from_utf8(get(self.metrics, "/metrics", &[]).body).expect("metrics are text");

@@ -136,21 +136,6 @@ impl Worker {
         self.socket.shutdown(std::net::Shutdown::Both).unwrap();
     }
 
-    /// The same to a worker that may go meanwhile: what it does not take is lost.
-    pub(crate) fn try_feed(&self, messages: Vec<ToWorker>) -> std::thread::JoinHandle<()> {
-        let mut out = self.socket.try_clone().unwrap();
-        std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            for message in &messages {
-                bytes.clear();
-                protocol::encode(message, &mut bytes);
-                if out.write_all(&bytes).is_err() {
-                    return;
-                }
-            }
-        })
-    }
-
     /// Sends units while another thread reads: neither end may wait for the other for ever.
     pub(crate) fn feed_and_close(&mut self, messages: Vec<ToWorker>) {
         let feeder = self.feed(messages.into_iter().chain([ToWorker::Close { ch: CH }]).collect());
