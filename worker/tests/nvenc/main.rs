@@ -622,13 +622,14 @@ fn in_busy() {
 
 #[test]
 fn a_call_that_hangs_is_seen_from_outside() {
-    clean(&Driver::new().fault("encode.lock sleep=900 after=2 times=1"), "in_hang");
+    clean(&Driver::new().fault("encode.lock sleep=5000 after=2 times=1"), "in_hang");
 }
 
 #[test]
 #[ignore = "played by another test"]
 fn in_hang() {
-    const LONG: Duration = Duration::from_millis(500);
+    /// No honest call takes so long, however busy the machine is.
+    const LONG: Duration = Duration::from_secs(4);
     let rig = Rig::new();
     let watch = rig.watch.clone();
     let (over, ended) = sync_channel::<()>(1);
@@ -651,9 +652,7 @@ fn in_hang() {
     ask(&mut encoder, &mut coded);
     drop(encoder);
     over.send(()).unwrap();
-    let seen = watchdog.join().unwrap();
-    // On a busy machine an honest call may take as long.
-    assert!(seen.contains(&"nvEncLockBitstream"), "{seen:?}");
+    assert_eq!(watchdog.join().unwrap(), ["nvEncLockBitstream"]);
     assert_eq!(rig.watch.stuck_since(), None);
     assert_eq!(coded.len(), 6, "and it went on");
 }
