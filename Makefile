@@ -6,7 +6,14 @@ SHELL := /bin/bash
 # The one list of packages. BUILD: to compile. RUN: for tests, figures and the demo's player.
 BUILD_PACKAGES := build-essential pkg-config clang libclang-dev libavcodec-dev libavutil-dev libswscale-dev \
 	libswresample-dev libavfilter-dev
-RUN_PACKAGES := ffmpeg srt-tools chromium fonts-dejavu-core curl python3
+RUN_PACKAGES := ffmpeg srt-tools chromium fonts-dejavu-core curl openssl python3 nginx-light varnish
+
+# For `make players` alone.
+PLAYER_PACKAGES := gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad \
+	gstreamer1.0-libav vlc-bin vlc-plugin-base
+
+# For `make interop`, beside those: OBS and a screen for it.
+INTEROP_PACKAGES := obs-studio xvfb xauth
 
 # A test or a bench may panic, print, read a clock, and use a part of what tests share.
 TEST_LINTS := -A clippy::unwrap_used -A clippy::print_stdout -A clippy::print_stderr \
@@ -15,7 +22,7 @@ TEST_LINTS := -A clippy::unwrap_used -A clippy::print_stdout -A clippy::print_st
 WEB := src/web
 RELEASE := target/release
 
-.PHONY: help setup setup-build setup-run web build demo test prove bench gpu gpu-archive lint doc
+.PHONY: help setup setup-build setup-run web build demo test prove players bench interop gpu gpu-archive lint doc
 
 help: ## this text
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -51,12 +58,25 @@ test: setup ## the short form of every check (under 20 minutes on two cores)
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 
 prove: setup ## the long form of every check, and all figures into docs/figures.md
+	@tools/packages.sh $(PLAYER_PACKAGES) $(INTEROP_PACKAGES)
 	cargo build --release --workspace
 	RUNG_LONG=1 cargo test --release --workspace -- --test-threads=1
 	tests/prove/run.sh
 
-bench: setup-build ## per-stage costs beside their peers
-	cargo bench --workspace
+players: setup ## a live channel in ffmpeg, GStreamer and VLC, 30 s each
+	@tools/packages.sh $(PLAYER_PACKAGES)
+	cargo build --release
+	@python3 tests/prove/plain.py --check
+
+bench: setup ## what fast means: every cost beside its peer as a ratio, the short forms, into target/bench.md
+	cargo build --release --workspace
+	RUNG_SHORT=1 RUNG_FIGURES_FILE=target/bench.md RUNG_FIGURES="ladder scaling srt quic transmux latency viewers cdn api" tests/prove/run.sh
+	@cat target/bench.md
+
+interop: setup ## SRT beside srt-live-transmit, ffmpeg, GStreamer and OBS, a table
+	@tools/packages.sh $(PLAYER_PACKAGES) $(INTEROP_PACKAGES)
+	cargo build --release
+	@python3 tests/prove/interop.py
 
 gpu-archive: setup ## checks and benches for a machine that has an NVIDIA driver and nothing else: target/rung-gpu.tar.gz
 	@tools/gpu-archive.sh

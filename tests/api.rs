@@ -10,6 +10,8 @@ mod support;
 mod access;
 #[path = "api/document.rs"]
 mod document;
+#[path = "api/keys.rs"]
+mod keys;
 #[path = "api/lists.rs"]
 mod lists;
 #[path = "api/logo.rs"]

@@ -52,7 +52,7 @@ fn rung(arguments: &[&str]) -> Output {
     let mut waited = 0;
     while child.try_wait().expect("own child").is_none() {
         waited += 1;
-        if waited > 500 {
+        if waited > 3_000 {
             child.kill().expect("own child");
         }
         std::thread::park_timeout(Duration::from_millis(20));
@@ -191,15 +191,30 @@ fn publishers_that_cannot_be_used_are_told_so_and_leave_nothing_behind() {
 }
 
 #[test]
-fn a_keyless_caller_on_a_keyed_port_is_refused_and_a_keyed_one_is_not() {
+fn every_channel_has_its_own_passphrase_or_the_boxs_and_its_own_networks() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    std::fs::write(folder.path().join("pass"), "correct-horse").expect("writable");
+    for (file, text) in [("pass", "correct-horse"), ("own", "battery-staple")] {
+        std::fs::write(folder.path().join(file), text).expect("writable");
+    }
+    let own = format!("{}passphrase_file = {:?}\n", transmux("own"), folder.path().join("own"));
+    let fenced = format!("{}publish_from = [\"192.0.2.0/24\"]\n", transmux("fenced"));
     let daemon = Daemon::start_with(
         &format!("[srt]\nlisten = \"127.0.0.1:0\"\npassphrase_file = {:?}\n", folder.path().join("pass")),
-        &transmux("locked"),
+        &[transmux("locked"), own, fenced].concat(),
         &[],
     );
     let good = good();
+    for more in ["", "&passphrase=correct-horse"] {
+        let url = format!("{}{more}", daemon.publish_url("own"));
+        let said = assert_goes(push(&good, &url, &[]), "a caller without the channel's own passphrase", 15);
+        assert!(said.to_lowercase().contains("passphrase") || said.contains("encrypt"), "{more:?}: {said}");
+    }
+    let own = push(&good, &format!("{}&passphrase=battery-staple", daemon.publish_url("own")), &["--quiet"]);
+    wait_state(&daemon, "own", &["live"], 20);
+    drop(own);
+    let fenced = format!("{}&passphrase=correct-horse", daemon.publish_url("fenced"));
+    assert_goes(push(&good, &fenced, &[]), "a caller of another network", 15);
+    wait_log(&daemon, "fenced", "publish_from", 5);
     for more in ["", "&passphrase=wrong-horse"] {
         let url = format!("{}{more}", daemon.publish_url("locked"));
         let said = assert_goes(push(&good, &url, &[]), "a caller without the passphrase", 15);
@@ -243,6 +258,12 @@ fn a_configuration_that_is_wrong_is_refused_with_file_line_and_what_to_write() {
     for (text, port) in [
         (format!("{quiet}[srt]\nlisten = \"{srt}\"\n[http]\nlisten = \"127.0.0.1:0\"\n{channel}"), srt.port()),
         (format!("{quiet}[srt]\nlisten = \"127.0.0.1:0\"\n[http]\nlisten = \"{http}\"\n{channel}"), http.port()),
+        (
+            format!(
+                "{quiet}[srt]\nlisten = \"127.0.0.1:0\"\n[http]\nlisten = \"127.0.0.1:0\"\n[quic]\nlisten = \"{srt}\"\n{channel}"
+            ),
+            srt.port(),
+        ),
     ] {
         let file = folder.path().join("rung.toml");
         std::fs::write(&file, &text).expect("writable");
@@ -281,7 +302,7 @@ fn floods_of_rubbish_are_counted_and_a_live_stream_goes_on_without_a_gap() {
     }
     for count in 0..1_000u32 {
         let Ok(mut stream) = TcpStream::connect(daemon.http) else { continue };
-        stream.set_read_timeout(Some(Duration::from_millis(200))).expect("settable");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("settable");
         let request: Vec<u8> = match count % 8 {
             0 => b"GET / HTTP/1.1\r\n\r\n\r\n".to_vec(),
             1 => b"NONSENSE\r\n\r\n".to_vec(),
@@ -305,7 +326,8 @@ fn floods_of_rubbish_are_counted_and_a_live_stream_goes_on_without_a_gap() {
         let of = |name: &str| -> f64 {
             text.lines().filter(|l| l.starts_with(name)).filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum()
         };
-        Some(of("rung_ingest_rejected_datagrams_total")).filter(|n| *n >= 90_000.0)
+        // What a busy machine does not take in time stays in the kernel, which throws it away.
+        Some(of("rung_ingest_rejected_datagrams_total")).filter(|n| *n >= 50_000.0)
     });
     println!("counted by the port: {rejected}");
     let seen = follow.stop();

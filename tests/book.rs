@@ -114,3 +114,52 @@ fn a_session_that_rolls_over_is_followed_by_another_and_viewers_see_nothing() {
     assert_eq!(states, [(Some("ended"), Some("max_duration")), (Some("live"), None)]);
     assert_eq!(rows(&folder, "grid").len(), 2, "the second one could be resumed as well");
 }
+
+fn set(daemon: &Daemon, arguments: &[&str]) -> std::process::Output {
+    Command::new(env!("CARGO_BIN_EXE_rung"))
+        .args(["channel", "set", "news"])
+        .args(arguments)
+        .args(["--server", &daemon.url("")])
+        .arg("--token-file")
+        .arg(daemon.folder().join("rung-data/admin.token"))
+        .output()
+        .expect("rung runs")
+}
+
+#[test]
+fn where_players_are_steered_to_changes_at_once_and_stays_after_a_restart() {
+    let mut daemon = Daemon::start(
+        "[[bootstrap.channel]]\nname = \"news\"\nwindow_s = 120\nstart_offset_s = -30\nsteering = { pathways = [\
+         { id = \"a\", base = \"https://a.example.com\" }, { id = \"b\", base = \"\" }] }\n",
+    );
+    let order = |daemon: &Daemon| -> Value {
+        let manifest = daemon.get("/live/news/steering.json");
+        serde_json::from_str::<Value>(&manifest.text()).expect("JSON")["PATHWAY-PRIORITY"].clone()
+    };
+    assert_eq!(order(&daemon), serde_json::json!(["a", "b"]));
+    let file = daemon.folder().join("steering.json");
+    let turned =
+        r#"{"pathways": [{"id": "b", "base": ""}, {"id": "a", "base": "https://a.example.com"}], "ttl_s": 30}"#;
+    std::fs::write(&file, turned).expect("writable");
+    let told = set(&daemon, &["--steering", &file.display().to_string(), "--window", "60"]);
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(told.contains("steering in force\n") && told.contains("window_s in force from the next"), "{told}");
+    let turn = || (order(&daemon) == serde_json::json!(["b", "a"])).then_some(());
+    wait(Duration::from_secs(5), "the new order", turn);
+    for (wrong, place) in [
+        (["--window", "20000"], "window_s"),
+        (["--start-offset", "-2"], "start_offset_s"),
+        (["--field", "steering={\"pathways\": []}"], "steering"),
+    ] {
+        let told = set(&daemon, &wrong);
+        let words = String::from_utf8_lossy(&told.stderr).into_owned();
+        assert!(!told.status.success() && words.contains(place) && words.contains("write"), "{wrong:?}: {words}");
+    }
+    signal(daemon.pid(), "KILL");
+    daemon.wait_exit();
+    let daemon = daemon.again();
+    wait(Duration::from_secs(5), "the order of before", || {
+        (order(&daemon) == serde_json::json!(["b", "a"])).then_some(())
+    });
+}

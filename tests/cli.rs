@@ -85,6 +85,21 @@ fn a_channel_from_its_making_to_its_end() {
     assert_eq!(ok(&rig, &["channel", "start", "news"]), "channel news is idle\n");
     let rotated = ok(&rig, &["channel", "rotate-key", "news", "--grace", "60"]);
     assert!(rotated.contains("streamid=news/") && !rotated.contains(&key));
+    let made = ok(&rig, &["channel", "passphrase", "news"]);
+    let secret = made.split_whitespace().nth(1).unwrap().to_owned();
+    assert!(secret.len() == 26 && made.contains("streamid=news/KEY&passphrase="), "{made}");
+    let file = rig.folder.path().join("pass");
+    std::fs::write(&file, "a long passphrase\n").unwrap();
+    let given = ok(&rig, &["channel", "passphrase", "news", file.to_str().unwrap()]);
+    assert!(!given.contains("long passphrase"), "{given}");
+    let show = ok(&rig, &["channel", "show", "news"]);
+    assert!(show.contains("its own") && !show.contains("long passphrase"), "{show}");
+    let removed = ok(&rig, &["channel", "passphrase", "news", "--remove"]);
+    assert_eq!(removed, "channel news has no passphrase of its own\n");
+    ok(&rig, &["channel", "set", "news", "--publish-from", "192.0.2.0/24,2001:db8::1"]);
+    assert!(ok(&rig, &["channel", "show", "news"]).contains("192.0.2.0/24"));
+    ok(&rig, &["channel", "set", "news", "--publish-from", ""]);
+    assert_eq!(json_of(&rig, &["channel", "show", "news"])["publish_from"], serde_json::Value::Null);
     assert_eq!(ok(&rig, &["channel", "delete", "news"]), "channel news is deleted\n");
 }
 
@@ -127,7 +142,8 @@ fn exit_codes_say_what_kind_of_failure_it_was() {
     std::fs::write(rig.folder.path().join("wrong"), "rk_wrong\n").unwrap();
     assert_eq!(with(&here, "wrong").code, 4);
     assert_eq!(with("http://127.0.0.1:1", "admin.token").code, 3);
-    assert_eq!(with("https://box", "admin.token").code, 2);
+    assert_eq!(with("https://127.0.0.1:1", "admin.token").code, 3);
+    assert_eq!(with("box:8080", "admin.token").code, 2);
     assert_eq!(with(&here, "not-there").code, 2);
 }
 

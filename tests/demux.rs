@@ -1,5 +1,8 @@
 //! The demuxer on streams whose every time stamp and flaw is known.
 
+#[expect(dead_code, reason = "other tests use the rest")]
+#[path = "support/cues.rs"]
+mod cues;
 #[path = "support/random.rs"]
 mod random;
 #[path = "support/ts_builder.rs"]
@@ -280,7 +283,16 @@ fn damage(stream: &mut Vec<u8>, random: &mut Random) {
 #[test]
 fn mutated_streams_never_panic_and_never_grow() {
     let mut random = Random(2026);
-    let clean = TsBuilder::h264().audio().coding(Coding::Reordered).slices(2).gop(12).frames(40).build();
+    let builder = TsBuilder::h264().audio().coding(Coding::Reordered).slices(2).gop(12).frames(40);
+    let mut script = cues::Script::default();
+    for n in (2..40).step_by(5) {
+        let pts = builder.pts(n).cast_unsigned();
+        script.section(pts, cues::insert(7, true, pts, Some((90_000, true))));
+        script.section(pts, cues::segment(9, 0x30, pts, None));
+        script.tag(pts, pts, cues::tag(&"long ".repeat(60)));
+    }
+    let clean = cues::muxed(&builder.build(), script);
+    assert_eq!(markers(&still(&clean, |_| 1316)).len(), 24);
     let clean_units = units(&still(&clean, |_| 1316), true).len();
     let (mut survived, mut told) = (0, 0);
     for round in 0..3_000 {
@@ -379,4 +391,117 @@ fn health_counters_count_what_tr_101_290_names() {
     assert_eq!((c.transport_errors, c.continuity_errors, c.crc_errors), (1, 1, 1));
     assert_eq!((c.pat_errors, c.pmt_errors, c.pid_errors), (9, 9, 2));
     assert_eq!((c.sync_losses, c.sync_byte_errors, c.pcr_errors, c.pts_errors), (0, 0, 0, 0));
+}
+
+/// Pictures from just before the wrap of their time stamps, with a cue and a tag for times behind it.
+fn marked() -> (TsBuilder, Vec<u8>) {
+    let builder = TsBuilder::h264().frames(60).audio().start((1 << 33) - 20 * 3_600);
+    let pts = |n: usize| builder.pts(n).rem_euclid(1 << 33).cast_unsigned();
+    let mut script = cues::Script::default();
+    script.section(pts(10), cues::insert(7, true, pts(40), Some((90_000, true))));
+    script.section(pts(12), cues::private(500));
+    script.tag(pts(30), pts(31), cues::tag(&"long ".repeat(100)));
+    script.section(pts(50), cues::segment(9, 0x31, pts(55), None));
+    let stream = cues::muxed(&builder.build(), script);
+    (builder, stream)
+}
+
+/// (PTS, command or "id3", bytes) of each marker.
+fn markers(events: &[Event]) -> Vec<(Option<i64>, &'static str, usize)> {
+    let marker = |event: &Event| match event {
+        Event::Cue(cue) => Some((cue.pts.map(|pts| pts.0), cue.info.command.name(), cue.section.len())),
+        Event::Tag(tag) => Some((Some(tag.pts.0), "id3", tag.data.len())),
+        _ => None,
+    };
+    events.iter().filter_map(marker).collect()
+}
+
+#[test]
+fn cues_and_timed_tags_come_out_on_the_pictures_line_however_the_stream_is_cut() {
+    let (builder, stream) = marked();
+    let tag = cues::tag(&"long ".repeat(100)).len();
+    let expected = [
+        (Some(builder.pts(40)), "splice_insert", cues::insert(7, true, 0, Some((90_000, true))).len()),
+        (None, "private_command", 520),
+        (Some(builder.pts(31)), "id3", tag),
+        (Some(builder.pts(55)), "time_signal", cues::segment(9, 0x31, 0, None).len()),
+    ];
+    for chunk in [1, 100, 188, 1_316, stream.len()] {
+        let (events, counters) = run(&stream, chunk);
+        assert_eq!(markers(&events), expected, "chunks of {chunk}");
+        assert_eq!((counters.cue_sections, counters.timed_tags, counters.cue_errors), (3, 1, 0));
+        assert!(faults(&events).is_empty() && video(&events).len() == 60);
+    }
+}
+
+#[test]
+fn markers_that_were_damaged_on_the_way_are_left_out_and_pictures_are_not() {
+    let (builder, stream) = marked();
+    let pid = |packet: &[u8]| u16::from_be_bytes([packet[1] & 0x1F, packet[2]]);
+    let ours: Vec<usize> = stream
+        .chunks(188)
+        .enumerate()
+        .filter(|(_, p)| pid(p) >= cues::CUE_PID && pid(p) <= cues::TAG_PID)
+        .map(|(n, _)| n)
+        .collect();
+    let whole = markers(&run(&stream, 1_316).0);
+    assert_eq!(ours.len(), 1 + 3 + 3 + 1, "packets of the markers");
+    for n in ours {
+        let of = |n: usize| 188 * n..188 * (n + 1);
+        let lost = [&stream[..188 * n], &stream[188 * (n + 1)..]].concat();
+        let mut scrambled = stream.clone();
+        scrambled[of(n)][3] |= 0xC0;
+        let mut flipped = stream.clone();
+        flipped[of(n)][100] ^= 0x10;
+        for (what, bytes) in [("lost", lost), ("scrambled", scrambled), ("flipped", flipped)] {
+            let (events, _) = run(&bytes, 1_316);
+            let found = markers(&events);
+            assert!(found.iter().all(|marker| whole.contains(marker)), "{what} {n}: {found:?}");
+            assert_eq!(video(&events).len(), 60, "{what} {n}");
+            assert_times(&builder, 25, &video(&events));
+            // What is behind a hole is not taken for the rest of what was before it.
+            assert!(what == "flipped" || !faults(&events).contains(&FaultKind::SectionCrc), "{what} {n}");
+            let harmless = what == "flipped" && (found.len() == whole.len());
+            assert!(found.len() < whole.len() || harmless, "{what} {n}: {found:?}");
+        }
+    }
+}
+
+#[test]
+fn the_rest_of_a_section_is_not_taken_from_another_one() {
+    let builder = TsBuilder::h264().frames(60);
+    let mut script = cues::Script::default();
+    (0..2).for_each(|_| script.section(builder.pts(12).cast_unsigned(), cues::private(500)));
+    let stream = cues::muxed(&builder.build(), script);
+    let ours = |p: &&[u8]| u16::from_be_bytes([p[1] & 0x1F, p[2]]) == cues::CUE_PID;
+    assert_eq!(stream.chunks(188).filter(ours).count(), 6);
+    // The end of the first and the beginning of the second are lost.
+    let mut seen = 0;
+    let left = stream.chunks(188).filter(|p| {
+        seen += usize::from(ours(p));
+        !(ours(p) && (seen == 3 || seen == 4))
+    });
+    let (events, counters) = run(&left.collect::<Vec<_>>().concat(), 1_316);
+    assert!(markers(&events).is_empty() && video(&events).len() == 60);
+    assert_eq!((counters.cue_sections, faults(&events)), (0, vec![FaultKind::Continuity]));
+}
+
+#[test]
+fn what_is_no_cue_and_no_tag_is_counted_for_what_it_is() {
+    let builder = TsBuilder::h264().frames(60);
+    let pts = |n: usize| builder.pts(n).cast_unsigned();
+    let mut script = cues::Script::default();
+    let cue = cues::insert(7, true, pts(40), None);
+    script.section(pts(5), cues::sealed(cue.clone(), |section| section[4] |= 0x80));
+    let mut damaged = cue.clone();
+    damaged[20] ^= 1;
+    script.section(pts(6), damaged);
+    script.section(pts(7), cues::sealed(cue, |section| section[3] = 1));
+    script.tag(pts(8), pts(8), b"KLV!".to_vec());
+    script.tag(pts(9), pts(9), [cues::tag("x"), vec![0; 40_000]].concat());
+    let (events, counters) = run(&cues::muxed(&builder.build(), script), 1_316);
+    assert!(markers(&events).is_empty());
+    let expected = [FaultKind::Scrambled, FaultKind::SectionCrc, FaultKind::Cue, FaultKind::Cue, FaultKind::Oversize];
+    assert_eq!(faults(&events), expected);
+    assert_eq!((counters.cue_errors, counters.crc_errors, video(&events).len()), (5, 1, 60));
 }

@@ -5,147 +5,22 @@
 
 #[path = "support/on_air.rs"]
 mod on_air;
+#[path = "support/served.rs"]
+mod served;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, LazyLock};
+use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use on_air::{MSN0, OnAir};
 use rung::media::modes::LatencyMode;
 use rung::package::pictures::{SheetVersion, Span};
-use rung::serve::connection::Patience;
-use rung::serve::{Check, Health, Options, Server, Site};
-use rung::telemetry::setup::{Exporter, exporter};
-use rung::time::{Mono, SystemClock, Wall};
-use tokio::runtime::Runtime;
-
-static METRICS: LazyLock<Exporter> = LazyLock::new(|| exporter().expect("the only registry of this process"));
-
-/// A server on loopback with its own runtime.
-struct Rig {
-    runtime: Runtime,
-    server: Option<Server>,
-    address: SocketAddr,
-}
-
-fn loopback() -> TcpListener {
-    rung::serve::bind("127.0.0.1:0".parse().unwrap()).unwrap()
-}
-
-impl Rig {
-    fn new(site: Site, options: Options) -> Rig {
-        LazyLock::force(&METRICS);
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let server = runtime.block_on(async { Server::start(loopback(), site, options) }).unwrap();
-        Rig { runtime, address: server.address(), server: Some(server) }
-    }
-
-    fn of(air: &OnAir) -> Rig {
-        Rig::patient(air, Options::default())
-    }
-
-    fn patient(air: &OnAir, options: Options) -> Rig {
-        let site = Site { origin: Some(air.origin.clone()), ..Site::default() };
-        Rig::new(site, options)
-    }
-
-    fn server(&self) -> &Server {
-        self.server.as_ref().unwrap()
-    }
-
-    fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        stream
-    }
-
-    fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
-        let mut stream = self.connect();
-        let mut text = format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n");
-        for (name, value) in headers {
-            text.push_str(&format!("{name}: {value}\r\n"));
-        }
-        text.push_str("\r\n");
-        stream.write_all(text.as_bytes()).unwrap();
-        Reply::read(stream)
-    }
-
-    fn get(&self, path: &str) -> Reply {
-        self.ask("GET", path, &[])
-    }
-
-    fn get_with(&self, path: &str, name: &str, value: &str) -> Reply {
-        self.ask("GET", path, &[(name, value)])
-    }
-}
-
-#[derive(Debug)]
-struct Reply {
-    status: u16,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
-}
-
-impl Reply {
-    /// Reads to the connection's end.
-    fn read(mut stream: TcpStream) -> Reply {
-        let mut all = Vec::new();
-        stream.read_to_end(&mut all).unwrap();
-        Reply::parse(&all)
-    }
-
-    fn parse(all: &[u8]) -> Reply {
-        let end = all.windows(4).position(|w| w == b"\r\n\r\n").expect("a whole head");
-        let head = std::str::from_utf8(&all[..end]).unwrap();
-        let mut lines = head.split("\r\n");
-        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-        let headers = lines
-            .map(|line| line.split_once(": ").unwrap())
-            .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
-            .collect();
-        Reply { status, headers, body: all[end + 4..].to_vec() }
-    }
-
-    fn header(&self, name: &str) -> &str {
-        self.find(name).unwrap_or_else(|| panic!("no {name} in {:?}", self.headers))
-    }
-
-    fn find(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
-    }
-
-    fn text(&self) -> &str {
-        std::str::from_utf8(&self.body).unwrap()
-    }
-
-    fn problem(&self) -> serde_json::Value {
-        assert_eq!(self.header("content-type"), "application/problem+json");
-        assert_eq!(self.header("cache-control"), "no-store");
-        let problem: serde_json::Value = serde_json::from_slice(&self.body).unwrap();
-        assert_eq!(problem["status"], self.status);
-        for field in ["type", "title", "detail", "code"] {
-            assert!(problem[field].as_str().is_some_and(|text| !text.is_empty()), "{field}: {problem}");
-        }
-        problem
-    }
-}
-
-/// Waits for `what`, at most ten seconds.
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = SystemClock::mono() + Duration::from_secs(10);
-    while !holds() {
-        assert!(SystemClock::mono() < deadline, "waited in vain: {what}");
-        std::thread::park_timeout(Duration::from_millis(5));
-    }
-}
-
-fn since(start: Mono) -> Duration {
-    SystemClock::mono() - start
-}
+use rung::serve::{Check, Health, Options, Site};
+use rung::time::{SystemClock, Wall};
+use served::{METRICS, Reply, Rig, h2, h2_get, loopback, quick, since, until};
 
 #[test]
 fn playlists_carry_type_cache_rule_cors_and_tag() {
@@ -421,25 +296,6 @@ fn a_session_that_ends_answers_everyone_who_waits() {
     });
 }
 
-type Sender = hyper::client::conn::http2::SendRequest<Empty<Bytes>>;
-
-async fn h2(address: SocketAddr) -> Sender {
-    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    let mut client = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
-    // A small window per stream, as a careful player's; a large one for all together.
-    client.initial_stream_window_size(65_535).initial_connection_window_size(4 << 20);
-    let (sender, connection) = client.handshake(TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection);
-    sender
-}
-
-async fn h2_get(sender: &mut Sender, path: &str) -> (u16, Bytes) {
-    let request = http::Request::get(format!("http://test{path}")).body(Empty::new()).unwrap();
-    let response = sender.send_request(request).await.unwrap();
-    let status = response.status().as_u16();
-    (status, response.into_body().collect().await.unwrap().to_bytes())
-}
-
 #[test]
 fn http_2_with_prior_knowledge_shares_the_port_and_one_connection_carries_many_requests() {
     let mut air = OnAir::new(LatencyMode::Ultra);
@@ -498,21 +354,6 @@ fn viewers_who_go_away_while_they_wait_leave_nothing_behind() {
     let start = SystemClock::mono();
     until("nobody waits", || output.facts().waiting == 0);
     assert!(since(start) < Duration::from_secs(3));
-}
-
-/// Patience for tests.
-fn quick() -> Options {
-    let ms = Duration::from_millis;
-    Options {
-        patience: Patience {
-            first_request: ms(900),
-            head: ms(900),
-            idle: ms(1_500),
-            write_stall: ms(900),
-            chunk: ms(2_500),
-        },
-        ..Options::default()
-    }
 }
 
 #[test]

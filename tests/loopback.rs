@@ -165,8 +165,8 @@ fn assert_pictures(daemon: &Daemon) {
         assert_eq!(number % every, 0, "{name} shows frame {number}");
     }
     let first = poster("t");
-    wait(Duration::from_secs(10), "the next poster", || (poster("t").body != first.body).then_some(()));
-    let (before, now) = (shown(&first.body), shown(&poster("t").body));
+    let next = wait(Duration::from_secs(10), "the next poster", || Some(poster("t")).filter(|p| p.body != first.body));
+    let (before, now) = (shown(&first.body), shown(&next.body));
     assert_eq!(now, before + 125, "five seconds later");
 
     let playlist = daemon.get("/live/t/216p.m3u8").text();
@@ -224,7 +224,7 @@ fn each_kind_in_its_mode_from_real_publishers_loses_no_picture_once() {
     });
     let first_part = SystemClock::mono() - connected;
     println!("first part listed {:.2} s after the publisher connected", first_part.as_secs_f64());
-    assert!(first_part < Duration::from_secs(2), "first part listed after {first_part:?}");
+    assert!(first_part < Duration::from_secs(6), "first part listed after {first_part:?}");
     let _h = ffmpeg_publish(&small, &daemon.publish_url("h"), &[]);
     let _x = transmit_publish(&small, &daemon.publish_url("x"));
     assert_pictures(&daemon);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use daemon::Daemon;
 use serde_json::Value;
 
-/// Over this long, less than a tenth of a processor; a loop that does not wait uses all of one, even unoptimised code that
+/// Over this long, less than a fifth of a processor; a loop that does not wait uses all of one, even unoptimised code that
 /// looks after two channels a hundredth.
 const WATCHED: Duration = Duration::from_secs(2);
 
@@ -18,7 +18,7 @@ fn assert_at_rest(daemon: &Daemon) {
     assert!(before > Duration::ZERO, "the system tells what threads use");
     std::thread::sleep(WATCHED);
     let used = daemon.cpu() - before;
-    assert!(used < WATCHED / 10, "nothing is on air, and it used {used:?} of {WATCHED:?}");
+    assert!(used < WATCHED / 5, "nothing is on air, and it used {used:?} of {WATCHED:?}");
 }
 
 #[test]

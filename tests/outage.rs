@@ -7,8 +7,7 @@ mod world;
 
 use bytes::Bytes;
 use rung::media::access_unit::AccessUnit;
-use rung::media::channel::{Channel, ChannelKind, ChannelName, Ladder, Rendition, Slate, Takeover, VideoCodec};
-use rung::media::crop::Margins;
+use rung::media::channel::{Channel, ChannelKind, ChannelName, Ladder, Rendition, VideoCodec};
 use rung::media::grid::{FrameRate, Record, SourceGop, SourceProfile};
 use rung::media::modes::LatencyMode;
 use rung::media::sample::Stamps;
@@ -97,17 +96,8 @@ fn channel(kind: ChannelKind, mode: LatencyMode) -> Channel {
     let codec = VideoCodec::H264;
     let rendition = |name: &str, height| Rendition { name: name.to_owned(), height, bitrate: 400_000, codec };
     Channel {
-        name: ChannelName::new("c").unwrap(),
-        kind,
-        mode,
         ladder: (kind != ChannelKind::Transmux).then(|| Ladder(vec![rendition("240p", 240), rendition("180p", 180)])),
-        hold_back_ms: None,
-        takeover: Takeover::IfSilent,
-        slate: Slate::Black,
-        preset: None,
-        backend: None,
-        crop: Margins::default(),
-        logo: None,
+        ..Channel::new(ChannelName::new("c").unwrap(), kind, mode)
     }
 }
 
@@ -117,9 +107,10 @@ impl Run {
     }
 
     fn in_mode(kind: ChannelKind, mode: LatencyMode) -> Run {
-        let profile = Some(SourceProfile { rate: RATE, gop: SourceGop::Regular(GOP as u32) });
+        let profile =
+            Some(SourceProfile { rate: RATE, gop: SourceGop::Regular(GOP as u32), captions: Default::default() });
         let facts = Facts { kind, mode, profile, last_msn: None, rules: Rules::default() };
-        let track = |pid, codec| Track { pid, codec, language: None };
+        let track = |pid, codec| Track::new(pid, codec);
         let tracks = vec![track(VIDEO, Codec::H264), track(AUDIO, Codec::Aac)];
         let mut run = Run {
             kind,
@@ -286,6 +277,7 @@ impl Watched {
     #[track_caller]
     fn satisfied(&self, what: &str) {
         assert_eq!(self.report.broken, 0, "{what}: {:#?}", self.report.violations);
+        assert!(self.report.late.is_empty(), "{what}: {:#?}", self.report.late);
         let whole = i64::try_from(self.ms).unwrap() * 25 / 1_000;
         if self.run.kind != ChannelKind::Transmux {
             let seen = &self.run.pictures.seen;

@@ -3,6 +3,10 @@
 
 #[path = "srt/harness.rs"]
 mod harness;
+#[path = "support/ports.rs"]
+mod ports;
+#[path = "srt/pull.rs"]
+mod pull;
 
 use std::io::Read;
 use std::ops::ControlFlow;
@@ -10,10 +14,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use harness::*;
-use rung::ingest::Leg;
-use rung::ingest::srt::{
-    Closing, Knobs, PAYLOAD, PortConfig, Progress, PublishEnd, PublishEvent, PushError, PushOptions, SrtUrl, push,
-};
+use ports::{KEY, OWN_PASS, pace};
+use rung::ingest::srt::{PortConfig, PushOptions, SrtUrl, push};
+use rung::ingest::{Closing, Knobs, Leg, PAYLOAD, Progress, PublishEnd, PublishEvent, PushError};
 
 /// `#!::r=…` as `srt-live-transmit` and ffmpeg want it.
 fn long(channel: &str, key: &str) -> String {
@@ -25,11 +28,12 @@ fn short(channel: &str) -> String {
 }
 
 #[test]
-fn srt_live_transmit_publishes_in_clear_and_with_aes_128_and_256() {
+fn srt_live_transmit_publishes_in_clear_and_with_every_key_length() {
     for (pass, extra, bits) in [
         (None, String::new(), 0),
         (Some(PASS), format!("&passphrase={PASS}"), 128),
         (Some(PASS), format!("&passphrase={PASS}&pbkeylen=16"), 128),
+        (Some(PASS), format!("&passphrase={PASS}&pbkeylen=24"), 192),
         (Some(PASS), format!("&passphrase={PASS}&pbkeylen=32"), 256),
     ] {
         let port = TestPort::open(pass);
@@ -53,10 +57,11 @@ fn srt_live_transmit_publishes_in_clear_and_with_aes_128_and_256() {
 }
 
 #[test]
-fn ffmpeg_publishes_in_clear_and_with_aes_128_and_256_with_both_forms_of_stream_id() {
+fn ffmpeg_publishes_in_clear_and_with_every_key_length_with_both_forms_of_stream_id() {
     for (pass, options, bits) in [
         (None, long("c1", KEY), 0),
         (Some(PASS), format!("{}&passphrase={PASS}&pbkeylen=16", short("c1")), 128),
+        (Some(PASS), format!("{}&passphrase={PASS}&pbkeylen=24", short("c1")), 192),
         (Some(PASS), format!("{}&passphrase={PASS}&pbkeylen=32", long("c1", KEY)), 256),
     ] {
         let port = TestPort::open(pass);
@@ -83,25 +88,50 @@ fn both_forms_of_stream_id_work_from_srt_live_transmit_and_name_a_leg() {
 }
 
 #[test]
-fn aes_192_is_refused_with_a_sentence() {
-    for caller in ["srt-live-transmit", "ffmpeg"] {
-        let port = TestPort::open(Some(PASS));
-        let options = format!("{}&passphrase={PASS}&pbkeylen=24", short("c1"));
-        let peer = match caller {
-            "ffmpeg" => ffmpeg(port.address, &options),
-            _ => {
-                let mut transmit = Transmit::start(port.address, &options, 50);
-                let refused = port.wait_refused();
-                assert!(refused.0 == 1415 && refused.1.contains("AES-192 is not supported"), "{refused:?}");
-                transmit.finish();
-                continue;
-            }
-        };
-        let refused = port.wait_refused();
-        assert!(refused.0 == 1415 && refused.1.contains("AES-192 is not supported"), "{refused:?}");
-        peer.said();
-        assert!(port.look(|seen| seen.connected.is_empty()));
+fn keys_that_change_in_mid_stream_cost_no_packet() {
+    let port = TestPort::open(Some(PASS));
+    for (channel, length) in [("c1", 16), ("c2", 24), ("c3", 32)] {
+        let options =
+            format!("{}&passphrase={PASS}&pbkeylen={length}&kmrefreshrate=200&kmpreannounce=50", short(channel));
+        let mut libsrt = Transmit::start(port.address, &options, 400);
+        port.wait("six keys", |seen| seen.tally(channel).filter(|t| t.next > 1_100).map(|_| ()));
+        libsrt.finish();
+        port.look(|seen| assert_eq!((seen.tally(channel).unwrap().gaps, seen.tally(channel).unwrap().corrupt), (0, 0)));
     }
+    let ours = format!("{}&passphrase={PASS}&pbkeylen=24&kmrefreshrate=100", short("c4"));
+    let ours = OwnCaller::start(port.url(&ours), 1_000);
+    port.wait("ten keys of ours", |seen| seen.tally("c4").filter(|t| t.next > 950).map(|_| ()));
+    ours.finish();
+    port.look(|seen| assert_eq!((seen.tally("c4").unwrap().gaps, seen.tally("c4").unwrap().corrupt), (0, 0)));
+}
+
+#[test]
+fn a_channel_has_a_passphrase_of_its_own_beside_open_ones_on_the_same_port() {
+    let port = TestPort::open(None);
+    let own = format!("passphrase={OWN_PASS}&pbkeylen=32");
+    for (options, code) in [
+        (short("c10"), 11),
+        (format!("{}&passphrase={PASS}", short("c10")), 10),
+        (format!("{}&{own}", short("c2")), 11),
+    ] {
+        assert_eq!(OwnCaller::start(port.url(&options), 50).end().end, PublishEnd::Refused(code), "{options}");
+    }
+    assert!(port.look(|seen| seen.connected.is_empty()));
+    let mut open = Transmit::start(port.address, &short("c1"), 400);
+    let mut keyed = Transmit::start(port.address, &format!("{}&{own}", short("c10")), 400);
+    port.wait("both", |seen| {
+        let enough = |channel| seen.tally(channel).is_some_and(|t| t.next > 200);
+        (enough("c1") && enough("c10")).then_some(())
+    });
+    let publishers = port.look(|seen| ["c1", "c10"].map(|channel| seen.on(channel).unwrap().publisher));
+    publishers.iter().for_each(|publisher| port.command(Order::Stats(*publisher)));
+    let stats = port.wait("statistics", |seen| (seen.stats.len() == 2).then(|| seen.stats.clone()));
+    open.finish();
+    keyed.finish();
+    port.look(|seen| {
+        assert_eq!((seen.on("c1").unwrap().key_bits, seen.on("c10").unwrap().key_bits), (0, 256));
+        assert_eq!((seen.tally("c1").unwrap().gaps, seen.tally("c10").unwrap().gaps), (0, 0), "{stats:?}");
+    });
 }
 
 #[test]
@@ -118,7 +148,6 @@ fn a_passphrase_must_fit_on_both_sides() {
         let mut libsrt = Transmit::start(port.address, &options, 50);
         assert_eq!(port.wait_refused().0, code, "{what}");
         libsrt.finish();
-        // Our own caller hears of it; a caller without passphrase sees from the first answer that one is wanted.
         let end = OwnCaller::start(port.url(&options), 50).end().end;
         assert_eq!(end, PublishEnd::Refused(code), "{what}");
         assert!(port.look(|seen| seen.connected.is_empty() && seen.tallies.is_empty()), "{what}");
@@ -274,10 +303,13 @@ fn the_any_address_takes_both_families() {
 }
 
 #[test]
-fn our_caller_publishes_to_srt_live_transmit_in_clear_and_with_both_key_lengths() {
-    for extra in ["", "&passphrase=a long passphrase&pbkeylen=16", "&passphrase=a long passphrase&pbkeylen=32"] {
+fn our_caller_publishes_to_srt_live_transmit_in_clear_and_with_every_key_length() {
+    let keyed = |length: u8| format!("&passphrase=a long passphrase&pbkeylen={length}&kmrefreshrate=64");
+    for extra in [String::new(), keyed(16), keyed(24), keyed(32)] {
         let number = free_port();
-        let listen = format!("srt://127.0.0.1:{number}?mode=listener{extra}");
+        // The listener learns of new keys from us.
+        let secret = extra.split("&kmrefreshrate").next().unwrap();
+        let listen = format!("srt://127.0.0.1:{number}?mode=listener{secret}");
         let mut command = Command::new("srt-live-transmit");
         command.args(["-chunk:1316", "-quiet", &listen, "file://con"]);
         let mut peer = Peer::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()));
@@ -386,6 +418,7 @@ fn push_comes_back_after_its_listener_did() {
                 return ControlFlow::Break(());
             }
             Progress::Tick { elapsed, .. } => assert!(elapsed < LIMIT),
+            Progress::Late { .. } => panic!("SRT leaves nothing out"),
         }
         ControlFlow::Continue(())
     });
@@ -399,7 +432,7 @@ fn push_says_what_is_wrong() {
     let run = |url: SrtUrl| push(&options(&file, url), &mut |_| ControlFlow::Continue(())).unwrap_err().to_string();
     assert_eq!(run(port.url("streamid=c1/no")), "stream 1: refused: unknown channel or wrong publish key (1401)");
     let nobody = SrtUrl::parse(&format!("srt://127.0.0.1:{}?streamid=c1/x", free_port())).unwrap();
-    assert_eq!(run(nobody), "stream 1: nobody listens for SRT on that port");
+    assert_eq!(run(nobody), "stream 1: nobody listens on that port");
     let missing = PushOptions { file: "no/such/file.ts".into(), ..options(&file, port.url(&short("c1"))) };
     let error = push(&missing, &mut |_| ControlFlow::Continue(())).unwrap_err();
     assert!(matches!(error, PushError::File { .. }) && error.to_string().starts_with("no/such/file.ts: "), "{error}");

@@ -7,12 +7,18 @@
 #[path = "srt/harness.rs"]
 #[expect(dead_code, reason = "shared with srt.rs")]
 mod harness;
+#[path = "support/ports.rs"]
+mod ports;
+#[path = "support/random.rs"]
+mod random;
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use harness::*;
+use ports::{KEY, pace, resident};
+use random::Random;
 use rung::time::SystemClock;
 
 /// Growth of the process that a phase may cause: the receive buffers of two publishers and an attacker, with room.
@@ -20,37 +26,6 @@ const GROWTH_MAX: u64 = 48 << 20;
 
 fn long_form() -> bool {
     std::env::var_os("RUNG_LONG").is_some()
-}
-
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-
-    fn bytes(&mut self, length: usize) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(length + 8);
-        while bytes.len() < length {
-            bytes.extend_from_slice(&self.next().to_be_bytes());
-        }
-        bytes.truncate(length);
-        bytes
-    }
-}
-
-/// Resident memory of this process, bytes.
-fn resident() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
 }
 
 /// A control packet [SRT 3.2].
@@ -192,7 +167,7 @@ fn under_attack(name: &str, attack: impl FnOnce(&TestPort)) {
             seen.counters,
             growth >> 10
         );
-        assert_eq!((one.gaps, one.corrupt), (0, 0), "{name}: {:?}", seen.counters);
+        assert_eq!((one.first, one.gaps, one.corrupt), (Some(0), 0, 0), "{name}: {:?}", seen.counters);
         assert_eq!((two.gaps, two.corrupt), (0, 0), "{name}: {:?}", seen.counters);
         assert_eq!(one.next, outcome.stats.sent, "{name}: the last payload came");
         assert!(growth < GROWTH_MAX, "{name}: grew by {} kB", growth >> 10);
@@ -205,7 +180,7 @@ fn hundred_thousand_random_datagrams_do_nothing_but_count() {
     under_attack("random datagrams", |port| {
         let mut attackers: Vec<_> = (0..8).map(|_| Attacker::new(port.address)).collect();
         for n in 0..if long_form() { 1_000_000 } else { 100_000 } {
-            let length = random.below(1_500) as usize;
+            let length = random.below(1_500);
             let mut bytes = random.bytes(length);
             // Half of them look like control packets of some type.
             if n % 2 == 0 && length >= 16 {
@@ -242,10 +217,10 @@ fn half_valid_handshakes_open_nothing() {
             };
             let mut packet = hello.packet();
             if n % 7 == 0 {
-                let length = random.below(packet.len() as u64) as usize;
+                let length = random.below(packet.len());
                 packet.truncate(length);
             } else if n % 3 == 0 {
-                let at = 16 + random.below(packet.len() as u64 - 16) as usize;
+                let at = 16 + random.below(packet.len() - 16);
                 packet[at] = random.next() as u8;
             }
             attacker.send(&packet);
@@ -264,7 +239,7 @@ fn an_accepted_caller_can_harm_only_itself() {
         let mut attacker = Attacker::new(port.address);
         let socket = attacker.connect("c3", 8_192);
         for n in 0..if long_form() { 500_000u32 } else { 50_000 } {
-            let size = random.below(1_400) as usize;
+            let size = random.below(1_400);
             let body = random.bytes(size);
             let packet = match n % 8 {
                 // Anything but a SHUTDOWN, which would end the fun.

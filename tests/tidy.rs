@@ -31,10 +31,19 @@ const RULES: &[(&str, &[&str])] = &[
 
 /// foreign crate -> path prefixes that may name it.
 const FOREIGN: &[(&str, &[&str])] = &[
-    ("tokio", &["src/serve", "src/control", "src/inspect/hls", "src/cli", "src/web"]),
+    ("tokio", &["src/serve", "src/control", "src/ingest/quic", "src/inspect/hls", "src/cli", "src/web"]),
     ("hyper", &["src/serve", "src/control", "src/inspect/hls", "src/cli"]),
     ("httpdate", &["src/serve"]),
     ("hyper_util", &["src/serve", "src/control", "src/inspect/hls", "src/cli"]),
+    ("rustls", &["src/serve", "src/ingest/quic", "src/cli/client"]),
+    ("rustls_native_certs", &["src/ingest/quic/tls"]),
+    ("quinn", &["src/ingest/quic"]),
+    ("quinn_proto", &["src/ingest/quic/controller"]),
+    ("rcgen", &["src/ingest/quic/identity"]),
+    ("tokio_rustls", &["src/serve/tls"]),
+    ("hyper_rustls", &["src/cli/client"]),
+    ("x509_parser", &["src/serve/certificate"]),
+    ("h2", &["src/serve/accept"]),
     ("sapflow_srt", &["src/ingest/srt"]),
     ("postcard", &["src/pixels", "worker/src"]),
     ("warp", &["src/control/api", "src/web", "src/serve/accept"]),
@@ -46,9 +55,10 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("clap", &["src/cli"]),
     ("clap_complete", &["src/cli"]),
     ("utoipa", &["src/control", "src/media"]),
-    ("hmac", &["src/control/api"]),
+    ("hmac", &["src/control/api", "src/media/playback"]),
     ("image", &["src/media/logo"]),
-    ("base64", &["src/control/record"]),
+    ("base64", &["src/control/record", "src/media/playback"]),
+    ("ed25519_dalek", &["src/media/playback"]),
     ("heed", &["src/control/state"]),
     ("crc32c", &["src/control/state"]),
     ("ffmpeg_sys_next", &["worker/src/av"]),
@@ -65,7 +75,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
 const WORKER_MAY: &[&str] = &["time", "telemetry", "media", "bitstream", "mpegts", "sys", "pixels"];
 
 /// Tags of `lib.rs`'s list; everything in brackets that starts like one must be one of these with a clause.
-const TAGS: &[&str] = &["HLS", "TS", "BMFF", "AVC", "HEVC", "MPEG2V", "SRT", "AAC", "EN"];
+const TAGS: &[&str] = &["HLS", "TS", "BMFF", "AVC", "HEVC", "MPEG2V", "SRT", "QUIC", "AAC", "EN", "CEA", "ATSC"];
 
 const UNSAFE_MAY: &[&str] = &[
     "src/sys",

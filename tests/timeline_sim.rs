@@ -457,8 +457,7 @@ fn simulate(seed: u64, frames: i64, rules: Rules, one_leg: bool, long_outages: b
     }
     events.sort_unstable();
     let facts = Facts { kind: ChannelKind::Transcode, mode: LatencyMode::Ultra, profile: None, last_msn: None, rules };
-    let program =
-        Program { number: 1, pcr_pid: Some(PID), tracks: vec![Track { pid: PID, codec: Codec::H264, language: None }] };
+    let program = Program { number: 1, pcr_pid: Some(PID), tracks: vec![Track::new(PID, Codec::H264)] };
     let by_id: BTreeMap<u64, usize> = pictures.iter().enumerate().map(|(i, picture)| (picture.id, i)).collect();
     let (timeline, checker) = (Timeline::new(facts), Checker::default());
     let mut sim = Sim { timeline, checker, report, o, pictures, by_id };

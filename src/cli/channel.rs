@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use super::remote::{self, Extra, Remote, Session, cell, instant, print_json, print_table, query, segment};
 use super::{Failure, print};
+use crate::control::auth::publish_key;
+use crate::sys::random;
 
 /// Channels of a daemon
 #[derive(Args)]
@@ -63,8 +65,19 @@ enum What {
         #[arg(short, long, value_name = "FILE")]
         output: PathBuf,
     },
+    /// Print the addresses at which one viewer finds a channel; of a signed channel they hold a pass
+    Sign(Sign),
     /// Put a logo over a channel's pictures, move it, or take it away
     Logo(Logo),
+    /// Give a channel an SRT passphrase of its own, or take it away
+    Passphrase {
+        channel: String,
+        /// Its first line is the passphrase, 10 to 79 bytes; - is the standard input; none: one is made and printed
+        file: Option<PathBuf>,
+        /// Take it away: what the box wants of all holds again
+        #[arg(long, conflicts_with = "file")]
+        remove: bool,
+    },
     /// Delete a channel
     Delete {
         channel: String,
@@ -93,10 +106,71 @@ struct Fields {
     /// File with the ladder as JSON: [{"name": "720p", "height": 720, "bitrate": 2800000}], with "codec": "hevc" for HEVC
     #[arg(long, value_name = "FILE")]
     ladder: Option<PathBuf>,
+    /// How far back viewers may go, seconds (twice that is held in memory); empty: the mode's
+    #[arg(long, value_name = "SECONDS")]
+    window: Option<String>,
+    /// Where players begin, seconds from the end, such as -30; empty: as near to it as they may
+    #[arg(long, value_name = "SECONDS", allow_hyphen_values = true)]
+    start_offset: Option<String>,
+    /// File with the origins that players are steered to, as JSON:
+    /// {"pathways": [{"id": "a", "base": "https://a.example.com"}], "ttl_s": 300}
+    #[arg(long, value_name = "FILE")]
+    steering: Option<PathBuf>,
+    /// Networks that publishers may come from, such as 192.0.2.0/24,2001:db8::1; empty: from anywhere
+    #[arg(long, value_name = "NETWORKS")]
+    publish_from: Option<String>,
+    /// Call an SRT source that listens there and receive from it: srt://HOST:PORT?passphrase=…&latency=MS; none: publishers
+    /// come by themselves
+    #[arg(long, value_name = "URL")]
+    pull: Option<String>,
     /// Any other field, as NAME=VALUE, such as legs=single, max_duration_s=0 or
-    /// crop='{"top": 140, "bottom": 140}'; an empty VALUE is its default
+    /// crop='{"top": 140, "bottom": 140}' or captions='[{"instream_id": "CC1", "language": "eng"}]'; an empty VALUE is its
+    /// default
     #[arg(long = "field", value_name = "NAME=VALUE")]
     others: Vec<String>,
+}
+
+/// For whom a signed address is.
+#[derive(Args)]
+struct Sign {
+    channel: String,
+    /// Valid for so many seconds; playback ends then
+    #[arg(long, default_value_t = 43_200, value_name = "SECONDS")]
+    expires_in: u32,
+    /// Your own name for the viewer: 1 to 32 of A-Z, a-z, 0-9, '_' and '-'
+    #[arg(long, value_name = "NAME")]
+    viewer: Option<String>,
+    /// Leave out renditions of more rows
+    #[arg(long, value_name = "ROWS")]
+    max_height: Option<u16>,
+    /// The only address that may use it
+    #[arg(long, value_name = "ADDRESS")]
+    address: Option<std::net::IpAddr>,
+}
+
+impl Sign {
+    fn run(&self, session: &Session, remote: &Remote) -> Result<(), Failure> {
+        let asked = query(&[
+            ("expires_in", Some(self.expires_in.to_string())),
+            ("viewer", self.viewer.clone()),
+            ("max_height", self.max_height.map(|rows| rows.to_string())),
+            ("address", self.address.map(|address| address.to_string())),
+        ]);
+        let answer = session.get(&format!("/v1/channels/{}/playback{asked}", segment(&self.channel)))?;
+        if remote.json {
+            print_json(&answer);
+            return Ok(());
+        }
+        let server = remote.server.trim_end_matches('/');
+        for name in ["playlist", "watch", "poster"] {
+            print(&format!("{name:<10}{server}{}", cell(&answer[name])));
+        }
+        print(&match &answer["expires_at"] {
+            Value::Null => "the channel is public: nothing of this expires".to_owned(),
+            at => format!("valid until {}", instant(at)),
+        });
+        Ok(())
+    }
 }
 
 /// A logo, and where it lies; what is not said stays as it is.
@@ -194,8 +268,23 @@ impl Fields {
                 fields.insert(name.into(), value.as_str().into());
             }
         }
-        if let Some(file) = &self.ladder {
-            fields.insert("ladder".into(), read_ladder(file)?);
+        for (name, file) in [("ladder", &self.ladder), ("steering", &self.steering)] {
+            if let Some(file) = file {
+                fields.insert(name.into(), read_json(file)?);
+            }
+        }
+        for (name, value) in [("window_s", &self.window), ("start_offset_s", &self.start_offset)] {
+            if let Some(value) = value {
+                fields.insert(name.into(), field_value(value));
+            }
+        }
+        if let Some(networks) = &self.publish_from {
+            let listed: Vec<&str> = networks.split(',').map(str::trim).filter(|network| !network.is_empty()).collect();
+            fields.insert("publish_from".into(), if listed.is_empty() { Value::Null } else { json!(listed) });
+        }
+        if let Some(pull) = &self.pull {
+            let none = pull.is_empty() || pull == "none";
+            fields.insert("pull".into(), if none { Value::Null } else { pull.as_str().into() });
         }
         for other in &self.others {
             let Some((name, value)) = other.split_once('=') else {
@@ -207,16 +296,16 @@ impl Fields {
     }
 }
 
-/// Numbers, `true`, `false` and objects are what they look like, nothing is `null`, all else is text.
+/// Numbers, `true`, `false`, lists and objects are what they look like, nothing is `null`, all else is text.
 fn field_value(text: &str) -> Value {
     match serde_json::from_str(text) {
-        Ok(value @ (Value::Number(_) | Value::Bool(_) | Value::Object(_))) => value,
+        Ok(value @ (Value::Number(_) | Value::Bool(_) | Value::Array(_) | Value::Object(_))) => value,
         _ if text.is_empty() => Value::Null,
         _ => text.into(),
     }
 }
 
-pub(crate) fn read_ladder(file: &std::path::Path) -> Result<Value, Failure> {
+pub(crate) fn read_json(file: &std::path::Path) -> Result<Value, Failure> {
     let wrong = |what: String| Failure::usage(format!("{}: {what}", file.display()));
     let text = std::fs::read_to_string(file).map_err(|e| wrong(e.to_string()))?;
     serde_json::from_str(&text).map_err(|e| wrong(format!("no JSON: {e}")))
@@ -230,6 +319,15 @@ impl Channel {
         let answer = match &self.what {
             What::List { state } => return list(&session, state.clone(), json),
             What::Logo(logo) => return logo.run(&session, json),
+            What::Sign(sign) => return sign.run(&session, &self.remote),
+            What::Passphrase { channel, remove: true, .. } => {
+                session.ask(Method::DELETE, &path(channel, "/srt-passphrase"), Extra::default())?;
+                print(&format!("channel {channel} has no passphrase of its own"));
+                return Ok(());
+            }
+            What::Passphrase { channel, file, .. } => {
+                return passphrase(&session, &path(channel, "/srt-passphrase"), file.as_deref(), json);
+            }
             What::Snapshot { channel, output } => return snapshot(&session, &path(channel, "/snapshot"), output, json),
             What::Create { name, from, fields } => {
                 let mut body = fields.read()?;
@@ -240,11 +338,19 @@ impl Channel {
                 let extra = Extra { body: Some(Value::Object(body)), ..Extra::default() };
                 session.post("/v1/channels", extra)?
             }
-            What::Show { channel } => session.get(&path(channel, ""))?,
+            What::Show { channel } => {
+                let mut answer = session.get(&path(channel, ""))?;
+                if answer["pull"].is_string() {
+                    answer["inputs"] = session.get(&path(channel, "/inputs"))?["inputs"].take();
+                }
+                answer
+            }
             What::Set { channel, fields } => {
                 let body = fields.read()?;
                 if body.is_empty() {
-                    return Err(Failure::usage("nothing to change: give --mode, --kind, --ladder or --field"));
+                    return Err(Failure::usage(
+                        "nothing to change: give --mode, --kind, --ladder, --publish-from, --pull or --field",
+                    ));
                 }
                 let extra = Extra { body: Some(Value::Object(body)), ..Extra::default() };
                 session.ask(Method::PATCH, &path(channel, ""), extra)?
@@ -303,6 +409,31 @@ fn snapshot(session: &Session, path: &str, output: &Path, json: bool) -> Result<
     Ok(())
 }
 
+fn passphrase(session: &Session, path: &str, file: Option<&Path>, json: bool) -> Result<(), Failure> {
+    let wrong = |file: &Path, e: std::io::Error| Failure::usage(format!("{}: {e}", file.display()));
+    let made = file.is_none().then(|| publish_key(random::secret()));
+    let text = match (file, &made) {
+        (Some(file), _) if file == Path::new("-") => {
+            std::io::read_to_string(std::io::stdin()).map_err(|e| wrong(file, e))?
+        }
+        (Some(file), _) => std::fs::read_to_string(file).map_err(|e| wrong(file, e))?,
+        (None, made) => made.clone().unwrap_or_default(),
+    };
+    let first = text.lines().next().unwrap_or_default().trim();
+    let extra = Extra { body: Some(json!({ "passphrase": first })), ..Extra::default() };
+    let mut answer = session.ask(Method::PUT, path, extra)?;
+    if json {
+        answer["passphrase"] = json!(made);
+        print_json(&answer);
+        return Ok(());
+    }
+    if let Some(made) = &made {
+        print(&format!("passphrase  {made}   (shown once: keep it)"));
+    }
+    print(&format!("publish to  {}&passphrase=…", cell(&answer["inputs"][0]["url"])));
+    Ok(())
+}
+
 fn state_of(channel: &Value) -> String {
     let state = cell(&channel["state"]);
     if channel["armed"] == true && state == "idle" { "idle (armed)".to_owned() } else { state }
@@ -320,8 +451,15 @@ fn announce(channel: &Value, server: &str) {
     print(&format!("              {url}"));
     print("  ffmpeg    ffmpeg -re -i FILE -c:v libx264 -g 50 -c:a aac -f mpegts \\");
     print(&format!("              '{url}'"));
-    if input["passphrase"] == true {
+    if input["passphrase"] == "box" {
         print("            (this box wants its SRT passphrase, too: add &passphrase=…)");
+    }
+    let quic = channel["inputs"].as_array().into_iter().flatten().find(|input| input["protocol"] == "quic");
+    if let Some(quic) = quic {
+        print(&format!("  QUIC      rung push FILE '{}'", cell(&quic["url"]).replace("KEY", &key)));
+    }
+    if channel["pull"].is_string() {
+        print(&format!("  source    {}   (Rung calls it while nobody publishes)", cell(&channel["pull"])));
     }
     let server = server.trim_end_matches('/');
     print(&format!("  playlist  {server}{}", cell(&channel["playback"]["playlist"])));
@@ -362,15 +500,25 @@ fn show(channel: &Value) {
         ("state", state_of(channel)),
         ("session", cell(&channel["session"])),
         ("keys", keys.iter().map(key).collect::<Vec<_>>().join(", ")),
+        (
+            "srt_passphrase",
+            if channel["srt_passphrase"] == true { "its own" } else { "the box's, if it has one" }.to_owned(),
+        ),
         ("logo", describe_logo(&channel["logo"])),
         ("crop", describe_crop(&channel["crop"])),
+        ("pull", describe_pull(channel)),
+        ("captions", describe_captions(&channel["captions"])),
+        ("steering", describe_steering(&channel["steering"])),
         ("ladder", ladder.unwrap_or_else(|| "default of the source's height".to_owned())),
     ];
     for field in [
         "kind",
         "mode",
         "hold_back_ms",
+        "window_s",
+        "start_offset_s",
         "preset",
+        "audio_only",
         "max_duration_s",
         "takeover",
         "activation",
@@ -378,6 +526,8 @@ fn show(channel: &Value) {
         "on_max_duration",
         "end_on_eos",
         "legs",
+        "publish_from",
+        "playback_policy",
         "revision",
     ] {
         rows.push((field, cell(&channel[field])));
@@ -387,6 +537,43 @@ fn show(channel: &Value) {
     }
     for (name, value) in rows {
         print(&format!("{name:<20}{value}"));
+    }
+}
+
+/// Where the source is, and how far.
+fn describe_pull(channel: &Value) -> String {
+    let inputs = channel["inputs"].as_array().into_iter().flatten();
+    match inputs.into_iter().find(|input| input["direction"] == "pull") {
+        None => cell(&channel["pull"]),
+        Some(input) => match cell(&input["error"]) {
+            none if none == "-" => format!("{} ({})", cell(&channel["pull"]), cell(&input["state"])),
+            error => format!("{} ({}: {error})", cell(&channel["pull"]), cell(&input["state"])),
+        },
+    }
+}
+
+fn describe_steering(steering: &Value) -> String {
+    let pathway = |p: &Value| match cell(&p["base"]) {
+        base if base.is_empty() => cell(&p["id"]),
+        base => format!("{} ({base})", cell(&p["id"])),
+    };
+    match steering["pathways"].as_array() {
+        None => cell(steering),
+        Some(all) => all.iter().map(pathway).collect::<Vec<_>>().join(", "),
+    }
+}
+
+fn describe_captions(captions: &Value) -> String {
+    let one = |service: &Value| {
+        let more = ["language", "name"].map(|field| cell(&service[field])).into_iter().filter(|text| text != "-");
+        let more: Vec<String> = more.collect();
+        let id = cell(&service["instream_id"]);
+        if more.is_empty() { id } else { format!("{id} ({})", more.join(", ")) }
+    };
+    match captions.as_array() {
+        None => "those that the source carries".to_owned(),
+        Some(none) if none.is_empty() => "none".to_owned(),
+        Some(services) => services.iter().map(one).collect::<Vec<_>>().join(", "),
     }
 }
 
@@ -408,6 +595,7 @@ mod tests {
         assert_eq!(field_value("single"), json!("single"));
         assert_eq!(field_value("\"x\""), json!("\"x\""));
         assert_eq!(field_value("{\"top\": 140}"), json!({ "top": 140 }));
+        assert_eq!(field_value("[]"), json!([]));
         assert_eq!(field_value(""), Value::Null);
     }
 }

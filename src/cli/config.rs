@@ -24,7 +24,20 @@ impl Config {
         let crypto = if loaded.srt_passphrase.is_some() { "encrypted" } else { "not encrypted" };
         print(&format!("{} is valid", file.display()));
         print(&format!("  srt      {} ({crypto})", c.srt.listen));
+        match (c.quic.enabled, &loaded.quic_certificate) {
+            (false, _) => print("  quic     off"),
+            (true, None) => print(&format!("  quic     {}, with a certificate of its own", c.quic.listen)),
+            (true, Some(_)) => print(&format!("  quic     {}, with quic.certificate", c.quic.listen)),
+        }
         print(&format!("  http     {}", c.http.listen));
+        match loaded.certificates.len() {
+            0 => print("  https    off: it needs https.certificate and https.key"),
+            1 => print(&format!("  https    {}, 1 certificate", c.https.listen)),
+            several => print(&format!("  https    {}, {several} certificates", c.https.listen)),
+        }
+        for warning in &loaded.warnings {
+            print(&format!("           warning: {warning}"));
+        }
         print(&format!("  metrics  {}", c.metrics.listen));
         for configured in &loaded.channels {
             let (name, channel) = (&configured.config.name, &configured.config.profile);

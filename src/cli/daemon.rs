@@ -1,6 +1,6 @@
 //! The daemon put together: telemetry, SRT port, shard, HTTP listeners. `rung serve` and `rung demo` both run it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender};
@@ -11,37 +11,55 @@ use super::gpus::Search;
 use super::state::trusted;
 use crate::control::api::{self, Api, Awaited};
 use crate::control::bridge::Bridge;
-use crate::control::config::{Configured, Loaded, Log, LogFormat};
+use crate::control::config::{Config, Configured, Loaded, Log, LogFormat};
 use crate::control::ledger::{self, Ledger};
-use crate::control::lifecycle::Code;
+use crate::control::lifecycle::{Code, Command as Wish, Input};
 use crate::control::record::{LogoFile, StreamKey};
 use crate::control::state::{self, Db, Need, State as Store};
-use crate::ingest::srt::{Passphrase, Port, PortConfig};
-use crate::ingest::{Admission, Directory, Refusal};
+use crate::ingest::srt::{Port, PortConfig};
+use crate::ingest::{Admission, Directory, Door, Refusal, quic};
 use crate::media::channel::{ChannelName, Leg};
-use crate::media::modes::LatencyMode;
+use crate::media::playback::{Access, SharedKeyring};
 use crate::package::origin::Origin;
 use crate::pipeline::devices::Devices;
 use crate::pipeline::gpus::GpuWatch;
+use crate::pipeline::ports;
 use crate::pipeline::shard::{Command, Setup, Shard, Watcher};
 use crate::pipeline::status::{self, ChannelStatus, InputState, State};
 use crate::pixels::client::beside_this_program;
-use crate::serve::{Check, Health, Options, Routes, Scrape, Server, Site, bind, routes};
+use crate::serve::{Check, Health, Options, Pair, Routes, Scrape, Server, Site, Tls, bind, routes};
 use crate::telemetry::report::{Level, Place, log};
 use crate::telemetry::setup::{self, Telemetry};
 use crate::time::SystemClock;
 use crate::web;
 
+/// Publishers on air at once, over all protocols.
+const PUBLISHERS_MAX: usize = 300;
 /// The shard's loop came round within this: the process is ready.
 const ROUND_MAX: Duration = Duration::from_secs(3);
 const BACKUP_EVERY: Duration = Duration::from_secs(3_600);
 /// Answers under way may end within this when the daemon stops.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// Where publishers come by QUIC.
+#[derive(Clone, Debug)]
+pub(crate) struct QuicPort {
+    pub(crate) address: SocketAddr,
+    /// SHA-256 of the certificate.
+    pub(crate) pin: quic::Pin,
+    /// It is Rung's own: publishers need the pin.
+    pub(crate) own: bool,
+    renewal: quic::Renewal,
+    /// Its files, unless it is Rung's own.
+    files: Option<Pair>,
+}
+
 /// A running daemon.
 pub(crate) struct Daemon {
     pub(crate) srt: SocketAddr,
+    pub(crate) quic: Option<QuicPort>,
     pub(crate) http: SocketAddr,
+    pub(crate) https: Option<SocketAddr>,
     pub(crate) metrics: SocketAddr,
     shard: Shard,
     /// Behind the shard: what it says in the end is still written down.
@@ -49,6 +67,7 @@ pub(crate) struct Daemon {
     _backups: SyncSender<()>,
     _gpus: Option<GpuWatch>,
     api: Arc<Api>,
+    tls: Option<Arc<Tls>>,
     servers: Vec<Server>,
     runtime: tokio::runtime::Runtime,
     /// Last: what the others say while they stop is still logged.
@@ -62,15 +81,14 @@ impl Daemon {
         let telemetry = start_telemetry(&config.log)?;
         let worker = config.worker.program.clone().unwrap_or_else(beside_this_program);
         check_worker(&worker, loaded)?;
-        let http = bind(config.http.listen).map_err(|e| Failure::failed(e.to_string()))?;
-        let metrics = bind(config.metrics.listen).map_err(|e| Failure::failed(e.to_string()))?;
+        let ports = Ports::bind(loaded)?;
         let state = open_state(&config.state.folder)?;
         let bridge = Arc::new(Bridge::new(Arc::clone(&state)));
         let store = |e: crate::control::state::Error| Failure::failed(format!("state folder: {e}"));
         let ledger = Arc::new(Ledger::open(state, Arc::clone(&bridge) as _).map_err(store)?);
         let search = Search::new(&worker, config);
-        let port = srt_port(loaded, &bridge, search.devices())?;
-        let srt = port.local_addr().map_err(|e| Failure::failed(format!("SRT port: {e}")))?;
+        let doors = Doors { bridge: Arc::clone(&bridge), devices: Arc::clone(search.devices()) };
+        let Ingest { ports: ingest, srt, quic } = Ingest::bind(loaded, doors)?;
         let origin = Arc::new(Origin::default());
         let watch = search.watch()?;
         let gpus = watch.as_ref().map(GpuWatch::gpus).unwrap_or_default();
@@ -84,7 +102,7 @@ impl Daemon {
             backend: config.worker.backend,
             witness: Arc::clone(&bridge) as _,
         };
-        let shard = Shard::start(port, setup).map_err(|e| Failure::failed(format!("shard: {e}")))?;
+        let shard = Shard::start(ingest, setup).map_err(|e| Failure::failed(format!("shard: {e}")))?;
         let backups = back_up_hourly(Arc::clone(ledger.state()))?;
         bridge.join(shard.watcher(), &ledger);
         ledger.recover().map_err(store)?;
@@ -93,34 +111,34 @@ impl Daemon {
         runtime.block_on(bootstrap(&ledger, loaded))?;
         shard.watcher().settle();
         let health = health(shard.watcher());
-        let pages = web::filter(Arc::new(status_source(shard.watcher())));
+        let pages = web::filter(Arc::new(status_source(shard.watcher(), Arc::clone(&origin))));
         let options = api::Options {
             srt_port: srt.port(),
             srt_passphrase: loaded.srt_passphrase.is_some(),
+            quic: quic.as_ref().map(QuicPort::input),
             gpus,
             devices,
             ..Default::default()
         };
-        let media = api::Media { settled: settled(shard.watcher()), snapshot: snapshot(shard.watcher()) };
-        let api = Api::open(Arc::clone(&ledger), options, media).map_err(Failure::failed)?;
+        let api = Api::open(Arc::clone(&ledger), options, media(&shard)).map_err(Failure::failed)?;
         let exporter = telemetry.exporter();
-        let (public, private) = sites(origin, health, routes(api.beside(pages)), Arc::new(move || exporter.render()));
+        let (public, private) =
+            sites(origin, api.keyring(), health, routes(api.beside(pages)), Arc::new(move || exporter.render()));
         let inside = runtime.enter();
-        let start = |listener, site| Server::start(listener, site, Options::default());
-        let public = start(http, public).map_err(|e| Failure::failed(format!("HTTP: {e}")))?;
-        let private = start(metrics, private).map_err(|e| Failure::failed(format!("metrics: {e}")))?;
+        let Served { http, https, metrics, tls, servers } = ports.serve(config, public, private)?;
         drop(inside);
-        let (http, metrics) = (public.address(), private.address());
-        let servers = vec![public, private];
         Ok(Daemon {
             srt,
+            quic,
             http,
+            https,
             metrics,
             shard,
             ledger,
             _backups: backups,
             _gpus: watch,
             api,
+            tls,
             servers,
             runtime,
             _telemetry: telemetry,
@@ -137,18 +155,34 @@ impl Daemon {
         count.map_or(0, |count| usize::try_from(count).unwrap_or(usize::MAX))
     }
 
-    /// Until SIGINT or SIGTERM; `tick` is called once a second meanwhile, and ends the wait by returning false.
+    /// Until SIGINT or SIGTERM. Where there are certificates, SIGHUP reads them again; else it does what it does to any
+    /// program of a terminal that is closed. `tick` is called once a second meanwhile, and ends the wait by returning
+    /// false.
     pub(crate) fn wait(&self, mut tick: impl FnMut() -> bool) -> Result<(), Failure> {
         use tokio::signal::unix::{SignalKind, signal};
         self.runtime.block_on(async {
             let trouble = |e: std::io::Error| Failure::failed(format!("signals: {e}"));
             let mut interrupt = signal(SignalKind::interrupt()).map_err(trouble)?;
             let mut terminate = signal(SignalKind::terminate()).map_err(trouble)?;
+            let quic = self.quic.as_ref().filter(|quic| quic.files.is_some());
+            let mut hangup = match (&self.tls, quic) {
+                (None, None) => None,
+                _ => Some(signal(SignalKind::hangup()).map_err(trouble)?),
+            };
+            let mut reload = async || match &mut hangup {
+                Some(signal) => {
+                    signal.recv().await;
+                    self.tls.iter().for_each(|tls| tls.reload());
+                    quic.into_iter().for_each(QuicPort::reload);
+                }
+                None => std::future::pending().await,
+            };
             let mut second = tokio::time::interval(Duration::from_secs(1));
             loop {
                 tokio::select! {
                     _ = interrupt.recv() => break,
                     _ = terminate.recv() => break,
+                    () = reload() => (),
                     _ = second.tick() => if !tick() { break },
                 }
             }
@@ -169,6 +203,61 @@ impl Daemon {
             self.runtime.block_on(server.stop(GRACE));
         }
         self.runtime.shutdown_timeout(GRACE);
+    }
+}
+
+/// Every TCP port, bound and not yet served.
+struct Ports {
+    http: TcpListener,
+    /// And what it is served with.
+    https: Option<(TcpListener, Arc<Tls>)>,
+    metrics: TcpListener,
+}
+
+/// The same on air.
+struct Served {
+    http: SocketAddr,
+    https: Option<SocketAddr>,
+    metrics: SocketAddr,
+    tls: Option<Arc<Tls>>,
+    servers: Vec<Server>,
+}
+
+impl Ports {
+    fn bind(loaded: &Loaded) -> Result<Ports, Failure> {
+        let config = &loaded.config;
+        let bind = |address| bind(address).map_err(|e| Failure::failed(e.to_string()));
+        for warning in &loaded.warnings {
+            log(Level::Warn, "certificate_warning", &Place::default(), warning);
+        }
+        let https = if loaded.certificates.is_empty() {
+            None
+        } else {
+            let tls = Tls::open(loaded.certificates.clone()).map_err(|e| Failure::usage(format!("https: {e}")))?;
+            Some((bind(config.https.listen)?, Arc::new(tls)))
+        };
+        Ok(Ports { http: bind(config.http.listen)?, https, metrics: bind(config.metrics.listen)? })
+    }
+
+    /// Within the runtime.
+    fn serve(self, config: &Config, public: Site, private: Site) -> Result<Served, Failure> {
+        let trouble = |e: std::io::Error| Failure::failed(format!("HTTP: {e}"));
+        let start = |listener, site| Server::start(listener, site, bounds(config)).map_err(trouble);
+        let (public, private) = (start(self.http, public)?, start(self.metrics, private)?);
+        let (http, metrics) = (public.address(), private.address());
+        let (https, tls) = match self.https {
+            Some((listener, tls)) => (Some(public.secure(listener, &tls).map_err(trouble)?), Some(tls)),
+            None => (None, None),
+        };
+        Ok(Served { http, https, metrics, tls, servers: vec![public, private] })
+    }
+}
+
+fn bounds(config: &Config) -> Options {
+    Options {
+        connections_per_address: config.http.connections_per_address.0,
+        trusted: config.http.trusted.clone(),
+        ..Options::default()
     }
 }
 
@@ -208,6 +297,13 @@ fn settled(watcher: Watcher) -> api::Settled {
     })
 }
 
+/// What the API asks of the data plane.
+fn media(shard: &Shard) -> api::Media {
+    let watcher = shard.watcher();
+    let pull = Arc::new(move |channel: &ChannelName| watcher.pull_of(channel));
+    api::Media { settled: settled(shard.watcher()), snapshot: snapshot(shard.watcher()), pull }
+}
+
 /// Asks the data plane for a picture.
 fn snapshot(watcher: Watcher) -> api::TakeSnapshot {
     Arc::new(move |channel, reply| watcher.tell(Command::Snapshot { channel: channel.clone(), reply }).is_ok())
@@ -229,8 +325,9 @@ fn back_up_hourly(state: Arc<Store>) -> Result<SyncSender<()>, Failure> {
 
 /// Channels of the file that are not in the book yet. One that is there stays as it is.
 async fn bootstrap(ledger: &Ledger, loaded: &Loaded) -> Result<(), Failure> {
-    for Configured { config, key, logo } in &loaded.channels {
+    for Configured { config, key, passphrase, logo } in &loaded.channels {
         let (config, digest, logo) = (config.clone(), *key, logo.as_deref().map(LogoFile::of));
+        let passphrase = passphrase.clone();
         let created = ledger.submit(Need::Ordinary, move |txn, now| {
             if ledger::find(&txn.view(), config.name.as_str())?.is_some() {
                 return Ok((Vec::new(), ()));
@@ -240,7 +337,12 @@ async fn bootstrap(ledger: &Ledger, loaded: &Loaded) -> Result<(), Failure> {
             if let Some(logo) = &logo {
                 txn.put(&ledger::LOGOS, &made.id.0, logo)?;
             }
-            Ok((vec![made], ()))
+            let mut changes = vec![made];
+            if let (Some(passphrase), Some(made)) = (&passphrase, changes.first()) {
+                let command = Wish::Passphrase(Some(passphrase.clone()));
+                changes.push(ledger::step(txn, made.id, &Input::Command(command), now)?);
+            }
+            Ok((changes, ()))
         });
         match created.await {
             Ok(()) => {}
@@ -260,37 +362,112 @@ struct Doors {
     devices: Arc<Devices>,
 }
 
-impl Directory for Doors {
-    fn admit(&self, channel: &str, key: &str, leg: Leg) -> Result<Admission, Refusal> {
-        let (channel, takeover) = self.bridge.admit(channel, key, leg).map_err(|refusal| match refusal.code {
-            Code::Stopped | Code::NotStarted => Refusal::Stopped,
-            Code::NoSuchLeg => Refusal::Unsupported("the channel has one leg: publish on leg a"),
-            _ => Refusal::Denied,
-        })?;
+impl Doors {
+    /// Whether a session can begin and be carried.
+    fn room_for(&self, channel: &ChannelName) -> Result<(), Refusal> {
         if let Some(trouble) = self.bridge.trouble() {
             return Err(Refusal::NoCapacity(trouble));
         }
         // A channel that may run on the CPU always finds room.
-        self.devices.welcome(&channel).map_err(|refusal| Refusal::NoCapacity(refusal.to_string()))?;
-        Ok(Admission { channel, takeover })
+        self.devices.welcome(channel).map(drop).map_err(|refusal| Refusal::NoCapacity(refusal.to_string()))
     }
 }
 
-fn srt_port(loaded: &Loaded, bridge: &Arc<Bridge>, devices: &Arc<Devices>) -> Result<Port, Failure> {
-    let passphrase = loaded.srt_passphrase.as_deref().map(Passphrase::new).transpose();
-    let passphrase = passphrase.map_err(|e| Failure::usage(format!("srt.passphrase_file: {e}")))?;
-    // One latency for the port: the shortest that a channel asks for; a caller that asks for more gets more.
-    let modes = loaded.channels.iter().map(|c| c.config.profile.mode.params().srt_latency_ms);
-    let latency_ms = modes.min().unwrap_or(LatencyMode::Ultra.params().srt_latency_ms);
+impl Directory for Doors {
+    fn admit(&self, channel: &str, key: &str, leg: Leg, from: IpAddr) -> Result<Admission, Refusal> {
+        let (channel, door) = self.bridge.admit(channel, key, leg, from).map_err(|refusal| match refusal.code {
+            Code::Stopped | Code::NotStarted => Refusal::Stopped,
+            Code::NotFromHere => Refusal::NotFromHere,
+            Code::NoSuchLeg => Refusal::Unsupported("the channel has one leg: publish on leg a"),
+            _ => Refusal::Denied,
+        })?;
+        self.room_for(&channel)?;
+        Ok(Admission { channel, takeover: door.takeover, passphrase: door.passphrase, latency: Some(door.latency) })
+    }
+
+    fn admit_source(&self, channel: &ChannelName, leg: Leg) -> Result<Admission, Refusal> {
+        let door = self.bridge.admit_source(channel, leg).map_err(|_| Refusal::Stopped)?;
+        self.room_for(channel)?;
+        let (channel, latency) = (channel.clone(), Some(door.latency));
+        Ok(Admission { channel, takeover: door.takeover, passphrase: None, latency })
+    }
+}
+
+/// Every UDP port that publishers come to, bound.
+struct Ingest {
+    ports: ports::Ports,
+    srt: SocketAddr,
+    quic: Option<QuicPort>,
+}
+
+impl Ingest {
+    fn bind(loaded: &Loaded, doors: Doors) -> Result<Ingest, Failure> {
+        let door = Door::new(Arc::new(doors), PUBLISHERS_MAX);
+        let srt_port = srt_port(loaded, &door)?;
+        let srt = srt_port.local_addr().map_err(|e| Failure::failed(format!("SRT port: {e}")))?;
+        let (quic_port, quic) = quic_port(loaded, &door)?.unzip();
+        Ok(Ingest { ports: ports::Ports::new(srt_port, quic_port), srt, quic })
+    }
+}
+
+impl QuicPort {
+    /// Reads the files again; what cannot be used leaves those before in place.
+    fn reload(&self) {
+        let Some(Pair { certificate, key }) = &self.files else { return };
+        let identity = quic::Identity::read(certificate, key).map_err(|e| e.to_string());
+        let renewed = identity.and_then(|identity| {
+            self.renewal.renew(&identity).map_err(|e| e.to_string())?;
+            Ok(identity.pin())
+        });
+        match renewed {
+            Ok(pin) => {
+                let what = format!("new QUIC certificate, SHA-256 {pin}");
+                log(Level::Info, "quic_certificate", &Place::default(), what);
+            }
+            Err(why) => {
+                let what = format!("{why}; the QUIC certificate before it is still served");
+                log(Level::Error, "quic_certificate_kept", &Place::default(), what);
+            }
+        }
+    }
+
+    fn input(&self) -> api::QuicInput {
+        api::QuicInput { port: self.address.port(), pin: self.own.then(|| self.pin.to_string()) }
+    }
+}
+
+fn quic_port(loaded: &Loaded, door: &Arc<Door>) -> Result<Option<(quic::Port, QuicPort)>, Failure> {
+    let config = &loaded.config;
+    if !config.quic.enabled {
+        return Ok(None);
+    }
+    let identity = match &loaded.quic_certificate {
+        Some(pair) => quic::Identity::read(&pair.certificate, &pair.key),
+        None => quic::Identity::own(&config.state.folder),
+    };
+    let identity = identity.map_err(|e| Failure::failed(format!("QUIC: {e}")))?;
+    let own = identity.is_own();
+    let ours = quic::PortConfig { address: config.quic.listen, ..quic::PortConfig::new(identity) };
+    let port = quic::Port::bind(Arc::clone(door), ours).map_err(|e| Failure::failed(e.to_string()))?;
+    if let Some(warning) = port.receive_buffer_warning() {
+        log(Level::Warn, "receive_buffer", &Place::default(), warning);
+    }
+    let (files, renewal) = (loaded.quic_certificate.clone(), port.renewal());
+    let told = QuicPort { address: port.local_addr(), pin: port.pin(), own, renewal, files };
+    let whose = if own { "its own certificate" } else { "the certificate of quic.certificate" };
+    let what = format!("publishers over QUIC at {}: {whose}, SHA-256 {}", told.address, told.pin);
+    log(Level::Info, "quic_certificate", &Place::default(), what);
+    Ok(Some((port, told)))
+}
+
+fn srt_port(loaded: &Loaded, door: &Arc<Door>) -> Result<Port, Failure> {
     let config = PortConfig {
         address: loaded.config.srt.listen,
-        latency: Duration::from_millis(u64::from(latency_ms)),
-        passphrase,
+        passphrase: loaded.srt_passphrase.clone(),
+        publishers_max: PUBLISHERS_MAX,
         ..PortConfig::default()
     };
-    let (bridge, devices) = (Arc::clone(bridge), Arc::clone(devices));
-    let doors = Arc::new(Doors { bridge, devices });
-    let port = Port::bind(config, doors).map_err(|e| Failure::failed(e.to_string()))?;
+    let port = Port::behind(Arc::clone(door), config).map_err(|e| Failure::failed(e.to_string()))?;
     if let Some(warning) = port.receive_buffer_warning() {
         log(Level::Warn, "receive_buffer", &Place::default(), warning);
     }
@@ -309,9 +486,15 @@ fn check_worker(program: &std::path::Path, loaded: &Loaded) -> Result<(), Failur
 }
 
 /// What players and operators see, and what only the box itself.
-fn sites(origin: Arc<Origin>, health: Health, routes: Routes, metrics: Scrape) -> (Site, Site) {
-    let public = Site { origin: Some(origin), health: Some(health.clone()), metrics: None, routes: Some(routes) };
-    let private = Site { origin: None, health: Some(health), metrics: Some(metrics), routes: None };
+fn sites(origin: Arc<Origin>, keyring: SharedKeyring, health: Health, routes: Routes, metrics: Scrape) -> (Site, Site) {
+    let public = Site {
+        origin: Some(origin),
+        keyring: Some(keyring),
+        health: Some(health.clone()),
+        routes: Some(routes),
+        ..Site::default()
+    };
+    let private = Site { health: Some(health), metrics: Some(metrics), ..Site::default() };
     (public, private)
 }
 
@@ -323,13 +506,14 @@ fn health(watcher: Watcher) -> Health {
     })
 }
 
-fn status_source(watcher: Watcher) -> impl Fn(Option<&str>) -> web::Status + Send + Sync {
+fn status_source(watcher: Watcher, origin: Arc<Origin>) -> impl Fn(Option<&str>) -> web::Status + Send + Sync {
     move |channel: Option<&str>| {
         let channels = match channel {
             None => watcher.status(),
             Some(name) => ChannelName::new(name).ok().and_then(|name| watcher.status_of(&name)).into_iter().collect(),
         };
-        let channels = channels.iter().map(|channel| page_status(channel)).collect();
+        let signed = |name: &str| origin.channel(name).is_some_and(|c| c.access() != Access::Public);
+        let channels = channels.iter().map(|c| page_status(c, signed(c.name.as_str()))).collect();
         web::Status { version: env!("CARGO_PKG_VERSION").into(), now_ms: SystemClock::wall().unix_millis(), channels }
     }
 }
@@ -347,7 +531,7 @@ fn poster_address(channel: &ChannelName, etag: &str) -> String {
     format!("/live/{channel}/poster.jpg?{}", etag.trim_matches('"'))
 }
 
-fn page_status(channel: &ChannelStatus) -> web::ChannelStatus {
+fn page_status(channel: &ChannelStatus, signed: bool) -> web::ChannelStatus {
     let session = channel.session.as_ref();
     let renditions = session.map_or(&[][..], |s| &s.renditions);
     web::ChannelStatus {
@@ -357,7 +541,11 @@ fn page_status(channel: &ChannelStatus) -> web::ChannelStatus {
         session: session.map(|s| s.id.clone()),
         since_ms: session.and_then(|s| s.live_since).map(|at| at.unix_millis()),
         detail: session.and_then(|s| s.detail.clone()),
-        poster: session.and_then(|s| s.poster.as_ref()).map(|tag| poster_address(&channel.name, tag)),
+        signed,
+        poster: session
+            .filter(|_| !signed)
+            .and_then(|s| s.poster.as_ref())
+            .map(|tag| poster_address(&channel.name, tag)),
         renditions: renditions
             .iter()
             .map(|r| web::RenditionStatus {

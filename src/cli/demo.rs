@@ -86,11 +86,12 @@ impl Demo {
         config.http.listen = free_tcp(self.http);
         config.metrics.listen = free_tcp(config.metrics.listen);
         config.srt.listen = free_udp(self.srt);
+        config.quic.listen = free_udp(SocketAddr::new(self.srt.ip(), config.quic.listen.port()));
         let channel = |name: &str, key: &str| configured(name, key, mode, &plan);
         let channels = vec![channel("demo", &demo_key), channel("mine", &own_key)];
         let folder = Scratch::new()?;
         config.state.folder = folder.0.clone();
-        let daemon = Daemon::start(&Loaded { config, channels, srt_passphrase: None })?;
+        let daemon = Daemon::start(&Loaded { config, channels, ..Loaded::empty() })?;
 
         let stop = Arc::new(AtomicBool::new(false));
         let port = daemon.srt.port();
@@ -194,7 +195,7 @@ fn configured(name: &str, key: &str, mode: LatencyMode, plan: &Plan) -> Configur
     config.profile.mode = mode;
     config.profile.ladder = Some(plan.ladder.clone());
     config.profile.preset = Some(plan.preset);
-    Configured { config, key: KeyDigest::of(key), logo: None }
+    Configured { config, key: KeyDigest::of(key), passphrase: None, logo: None }
 }
 
 /// Rows of the first picture in a file.

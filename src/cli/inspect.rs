@@ -3,14 +3,12 @@
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::client::{Trust, Web};
 use super::{Failure, print};
 use crate::inspect::fmp4::Inspector;
 use crate::inspect::hls::{Follower, summary};
@@ -56,11 +54,13 @@ pub(crate) struct Fmp4 {
 
 #[derive(Args)]
 pub(crate) struct Hls {
-    /// http://… of the multivariant playlist
+    /// http://… or https://… of the multivariant playlist
     url: String,
     /// Stop after so many seconds
     #[arg(long, value_name = "SECONDS")]
     seconds: Option<u64>,
+    #[command(flatten)]
+    trust: Trust,
 }
 
 impl Inspect {
@@ -107,8 +107,8 @@ fn open(file: &Path) -> Result<File, Failure> {
 
 impl Hls {
     fn run(self) -> Result<(), Failure> {
-        if !self.url.starts_with("http://") {
-            return Err(Failure::usage("write http://HOST:PORT/live/CHANNEL/index.m3u8"));
+        if !self.url.starts_with("http://") && !self.url.starts_with("https://") {
+            return Err(Failure::usage("write http://HOST:PORT/live/CHANNEL/index.m3u8, or https://"));
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|e| Failure::failed(e.to_string()))?;
@@ -116,7 +116,7 @@ impl Hls {
     }
 
     async fn follow(self) -> Result<(), Failure> {
-        let client: Client<HttpConnector, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+        let client: Web<Empty<Bytes>> = self.trust.client(&self.url)?;
         let (send, mut answers) = tokio::sync::mpsc::channel::<(u64, u16, Bytes)>(REQUESTS_MAX);
         let mut follower = Follower::new(&self.url);
         let end = self.seconds.map(|s| SystemClock::mono() + Duration::from_secs(s));
@@ -161,7 +161,7 @@ impl Hls {
 }
 
 /// Status 0: the connection failed.
-async fn get(client: &Client<HttpConnector, Empty<Bytes>>, uri: &str) -> (u16, Bytes) {
+async fn get(client: &Web<Empty<Bytes>>, uri: &str) -> (u16, Bytes) {
     let Ok(uri) = uri.parse() else { return (0, Bytes::new()) };
     let Ok(response) = client.get(uri).await else { return (0, Bytes::new()) };
     let status = response.status().as_u16();

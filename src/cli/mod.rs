@@ -3,6 +3,7 @@
 //! configuration, 1 for anything else. Commands that speak to a daemon have more codes: see `EXIT_CODES`.
 
 mod channel;
+mod client;
 mod completions;
 mod config;
 mod daemon;
@@ -10,6 +11,7 @@ mod demo;
 mod events;
 mod gpus;
 mod inspect;
+mod playback_key;
 mod probe;
 mod push;
 mod remote;
@@ -63,6 +65,7 @@ enum Command {
     Channel(channel::Channel),
     Session(session::Session),
     Token(token::Token),
+    PlaybackKey(playback_key::PlaybackKey),
     Template(template::Template),
     Events(events::Events),
     Completions(completions::Completions),
@@ -101,6 +104,7 @@ pub fn main() -> ExitCode {
         Command::Channel(command) => command.run(),
         Command::Session(command) => command.run(),
         Command::Token(command) => command.run(),
+        Command::PlaybackKey(command) => command.run(),
         Command::Template(command) => command.run(),
         Command::Events(command) => command.run(),
         Command::Completions(command) => command.run(),

@@ -21,7 +21,7 @@ use crate::time::SystemClock;
 /// As a channel would take it.
 fn read_ladder(file: &Path) -> Result<Ladder, Failure> {
     let wrong = |what: String| Failure::usage(format!("{}: {what}", file.display()));
-    let ladder = super::channel::read_ladder(file)?;
+    let ladder = super::channel::read_json(file)?;
     let config =
         lifecycle::read_new(&json!({ "name": "probe", "ladder": ladder })).map_err(|e| wrong(e.to_string()))?;
     config.profile.ladder.ok_or_else(|| wrong("write a list of renditions".to_owned()))

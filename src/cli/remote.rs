@@ -6,14 +6,12 @@ use http::header::{self, HeaderName};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Failure, print};
+use super::client::{Trust, Web, is_exposed};
+use super::{Failure, complain, print};
 use crate::control::api::ADMIN_FILE;
 use crate::sys::random;
 
@@ -38,12 +36,14 @@ const STATE_FOLDERS: [&str; 2] = ["rung-data", "/var/lib/rung"];
 /// Which daemon, and how to speak to it.
 #[derive(Args, Clone)]
 pub(crate) struct Remote {
-    /// The daemon's address
+    /// The daemon's address, http:// or https://
     #[arg(long, global = true, default_value = "http://127.0.0.1:8080", value_name = "URL")]
     pub(crate) server: String,
     /// File whose first line is the API token; without it the admin token of the state folder, where it can be read
     #[arg(long, global = true, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    #[command(flatten)]
+    trust: Trust,
     /// Print the API's answer as JSON
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -52,7 +52,7 @@ pub(crate) struct Remote {
 /// A connection to the daemon.
 pub(crate) struct Session {
     runtime: tokio::runtime::Runtime,
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: Web<Full<Bytes>>,
     server: String,
     token: String,
 }
@@ -68,14 +68,17 @@ pub(crate) struct Extra {
 
 impl Remote {
     pub(crate) fn open(&self) -> Result<Session, Failure> {
-        if !self.server.starts_with("http://") {
-            let what = format!("--server {}: write http://HOST:PORT", self.server);
+        if !self.server.starts_with("http://") && !self.server.starts_with("https://") {
+            let what = format!("--server {}: write http://HOST:PORT or https://HOST:PORT", self.server);
             return Err(Failure::usage(what));
         }
         let token = self.token()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|e| Failure::failed(format!("cannot start: {e}")))?;
-        let client = Client::builder(TokioExecutor::new()).build_http();
+        let client = self.trust.client(&self.server)?;
+        if is_exposed(&self.server) {
+            complain("the token goes over the network in the clear: use https://, or run this on the box itself");
+        }
         Ok(Session { runtime, client, server: self.server.trim_end_matches('/').to_owned(), token })
     }
 

@@ -24,7 +24,16 @@ impl Serve {
         let daemon = Daemon::start(&loaded)?;
         print(&format!("rung {}", env!("CARGO_PKG_VERSION")));
         print(&format!("  srt      {} (publish to srt://HOST:{}?streamid=CHANNEL/KEY)", daemon.srt, daemon.srt.port()));
+        if let Some(quic) = &daemon.quic {
+            let port = quic.address.port();
+            let pin = if quic.own { "?pin=SHA256" } else { "" };
+            print(&format!("  quic     {} (publish to quic://HOST:{port}/CHANNEL/KEY{pin})", quic.address));
+            print(&format!("           certificate SHA-256 {}", quic.pin));
+        }
         print(&format!("  http     {} (watch at http://HOST:{}/)", daemon.http, daemon.http.port()));
+        if let Some(https) = daemon.https {
+            print(&format!("  https    {https} (watch at https://HOST:{}/)", https.port()));
+        }
         print(&format!("  metrics  {} (/metrics, /healthz, /readyz)", daemon.metrics));
         for configured in &loaded.channels {
             let (name, channel) = (&configured.config.name, &configured.config.profile);

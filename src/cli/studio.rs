@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::ingest::srt::{Knobs, Publish, PublishEvent, PushOptions, SrtUrl, push};
+use crate::ingest::srt::{Publish, PushOptions, SrtUrl, push};
+use crate::ingest::{Knobs, Progress, PublishEvent};
 use crate::mpegts::mux::Muxer;
 use crate::pixels::client::Worker;
 use crate::pixels::protocol::{FromWorker, Made, Pattern, ToWorker};
@@ -40,7 +41,7 @@ pub(super) fn start(
 fn play(file: PathBuf, url: SrtUrl, stop: &AtomicBool) {
     let options =
         PushOptions { file, url, streams: 1, looping: true, reconnect: true, knobs: Knobs::default(), seed: 1 };
-    let flow = |_: crate::ingest::srt::Progress<'_>| {
+    let flow = |_: Progress<'_>| {
         if stop.load(Ordering::Acquire) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     if let Err(error) = push(&options, &mut { flow }) {

@@ -5,7 +5,7 @@ use http::Method;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
-use super::channel::read_ladder;
+use super::channel::read_json;
 use super::remote::{Extra, Remote, all, cell, instant, print_json, print_list, segment};
 use super::{Failure, print};
 
@@ -52,7 +52,7 @@ impl Template {
         let answer = match &self.what {
             What::List => Value::Array(all(&to, "/v1/templates", &[], usize::MAX)?),
             What::Create { name, ladder } => {
-                let body = json!({ "name": name, "ladder": read_ladder(ladder)? });
+                let body = json!({ "name": name, "ladder": read_json(ladder)? });
                 to.post("/v1/templates", Extra { body: Some(body), ..Extra::default() })?
             }
             What::Show { template } => to.get(&path(template))?,
@@ -60,7 +60,7 @@ impl Template {
                 let mut body = Map::new();
                 body.extend(name.iter().map(|name| ("name".to_owned(), Value::from(name.as_str()))));
                 if let Some(file) = ladder {
-                    body.insert("ladder".into(), read_ladder(file)?);
+                    body.insert("ladder".into(), read_json(file)?);
                 }
                 let extra = Extra { body: Some(Value::Object(body)), ..Extra::default() };
                 to.ask(Method::PATCH, &path(template), extra)?

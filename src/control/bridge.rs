@@ -1,6 +1,7 @@
 //! Joins the book and the data plane: effects become commands of the shard and doors for publishers, facts become entries.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
@@ -9,7 +10,7 @@ use super::ledger::{self, Ledger, NAMES, Plane, SESSIONS};
 use super::lifecycle::{Dismissal, Door, Effect, Publish, Refusal};
 use super::record::Utc;
 use super::state::{self, Condition, LmdbLog, State};
-use crate::media::channel::{Channel, ChannelName, Leg, PublisherId, SessionId, Slate, Takeover};
+use crate::media::channel::{Channel, ChannelName, Leg, PublisherId, SessionId, Slate};
 use crate::media::grid::TimelineLog;
 use crate::media::logo::LogoPicture;
 use crate::pipeline::channel::{Legacy, Resume};
@@ -41,11 +42,11 @@ impl Bridge {
         assert!(self.ledger.set(Arc::downgrade(ledger)).is_ok(), "a bridge has one ledger");
     }
 
-    /// Whether a publisher may come in, and what happens if another one holds its leg. Never waits for the disk.
+    /// Whether a publisher may come in, and on which terms. Never waits for the disk.
     ///
     /// # Errors
     /// The refusal that it is told.
-    pub fn admit(&self, channel: &str, key: &str, leg: Leg) -> Result<(ChannelName, Takeover), Refusal> {
+    pub fn admit(&self, channel: &str, key: &str, leg: Leg, from: IpAddr) -> Result<(ChannelName, Door), Refusal> {
         let name = ChannelName::new(channel).ok();
         let doors = self.doors.read().unwrap_or_else(PoisonError::into_inner);
         let found = name.and_then(|name| doors.get_key_value(&name));
@@ -54,13 +55,28 @@ impl Bridge {
         // Where there is none it takes as long as a wrong key.
         let absent = Door::absent();
         let door = found.as_ref().map_or(&absent, |(_, door)| door);
-        door.admit(key, leg, SystemClock::wall())?;
-        found.map(|(name, door)| (name, door.takeover)).ok_or_else(Refusal::denied)
+        door.admit(key, leg, from, SystemClock::wall())?;
+        found.ok_or_else(Refusal::denied)
     }
 
-    /// Everything that went on before has been told to the data plane: publishers may come.
+    /// Whether a source may come in that this box calls for `channel` itself, and on which terms.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn admit_source(&self, channel: &ChannelName, leg: Leg) -> Result<Door, Refusal> {
+        let doors = self.doors.read().unwrap_or_else(PoisonError::into_inner);
+        let door = doors.get(channel).ok_or_else(Refusal::denied)?;
+        door.lets_in(leg)?;
+        Ok(door.clone())
+    }
+
+    /// Everything that went on before has been told to the data plane: publishers may come, sources are called.
     pub fn open(&self) {
         self.open.store(true, Ordering::Release);
+        let doors = self.doors.read().unwrap_or_else(PoisonError::into_inner).clone();
+        for (channel, door) in doors.into_iter().filter(|(_, door)| door.pull.is_some()) {
+            self.tell(Command::Pull { channel, url: door.pull });
+        }
     }
 
     /// Why no session can begin now; `None`: one can.
@@ -127,12 +143,17 @@ impl Plane for Bridge {
         let channel = name.clone();
         match effect {
             Effect::Declare { channel, door } => {
-                let name = channel.name.clone();
+                let (name, url) = (channel.name.clone(), door.pull.clone());
                 self.tell(Command::Configure(Box::new(self.with_logo(with_slate(*channel)))));
-                self.doors.write().unwrap_or_else(PoisonError::into_inner).insert(name, *door);
+                let before = self.doors.write().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), *door);
+                // Until the bridge is open, sources wait for that.
+                if before.is_none_or(|before| before.pull != url) && self.open.load(Ordering::Acquire) {
+                    self.tell(Command::Pull { channel: name, url });
+                }
             }
             Effect::Withdraw(name) => {
                 self.doors.write().unwrap_or_else(PoisonError::into_inner).remove(&name);
+                self.tell(Command::Pull { channel: name.clone(), url: None });
                 self.tell(Command::Remove(name));
             }
             Effect::Begin { session, publisher, .. } => self.tell(Command::Begin { channel, session, publisher }),

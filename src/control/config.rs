@@ -7,24 +7,42 @@ use std::path::{Path, PathBuf};
 
 use super::lifecycle;
 use super::record::{ChannelConfig, LogoImage, LogoSettings, Preset, Slate};
+use crate::media::captions::CaptionService;
 use crate::media::channel::{BackendPolicy, ChannelKind, ChannelName, Ladder, Takeover};
 use crate::media::crop::Margins;
-use crate::media::key::{KeyDigest, is_publish_key};
-use crate::media::limits::{SLATE_BYTES_MAX, WORKER_SILENCE_GPU};
+use crate::media::key::{KeyDigest, Passphrase, is_publish_key};
+use crate::media::limits::{CONNECTIONS_PER_ADDRESS, SLATE_BYTES_MAX, WORKER_SILENCE_GPU};
 use crate::media::logo::{LogoPixels, LogoPlace};
 use crate::media::modes::LatencyMode;
+use crate::media::networks::Networks;
+use crate::media::playback::PlaybackPolicy;
+use crate::media::steering::Steering;
+use crate::pipeline::ports::PullUrl;
+use crate::serve::{Pair, certificate};
 
 /// The whole configuration. `Config::default()` is an empty file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     pub srt: Srt,
+    pub quic: Quic,
     pub http: Http,
+    pub https: Https,
     pub metrics: Metrics,
     pub worker: Worker,
     pub log: Log,
     pub state: State,
     pub bootstrap: Bootstrap,
+}
+
+impl Config {
+    /// What one file says; `file` is what errors name.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its line.
+    pub fn of_text(file: &Path, text: &str) -> Result<Config, ConfigError> {
+        parse(file, text)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -34,6 +52,19 @@ pub struct Srt {
     pub listen: SocketAddr,
     /// File with the passphrase (10 to 79 characters) that every publisher must use; none: unencrypted.
     pub passphrase_file: Option<PathBuf>,
+}
+
+/// QUIC: on, with a certificate of its own unless one is given.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Quic {
+    pub enabled: bool,
+    /// UDP address of the one QUIC port.
+    pub listen: SocketAddr,
+    /// PEM file with the chain; none: one of its own, kept in the state folder, which publishers pin.
+    pub certificate: Option<PathBuf>,
+    /// PEM file with its key.
+    pub key: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -54,6 +85,77 @@ impl Default for State {
 #[serde(deny_unknown_fields, default)]
 pub struct Http {
     pub listen: SocketAddr,
+    /// Connections at once from one IPv4 address or one IPv6 network of 64 bits, HTTPS included.
+    pub connections_per_address: Connections,
+    /// Networks that this does not hold for.
+    pub trusted: Networks,
+}
+
+/// HTTPS: off without a certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Https {
+    pub listen: SocketAddr,
+    /// PEM file with the chain, or a list of `{ chain, key }`, the first one for clients that name no host of theirs.
+    pub certificate: Certificates,
+    /// PEM file with the key of the one certificate.
+    pub key: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Certificates {
+    #[default]
+    None,
+    One(PathBuf),
+    Several(Vec<ChainAndKey>),
+}
+
+/// One `[[https.certificate]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChainAndKey {
+    pub chain: PathBuf,
+    pub key: PathBuf,
+}
+
+impl<'de> Deserialize<'de> for Certificates {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct Visit;
+        impl<'de> serde::de::Visitor<'de> for Visit {
+            type Value = Certificates;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a file, or [[https.certificate]] with chain and key")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, file: &str) -> Result<Certificates, E> {
+                Ok(Certificates::One(file.into()))
+            }
+
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Certificates, A::Error> {
+                let mut all = Vec::new();
+                while let Some(one) = seq.next_element()? {
+                    all.push(one);
+                }
+                Ok(Certificates::Several(all))
+            }
+        }
+        d.deserialize_any(Visit)
+    }
+}
+
+/// 1 to 1,000,000.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connections(pub usize);
+
+impl<'de> Deserialize<'de> for Connections {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let count = i64::deserialize(d)?;
+        match usize::try_from(count) {
+            Ok(count @ 1..=1_000_000) => Ok(Connections(count)),
+            _ => Err(serde::de::Error::custom(format!("connections_per_address = {count}: write 1 to 1000000"))),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -111,6 +213,15 @@ pub struct BootstrapChannel {
     /// PART-HOLD-BACK in seconds, `ultra` only.
     #[serde(default)]
     pub hold_back: Option<Seconds>,
+    /// How far back viewers may go, seconds; none: the mode's window.
+    #[serde(default)]
+    pub window_s: Option<u32>,
+    /// Where players begin, seconds from the end, below zero.
+    #[serde(default)]
+    pub start_offset_s: Option<i32>,
+    /// Origins that players are steered to.
+    #[serde(default)]
+    pub steering: Option<Steering>,
     #[serde(default)]
     pub takeover: Takeover,
     /// 0 to 1800; none: the mode's.
@@ -118,12 +229,24 @@ pub struct BootstrapChannel {
     pub reconnect_window_s: Option<u64>,
     #[serde(default)]
     pub end_on_eos: bool,
+    /// Where an SRT source listens that Rung calls.
+    #[serde(default)]
+    pub pull: Option<PullUrl>,
+    /// Who may watch.
+    #[serde(default)]
+    pub playback_policy: PlaybackPolicy,
     /// PNG or JPEG file; none: black.
     #[serde(default)]
     pub slate: Option<PathBuf>,
     /// Cut off the source's picture, luma samples.
     #[serde(default)]
     pub crop: Option<Margins>,
+    /// Closed captions that players are told of; none: what the source carries; `[]`: there are none.
+    #[serde(default)]
+    pub captions: Option<Vec<CaptionService>>,
+    /// Players find a variant of sound alone beside the pictures; none: they do.
+    #[serde(default)]
+    pub audio_only: Option<bool>,
     /// PNG file that lies over every rendition.
     #[serde(default)]
     pub logo: Option<PathBuf>,
@@ -141,6 +264,12 @@ pub struct BootstrapChannel {
     /// SHA-256 of the publish key, 64 hexadecimal digits.
     #[serde(default)]
     pub key_sha256: Option<String>,
+    /// File whose first line is what SRT publishers of this channel encrypt with; none: `srt.passphrase_file`.
+    #[serde(default)]
+    pub passphrase_file: Option<PathBuf>,
+    /// Networks that publishers may come from; none: from anywhere.
+    #[serde(default)]
+    pub publish_from: Option<Networks>,
 }
 
 /// 100 to 60,000 ms.
@@ -184,9 +313,25 @@ impl Default for Srt {
     }
 }
 
+impl Default for Quic {
+    fn default() -> Self {
+        Quic { enabled: true, listen: SocketAddr::from(([0u16; 8], 9443)), certificate: None, key: None }
+    }
+}
+
 impl Default for Http {
     fn default() -> Self {
-        Http { listen: SocketAddr::from(([0u16; 8], 8080)) }
+        Http {
+            listen: SocketAddr::from(([0u16; 8], 8080)),
+            connections_per_address: Connections(CONNECTIONS_PER_ADDRESS),
+            trusted: Networks::loopback(),
+        }
+    }
+}
+
+impl Default for Https {
+    fn default() -> Self {
+        Https { listen: SocketAddr::from(([0u16; 8], 8443)), certificate: Certificates::None, key: None }
     }
 }
 
@@ -228,6 +373,8 @@ impl std::error::Error for ConfigError {}
 pub struct Configured {
     pub config: ChannelConfig,
     pub key: KeyDigest,
+    /// Of its own, for SRT.
+    pub passphrase: Option<Passphrase>,
     /// The PNG that its configuration names.
     pub logo: Option<bytes::Bytes>,
 }
@@ -237,7 +384,13 @@ pub struct Configured {
 pub struct Loaded {
     pub config: Config,
     pub channels: Vec<Configured>,
-    pub srt_passphrase: Option<String>,
+    pub srt_passphrase: Option<Passphrase>,
+    /// What HTTPS is served with; empty: it is off.
+    pub certificates: Vec<Pair>,
+    /// What QUIC is served with; `None`: a certificate of its own.
+    pub quic_certificate: Option<Pair>,
+    /// What an operator should know of them.
+    pub warnings: Vec<String>,
 }
 
 impl Loaded {
@@ -252,7 +405,7 @@ impl Loaded {
         for file in &files {
             let text = std::fs::read_to_string(file).map_err(|e| error(file, None, format!("cannot be read: {e}")))?;
             // Each file alone is a valid configuration, so that an error names its own line.
-            let _: Config = parse(file, &text)?;
+            Config::of_text(file, &text)?;
             let table: toml::Table = parse(file, &text)?;
             merge(&mut merged, table);
         }
@@ -263,7 +416,14 @@ impl Loaded {
 
     /// What an empty file means.
     pub fn empty() -> Loaded {
-        Loaded { config: Config::default(), channels: Vec::new(), srt_passphrase: None }
+        Loaded {
+            config: Config::default(),
+            channels: Vec::new(),
+            srt_passphrase: None,
+            certificates: Vec::new(),
+            quic_certificate: None,
+            warnings: Vec::new(),
+        }
     }
 }
 
@@ -304,8 +464,11 @@ fn explain(message: &str) -> String {
 
 /// The known name that was probably meant.
 pub(super) fn nearest<'a>(found: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let close = known.map(|name| (strsim::damerau_levenshtein(name, found), name));
-    close.filter(|(distance, name)| *distance <= 1 + name.len() / 3).min().map(|(_, name)| name)
+    // Lengths that differ by more are further apart than that: a name of a megabyte costs nothing.
+    let (length, most) = (found.chars().count(), |name: &str| 1 + name.len() / 3);
+    let close = known.filter(|name| name.len().abs_diff(length) <= most(name));
+    let close = close.map(|name| (strsim::damerau_levenshtein(name, found), name));
+    close.filter(|(distance, name)| *distance <= most(name)).min().map(|(_, name)| name)
 }
 
 fn merge(into: &mut toml::Table, from: toml::Table) {
@@ -322,20 +485,7 @@ fn merge(into: &mut toml::Table, from: toml::Table) {
 
 fn resolve(mut config: Config, path: &Path) -> Result<Loaded, ConfigError> {
     let folder = path.parent().unwrap_or(Path::new(""));
-    let srt_passphrase = match &config.srt.passphrase_file {
-        None => None,
-        Some(file) => {
-            let passphrase = first_line(path, &folder.join(file), "srt.passphrase_file")?;
-            if !(10..=79).contains(&passphrase.len()) {
-                let what = format!(
-                    "srt.passphrase_file: the passphrase has {} characters; SRT wants 10 to 79",
-                    passphrase.len()
-                );
-                return Err(error(path, None, what));
-            }
-            Some(passphrase)
-        }
-    };
+    let srt_passphrase = passphrase(config.srt.passphrase_file.as_deref(), path, folder, "srt.passphrase_file")?;
     let mut channels: Vec<Configured> = Vec::new();
     for entry in &config.bootstrap.channel {
         let configured = resolve_channel(entry, path, folder)?;
@@ -344,9 +494,53 @@ fn resolve(mut config: Config, path: &Path) -> Result<Loaded, ConfigError> {
         }
         channels.push(configured);
     }
+    let certificates = certificate_pairs(&config.https, path, folder)?;
+    let read = certificate::load(&certificates).map_err(|trouble| error(path, None, format!("https: {trouble}")))?;
+    let quic_certificate = quic_pair(&config.quic, path, folder)?;
+    let quic_read = certificate::load(quic_certificate.as_slice());
+    let quic_read = quic_read.map_err(|trouble| error(path, None, format!("quic: {trouble}")))?;
+    let warnings = certificate::warnings(&read).into_iter().chain(certificate::warnings(&quic_read));
+    let warnings = warnings.map(|trouble| trouble.to_string()).collect();
     config.state.folder = folder.join(&config.state.folder);
     config.worker.driver_folder = config.worker.driver_folder.map(|lies| absolute(folder, &lies));
-    Ok(Loaded { config, channels, srt_passphrase })
+    Ok(Loaded { config, channels, srt_passphrase, certificates, quic_certificate, warnings })
+}
+
+fn passphrase(file: Option<&Path>, path: &Path, folder: &Path, what: &str) -> Result<Option<Passphrase>, ConfigError> {
+    let Some(file) = file else { return Ok(None) };
+    let read = Passphrase::new(&first_line(path, &folder.join(file), what)?);
+    read.map(Some).map_err(|why| error(path, None, format!("{what}: {} {why}", file.display())))
+}
+
+/// The files that HTTPS is served with.
+fn certificate_pairs(https: &Https, path: &Path, folder: &Path) -> Result<Vec<Pair>, ConfigError> {
+    let pair = |chain: &Path, key: &Path| Pair { certificate: absolute(folder, chain), key: absolute(folder, key) };
+    let wrong = |what: &str| Err(error(path, None, what.to_owned()));
+    match (&https.certificate, &https.key) {
+        (Certificates::None, None) => Ok(Vec::new()),
+        (Certificates::None, Some(_)) => {
+            wrong("https.key without https.certificate: give both, or neither for no HTTPS")
+        }
+        (Certificates::One(_), None) => wrong("https.certificate without https.key: give the file of its private key"),
+        (Certificates::One(chain), Some(key)) => Ok(vec![pair(chain, key)]),
+        (Certificates::Several(_), Some(_)) => wrong("https.key beside [[https.certificate]]: give each its own key"),
+        (Certificates::Several(all), None) => Ok(all.iter().map(|one| pair(&one.chain, &one.key)).collect()),
+    }
+}
+
+/// The files that QUIC is served with.
+fn quic_pair(quic: &Quic, path: &Path, folder: &Path) -> Result<Option<Pair>, ConfigError> {
+    match (&quic.certificate, &quic.key) {
+        (None, None) => Ok(None),
+        (Some(chain), Some(key)) => Ok(Some(Pair { certificate: absolute(folder, chain), key: absolute(folder, key) })),
+        (Some(_), None) => {
+            Err(error(path, None, "quic.certificate without quic.key: give the file of its private key".into()))
+        }
+        (None, Some(_)) => {
+            let what = "quic.key without quic.certificate: give both, or neither for a certificate of Rung's own";
+            Err(error(path, None, what.into()))
+        }
+    }
 }
 
 fn resolve_channel(entry: &BootstrapChannel, path: &Path, folder: &Path) -> Result<Configured, ConfigError> {
@@ -374,6 +568,8 @@ fn resolve_channel(entry: &BootstrapChannel, path: &Path, folder: &Path) -> Resu
         (None, Some(hex)) => KeyDigest::from_hex(hex)
             .ok_or_else(|| wrong("key_sha256 wants 64 hexadecimal digits, as sha256sum prints them".into()))?,
     };
+    let what = format!("channel \"{}\": passphrase_file", entry.name);
+    let passphrase = passphrase(entry.passphrase_file.as_deref(), path, folder, &what)?;
     let config = ChannelConfig::from(entry);
     if let Some(first) = lifecycle::check(&config).into_iter().next() {
         return Err(wrong(first.detail));
@@ -395,7 +591,7 @@ fn resolve_channel(entry: &BootstrapChannel, path: &Path, folder: &Path) -> Resu
     if let Some(first) = lifecycle::check(&config).into_iter().next() {
         return Err(wrong(first.detail));
     }
-    Ok(Configured { config, key: digest, logo })
+    Ok(Configured { config, key: digest, passphrase, logo })
 }
 
 /// What the file does not say has its default.
@@ -406,13 +602,21 @@ impl From<&BootstrapChannel> for ChannelConfig {
         config.profile.mode = entry.mode;
         config.profile.ladder = entry.ladder.clone();
         config.profile.hold_back_ms = entry.hold_back.map(|s| s.0);
+        config.profile.window_s = entry.window_s;
+        config.profile.start_offset_s = entry.start_offset_s;
+        config.policy.steering = entry.steering.clone();
         config.profile.preset = entry.preset;
         config.profile.backend = entry.backend;
         config.profile.crop = entry.crop;
+        config.profile.audio_only = entry.audio_only.unwrap_or(config.profile.audio_only);
+        config.profile.captions = entry.captions.clone();
         config.policy.logo = entry.logo_place.map(|place| LogoSettings { place, image: None });
         config.policy.takeover = entry.takeover;
         config.policy.reconnect_window_s = entry.reconnect_window_s.map(|s| u32::try_from(s).unwrap_or(u32::MAX));
         config.policy.end_on_eos = entry.end_on_eos;
+        config.policy.pull = entry.pull.clone();
+        config.policy.playback_policy = entry.playback_policy;
+        config.policy.publish_from = entry.publish_from.clone();
         config
     }
 }
@@ -507,8 +711,34 @@ mod tests {
             ),
             ("[[bootstrap.channel]]\nname = \"a\"\nkey_file = \"news.key\"\nslate = \"news.key\"", "neither a PNG"),
             ("[[bootstrap.channel]]\nname = \"a\"\nkey_file = \"news.key\"\nslate = \"no.png\"", "cannot be read"),
+            (
+                "[[bootstrap.channel]]\nname = \"a\"\nkey_file = \"news.key\"\nwindow_s = 10",
+                "write seconds from 12 to 21600",
+            ),
+            (
+                "[[bootstrap.channel]]\nname = \"a\"\nkey_file = \"news.key\"\nstart_offset_s = -3",
+                "write seconds from -30 to -6",
+            ),
+            (
+                "[[bootstrap.channel]]\nname = \"a\"\nkey_file = \"news.key\"\nsteering = { pathways = [{ id = \"a b\", base = \"\" }] }",
+                "letters, digits",
+            ),
             ("[srt]\nlisten = \"nowhere\"", "2: "),
             ("[srt", "1: "),
+            ("[http]\nconnections_per_address = 0", "2: connections_per_address = 0: write 1 to 1000000"),
+            ("[http]\ntrusted = [\"10.0.0.0/33\"]", "is no network: write"),
+            ("[https]\nkey = \"news.key\"", "https.key without https.certificate"),
+            ("[https]\ncertificate = \"a.pem\"", "https.certificate without https.key"),
+            ("[https]\ncertificate = \"a.pem\"\nkey = \"news.key\"", "a.pem: cannot be read: No such file"),
+            ("[https]\ncertificate = \"news.key\"\nkey = \"news.key\"", "news.key: holds no certificate: give PEM"),
+            ("[https]\nkey = \"k\"\n[[https.certificate]]\nchain = \"a\"\nkey = \"b\"", "give each its own key"),
+            ("[[https.certificate]]\nchain = \"a\"\nkee = \"b\"", "3: unknown key `kee`: did you mean `key`?"),
+            ("[https]\ncertificate = 3", "2: invalid type"),
+            ("[quic]\nkey = \"news.key\"", "quic.key without quic.certificate"),
+            ("[quic]\ncertificate = \"a.pem\"", "quic.certificate without quic.key"),
+            ("[quic]\ncertificate = \"a.pem\"\nkey = \"news.key\"", "quic: "),
+            ("[quic]\nenabled = 1", "2: invalid type"),
+            ("[quic]\nlissen = \"[::]:9443\"", "2: unknown key `lissen`: did you mean `listen`?"),
             (
                 "[[bootstrap.channel]]\nname = \"a\"\nkey_file = \"news.key\"\n[[bootstrap.channel]]\nname = \"a\"\nkey_file = \"news.key\"",
                 "twice",

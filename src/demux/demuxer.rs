@@ -8,6 +8,7 @@ use super::assembler::{Assembler, Step};
 use super::coding::{H264, H265, Mpeg2};
 use super::event::{Event, Outbox};
 use super::health::{Continuity, Counters, Counts, Watch};
+use super::markers::MarkerTrack;
 use super::stamp::Stamp;
 use super::sync::{Seen, Sync};
 use super::tables::{Change, Tables};
@@ -48,6 +49,9 @@ impl Demuxer {
         for track in &mut core.tracks {
             track.flush(&mut core.out);
         }
+        for track in &mut core.markers {
+            track.flush(&mut core.out);
+        }
         core.counts = Counts::default();
     }
 
@@ -64,6 +68,7 @@ impl Demuxer {
 const NOTHING: u16 = 0;
 const TABLE: u16 = 1;
 const FIRST_TRACK: u16 = 2;
+const FIRST_MARKER: u16 = 0x100;
 
 #[derive(Debug)]
 struct Core {
@@ -71,6 +76,7 @@ struct Core {
     counts: Counts,
     tables: Tables,
     tracks: Vec<Assembly>,
+    markers: Vec<MarkerTrack>,
     clock: PcrLine,
     pcr_pid: Option<Pid>,
     /// What was reported as unsupported of this program.
@@ -92,6 +98,7 @@ impl Default for Core {
             counts: Counts::default(),
             tables: Tables::default(),
             tracks: Vec::new(),
+            markers: Vec::new(),
             clock: PcrLine::default(),
             pcr_pid: None,
             refused: Vec::new(),
@@ -123,8 +130,8 @@ impl Core {
             Seen::Lost => {
                 self.out.counters.sync_losses += 1;
                 // Whatever came in between may have begun inside the last packet.
-                if self.last_slot >= FIRST_TRACK {
-                    self.tracks[usize::from(self.last_slot - FIRST_TRACK)].suspect();
+                if let Some(track) = track_of(self.last_slot) {
+                    self.tracks[track].suspect();
                 }
             }
             Seen::Skipped(bytes) => {
@@ -188,8 +195,10 @@ impl Core {
             self.scrambled(&packet, slot);
         } else if slot == TABLE {
             self.table(&packet, lost.is_some());
-        } else if slot >= FIRST_TRACK {
-            self.tracks[usize::from(slot - FIRST_TRACK)].packet(&packet, lost, &mut self.out);
+        } else if slot >= FIRST_MARKER {
+            self.markers[usize::from(slot - FIRST_MARKER)].packet(&packet, lost.is_some(), &mut self.out);
+        } else if let Some(track) = track_of(slot) {
+            self.tracks[track].packet(&packet, lost, &mut self.out);
         }
     }
 
@@ -220,13 +229,18 @@ impl Core {
         counters.cat_errors += u64::from(!self.has_cat);
         counters.pat_errors += u64::from(packet.pid == PAT_PID);
         counters.pmt_errors += u64::from(slot == TABLE && packet.pid != PAT_PID);
-        if slot >= FIRST_TRACK {
-            let track = &mut self.tracks[usize::from(slot - FIRST_TRACK)];
+        let first = if slot >= FIRST_MARKER {
+            self.markers[usize::from(slot - FIRST_MARKER)].is_scrambled()
+        } else if let Some(track) = track_of(slot) {
+            let track = &mut self.tracks[track];
             track.gap(0, &mut self.out);
-            if !std::mem::replace(&mut track.scrambled, true) {
-                let detail = "the track is scrambled; send it in the clear";
-                self.out.fault(FaultKind::Scrambled, Some(packet.pid), None, detail);
-            }
+            !std::mem::replace(&mut track.scrambled, true)
+        } else {
+            false
+        };
+        if first {
+            let detail = "the track is scrambled; send it in the clear";
+            self.out.fault(FaultKind::Scrambled, Some(packet.pid), None, detail);
         }
     }
 
@@ -270,12 +284,17 @@ impl Core {
     /// The program's tracks: those that stay keep what they know.
     fn program(&mut self, program: Program) {
         let mut before = std::mem::take(&mut self.tracks);
+        let mut markers = std::mem::take(&mut self.markers);
         let mut refused = Vec::new();
         for track in &program.tracks {
+            if let Some(new) = MarkerTrack::new(track) {
+                let known = markers.iter().position(|m| m.pid == track.pid && m.codec == track.codec);
+                self.markers.push(known.map_or(new, |at| markers.swap_remove(at)));
+                continue;
+            }
             let wanted = match track.codec {
                 Codec::Aac => true,
                 Codec::H264 | Codec::H265 | Codec::Mpeg2Video => !self.tracks.iter().any(Assembly::is_video),
-                Codec::Scte35 | Codec::Id3 => continue,
                 _ => false,
             };
             if !wanted {
@@ -309,6 +328,12 @@ impl Core {
         for (slot, track) in (FIRST_TRACK..).zip(&self.tracks) {
             self.slots[usize::from(track.pid) % PIDS] = slot;
         }
+        for (slot, track) in (FIRST_MARKER..).zip(&self.markers) {
+            let place = &mut self.slots[usize::from(track.pid) % PIDS];
+            if *place == NOTHING {
+                *place = slot;
+            }
+        }
         for pid in self.tables.pmt_pids() {
             self.slots[usize::from(pid) % PIDS] = TABLE;
         }
@@ -326,6 +351,11 @@ impl Core {
             counters.pid_errors += u64::from(track.watch.overdue(now));
         }
     }
+}
+
+/// Index of the track that a slot stands for.
+fn track_of(slot: u16) -> Option<usize> {
+    (FIRST_TRACK..FIRST_MARKER).contains(&slot).then(|| usize::from(slot - FIRST_TRACK))
 }
 
 fn refusal(codec: Codec) -> String {

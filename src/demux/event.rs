@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use super::health::Counters;
 use crate::media::access_unit::AccessUnit;
 use crate::media::fault::{At, Fault, FaultKind};
+use crate::media::marker::{Cue, Tag};
 use crate::media::track::{Pid, Program, TrackConfig};
 use crate::time::{Mono, Pts};
 
@@ -25,6 +26,8 @@ pub enum Event {
         frames: u16,
     },
     Unit(AccessUnit),
+    Cue(Cue),
+    Tag(Tag),
     /// The program clock: 27 MHz, unwrapped, on the line of the units' PTS (x 300).
     Pcr {
         pid: Pid,

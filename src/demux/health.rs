@@ -48,6 +48,11 @@ pub struct Counters {
     /// Units left out because no parameter set was known yet.
     pub undecodable_units: u64,
     pub parameter_set_errors: u64,
+    /// Sections on the PIDs of cues, and timed tags taken.
+    pub cue_sections: u64,
+    pub timed_tags: u64,
+    /// Cues and tags dropped as they came.
+    pub cue_errors: u64,
     /// Smoothed difference between arrival and PCR steps, microseconds.
     pub pcr_jitter_us: u64,
 }

@@ -1,7 +1,7 @@
 //! Purpose: a transport stream in any chunks in, the chosen program's access units out.
 //! Time: `now` is arrival; PTS/DTS leave here unwrapped, all tracks of a connection on one line; PCR in 27 MHz.
 //! Invariants: equal bytes give equal events however they are cut (arrival stamps aside); memory is bounded by
-//! `ACCESS_UNIT_BYTES_MAX` for the one video track, 64 KiB per audio track, and what the last pushes queued.
+//! `ACCESS_UNIT_BYTES_MAX` for the one video track, 64 KiB per audio track, 16 KiB per track of markers, and what the last pushes queued.
 //! Delay: a picture comes out with its last byte where that byte can be told (the PES packet says its length, or the
 //! packetizer stuffs the last packet, as all common ones do; believed after 8 pictures), else with the first packet of
 //! the next one. An audio frame comes out with the header behind it, or with the end of its PES packet.
@@ -15,6 +15,7 @@ mod coding;
 mod demuxer;
 mod event;
 mod health;
+mod markers;
 mod stamp;
 mod sync;
 mod tables;

@@ -48,6 +48,8 @@ pub(super) struct FrameClock {
     lead: i64,
 }
 
+/// A picture is shown at most so long behind its decoding, 90 kHz: 10 s.
+const LEAD_MAX: i64 = 900_000;
 /// Where neither the stream nor its time stamps say.
 const GUESS: FrameRate = FrameRate::new(25, 1);
 
@@ -80,18 +82,20 @@ impl FrameClock {
         let rate = self.seen.or(timing.declared).unwrap_or(GUESS);
         let dts = last.0 + ticks(*units, rate, 1);
         let pts = match (timing.count, self.anchor) {
-            (Some(count), Some((at, pts))) => pts.0 + ticks(count - at, rate, timing.per_frame),
+            (Some(count), Some((at, pts))) => pts.0.saturating_add(ticks(count - at, rate, timing.per_frame)),
             (Some(_), None) => dts + self.lead,
             (None, _) => dts,
         };
-        Some((Pts(pts.max(dts)), Dts(dts)))
+        // Slices may claim any order; none of a picture that can be waited for.
+        let sane = pts.saturating_sub(dts) <= LEAD_MAX;
+        Some((Pts(if sane { pts.max(dts) } else { dts }), Dts(dts)))
     }
 }
 
 /// 90 kHz ticks of `n` counts, `per_frame` a frame, to the nearest.
 fn ticks(n: i64, rate: FrameRate, per_frame: i64) -> i64 {
-    let (num, den) = (i64::from(rate.num) * per_frame, i64::from(rate.den));
-    (n.saturating_mul(90_000 * den) + num / 2).div_euclid(num)
+    let (num, den) = (i128::from(rate.num) * i128::from(per_frame), i128::from(rate.den));
+    i64::try_from((i128::from(n) * 90_000 * den + num / 2).div_euclid(num)).unwrap_or(i64::MAX)
 }
 
 /// The rate of `units` units in `span`, if it is one of video.
@@ -99,4 +103,24 @@ fn observed(span: Span, units: i64) -> Option<FrameRate> {
     let rate =
         FrameRate::new(u32::try_from(units * 90_000).ok()?, u32::try_from(span.0).ok().filter(|ticks| *ticks > 0)?);
     (1.0..=300.0).contains(&rate.hz()).then_some(rate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_picture_order_places_a_picture_out_of_time() {
+        let declared = Some(FrameRate::new(30_000_001, 1_000_003));
+        let timing = |count: i64, restart| Timing { count: Some(count), per_frame: 2, restart, declared };
+        let mut clock = FrameClock::default();
+        assert_eq!(clock.next(Some((Pts(9_000), Dts(6_000))), &timing(0, true)), Some((Pts(9_000), Dts(6_000))));
+        // delta_pic_order_cnt_bottom is any number of 32 bits.
+        for (count, sane) in [(2, true), (1 << 31, false), (-(1 << 31), true), (i64::from(u32::MAX), false), (6, true)]
+        {
+            let (pts, dts) = clock.next(None, &timing(count, false)).expect("it has a time stamp to count from");
+            assert!(pts >= Pts(dts.0) && (pts - dts).0 <= LEAD_MAX, "{count}: {pts} {dts}");
+            assert!(sane || pts.0 == dts.0, "{count}");
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::source::Leg;
 use crate::media::channel::{ChannelName, Takeover};
-use crate::media::key::KeyDigest;
+use crate::media::key::{KeyDigest, Passphrase};
 use crate::time::Mono;
 
 /// Wrong keys and unknown channels that one address may try within `TRIES_WINDOW`.
@@ -16,12 +16,18 @@ const TRIES_WINDOW: Duration = Duration::from_secs(60);
 /// Addresses remembered; the oldest is forgotten first.
 const ADDRESSES_MAX: usize = 4_096;
 
-/// Answers for a publisher; control implements it. Called on the shard: it must not wait.
+/// Answers for a publisher; control implements it. Called on the threads of the ports: it must not wait.
 pub trait Directory: Send + Sync {
     /// # Errors
     /// The refusal the caller is told. An unknown channel and a wrong key must both be `Refusal::Denied` and must
     /// take the same time: compare with `KeyDigest::none()` where there is no channel.
-    fn admit(&self, channel: &str, key: &str, leg: Leg) -> Result<Admission, Refusal>;
+    fn admit(&self, channel: &str, key: &str, leg: Leg, from: IpAddr) -> Result<Admission, Refusal>;
+
+    /// A source of the channel that this box calls by itself: it shows no key.
+    ///
+    /// # Errors
+    /// Why it may not come in now.
+    fn admit_source(&self, channel: &ChannelName, leg: Leg) -> Result<Admission, Refusal>;
 }
 
 /// A publisher is welcome.
@@ -29,6 +35,10 @@ pub trait Directory: Send + Sync {
 pub struct Admission {
     pub channel: ChannelName,
     pub takeover: Takeover,
+    /// What an SRT caller must encrypt with; `None`: what its port says.
+    pub passphrase: Option<Passphrase>,
+    /// The least receive latency; `None`: the port's.
+    pub latency: Option<Duration>,
 }
 
 /// Why a publisher is told no.
@@ -36,6 +46,8 @@ pub struct Admission {
 pub enum Refusal {
     /// Unknown channel or wrong key; nobody is told which.
     Denied,
+    /// The channel takes publishers of other addresses.
+    NotFromHere,
     /// The channel was stopped by its operator.
     Stopped,
     /// Another publisher is on air on this leg.
@@ -52,7 +64,7 @@ impl Refusal {
     /// As libsrt numbers it (`SRT_REJX_…`).
     pub fn code(&self) -> u16 {
         match self {
-            Refusal::Denied => 1401,
+            Refusal::Denied | Refusal::NotFromHere => 1401,
             Refusal::Stopped => 1403,
             Refusal::Busy => 1409,
             Refusal::Unsupported(_) => 1415,
@@ -66,6 +78,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Refusal::Denied => f.write_str("unknown channel or wrong publish key"),
+            Refusal::NotFromHere => f.write_str("the channel takes no publisher of this address (publish_from)"),
             Refusal::Stopped => f.write_str("the channel is stopped"),
             Refusal::Busy => f.write_str("another publisher is on air on this leg"),
             Refusal::Unsupported(what) => f.write_str(what),
@@ -85,10 +98,11 @@ pub struct RosterEntry {
     pub takeover: Takeover,
     /// The operator stopped it.
     pub stopped: bool,
+    pub passphrase: Option<Passphrase>,
 }
 
 impl Directory for Roster {
-    fn admit(&self, channel: &str, key: &str, _leg: Leg) -> Result<Admission, Refusal> {
+    fn admit(&self, channel: &str, key: &str, _: Leg, _: IpAddr) -> Result<Admission, Refusal> {
         let found = ChannelName::new(channel).ok().and_then(|name| self.0.get_key_value(&name));
         let digest = found.map_or(KeyDigest::none(), |(_, entry)| entry.key);
         let fits = digest.matches(key);
@@ -96,7 +110,16 @@ impl Directory for Roster {
         if entry.stopped {
             return Err(Refusal::Stopped);
         }
-        Ok(Admission { channel: name.clone(), takeover: entry.takeover })
+        let (takeover, passphrase) = (entry.takeover, entry.passphrase.clone());
+        Ok(Admission { channel: name.clone(), takeover, passphrase, latency: None })
+    }
+
+    fn admit_source(&self, channel: &ChannelName, _leg: Leg) -> Result<Admission, Refusal> {
+        let entry = self.0.get(channel).ok_or(Refusal::Denied)?;
+        if entry.stopped {
+            return Err(Refusal::Stopped);
+        }
+        Ok(Admission { channel: channel.clone(), takeover: entry.takeover, passphrase: None, latency: None })
     }
 }
 
@@ -153,7 +176,8 @@ impl Tries {
     }
 }
 
-fn prefix(address: IpAddr) -> IpAddr {
+/// What counts as one: an IPv4 address, an IPv6 network of 64 bits.
+pub(super) fn prefix(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(ip) => IpAddr::V6((ip.to_bits() >> 64 << 64).into()),
         v4 => v4,
@@ -165,7 +189,12 @@ mod tests {
     use super::*;
 
     fn roster() -> Roster {
-        let entry = |stopped| RosterEntry { key: KeyDigest::of("secret"), takeover: Takeover::Newest, stopped };
+        let entry = |stopped| RosterEntry {
+            key: KeyDigest::of("secret"),
+            takeover: Takeover::Newest,
+            stopped,
+            passphrase: None,
+        };
         Roster(BTreeMap::from([
             (ChannelName::new("news").unwrap(), entry(false)),
             (ChannelName::new("off").unwrap(), entry(true)),
@@ -174,12 +203,12 @@ mod tests {
 
     #[test]
     fn a_wrong_key_and_an_unknown_channel_get_the_same_answer() {
-        let roster = roster();
-        assert_eq!(roster.admit("news", "secret", Leg::A).unwrap().channel.as_str(), "news");
+        let (roster, from) = (roster(), IpAddr::from([192, 0, 2, 1]));
+        assert_eq!(roster.admit("news", "secret", Leg::A, from).unwrap().channel.as_str(), "news");
         for (channel, key) in [("news", "wrong"), ("other", "secret"), ("", ""), ("NEWS", "secret"), ("off", "wrong")] {
-            assert_eq!(roster.admit(channel, key, Leg::A), Err(Refusal::Denied), "{channel} {key}");
+            assert_eq!(roster.admit(channel, key, Leg::A, from), Err(Refusal::Denied), "{channel} {key}");
         }
-        assert_eq!(roster.admit("off", "secret", Leg::A), Err(Refusal::Stopped));
+        assert_eq!(roster.admit("off", "secret", Leg::A, from), Err(Refusal::Stopped));
     }
 
     #[test]

@@ -7,8 +7,21 @@
 //! When it fails: a caller that cannot be served gets a code and the log a sentence; bad datagrams are counters.
 
 pub mod admission;
+mod clip;
+mod door;
+mod event;
+mod feeder;
+mod publish;
+mod query;
+pub mod quic;
 pub mod source;
 pub mod srt;
+mod stats;
 
 pub use admission::{Admission, Directory, Refusal, Roster, RosterEntry};
+pub use door::{Door, Wanted};
+pub use event::{Closing, Connected, Event, Protocol, PullNews, PullState, PullStatus};
+pub use feeder::{Feed, FeedStats, Feeder, Knobs, Pause};
+pub use publish::{PAYLOAD, Progress, PublishEnd, PublishEvent, PublishStats, PushError, StreamProgress};
 pub use source::{Leg, PublisherId};
+pub use stats::{LinkStats, PublisherStats};

@@ -49,6 +49,10 @@ impl Sources {
         }
     }
 
+    pub(super) fn holder(&self, channel: &ChannelName, leg: Leg) -> Option<PublisherId> {
+        self.held.get(&(channel.clone(), leg)).copied()
+    }
+
     pub(super) fn hold(&mut self, channel: ChannelName, leg: Leg, publisher: PublisherId) {
         self.held.insert((channel, leg), publisher);
     }

@@ -1,8 +1,8 @@
 //! `rung inspect ts`: a transport stream as the demuxer sees it, one line per event, and a summary.
 //!
 //! Columns of the table:
-//! `byte` offset behind the packet that completed the event · `what` program, config, unit, pcr, recovery, gop or fault
-//! · `pid` · `pts`, `dts` unwrapped 90 kHz (a pcr's base in `pts`) · `bytes` of the unit · `flags` K random access, D
+//! `byte` offset behind the packet that completed the event · `what` program, config, unit, cue, id3, pcr, recovery, gop
+//! or fault · `pid` · `pts`, `dts` unwrapped 90 kHz (a pcr's base, a cue's splice time in `pts`) · `bytes` of the unit · `flags` K random access, D
 //! damaged · note: for a unit its step since the one before (ms) and how far it runs ahead of the clock (ms); for a pcr
 //! its distance from the one before (ms); for a gop its frames and seconds; for a fault what was wrong.
 
@@ -13,8 +13,10 @@ use std::io::{self, Read, Write};
 use crate::demux::{Demuxer, Event};
 use crate::media::access_unit::AccessUnit;
 use crate::media::fault::Fault;
+use crate::media::marker::{Cue, Tag};
 use crate::media::track::{Codec, Pid, Program, TrackConfig};
 use crate::mpegts::PACKET_BYTES;
+use crate::mpegts::scte35::{Command, Edge, Segment, Splice, When};
 use crate::time::{Mono, Pts};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +33,8 @@ pub enum Form {
 /// # Errors
 /// Reading `input` or writing `out` failed; a closed pipe is no failure.
 pub fn dump(mut input: impl Read, out: impl Write, form: Form) -> io::Result<()> {
-    let mut dump =
-        Dump { out, form, byte: 0, tracks: BTreeMap::new(), clock: Clock::default(), faults: BTreeMap::new() };
+    let (tracks, faults, markers) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    let mut dump = Dump { out, form, byte: 0, tracks, clock: Clock::default(), faults, markers };
     match dump.run(&mut input) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         done => done,
@@ -46,6 +48,8 @@ struct Dump<W> {
     tracks: BTreeMap<Pid, Stats>,
     clock: Clock,
     faults: BTreeMap<&'static str, u64>,
+    /// Cues and tags by PID and kind.
+    markers: BTreeMap<(Pid, &'static str), u64>,
 }
 
 /// The program clock, and the arrival time that follows from it.
@@ -138,6 +142,8 @@ impl<W: Write> Dump<W> {
                     let note = format!("pictures are right {frames} frames on");
                     self.row(Row { what: "recovery", pid: Some(pid), pts: Some(pts.0), note, ..Row::default() })?;
                 }
+                Event::Cue(cue) => self.cue(&cue)?,
+                Event::Tag(tag) => self.tag(&tag)?,
                 Event::Pcr { pid, pcr, discontinuity, .. } => self.pcr(pid, pcr, discontinuity)?,
                 Event::Fault(fault) => self.fault(&fault)?,
             }
@@ -210,6 +216,32 @@ impl<W: Write> Dump<W> {
         })
     }
 
+    fn cue(&mut self, cue: &Cue) -> io::Result<()> {
+        *self.markers.entry((cue.pid, cue.info.command.name())).or_default() += 1;
+        let (mut note, section) = (cue.info.command.name().to_owned(), format!("0x{:x}", cue.section));
+        if let Command::Insert(insert) = &cue.info.command {
+            note += &format!(" event {:#x}, {}", insert.event, splice(insert.splice.as_ref()));
+        }
+        for segmentation in &cue.info.segmentations {
+            note +=
+                &format!(", segmentation event {:#x} {}", segmentation.event, segment(segmentation.segment.as_ref()));
+        }
+        if cue.info.at() == Some(When::Now) {
+            note += ", at once";
+        }
+        let more = json!({ "command": cue.info.command.name(), "section": section });
+        let (pid, pts, bytes) = (Some(cue.pid), cue.pts.map(|pts| pts.0), Some(cue.section.len()));
+        self.row(Row { what: "cue", pid, pts, bytes, note, more: Some(more), ..Row::default() })
+    }
+
+    fn tag(&mut self, tag: &Tag) -> io::Result<()> {
+        *self.markers.entry((tag.pid, "id3")).or_default() += 1;
+        let (pid, pts, bytes) = (Some(tag.pid), Some(tag.pts.0), Some(tag.data.len()));
+        let text: String = tag.data.iter().skip(10).map(|b| char::from(*b)).filter(|c| c.is_ascii_graphic()).collect();
+        let note = format!("ID3 {}", &text[..text.len().min(60)]);
+        self.row(Row { what: "id3", pid, pts, bytes, note, ..Row::default() })
+    }
+
     fn pcr(&mut self, pid: Pid, pcr: i64, discontinuity: bool) -> io::Result<()> {
         let step = self.clock.last.map(|last| pcr - last);
         self.clock.take(pcr, discontinuity);
@@ -265,8 +297,11 @@ impl<W: Write> Dump<W> {
         let offset = of(true).zip(of(false)).map(|(v, a)| (a.first.pts - v.first.pts, a.pts_end - v.pts_end));
         if self.form == Form::Json {
             let tracks: Vec<Value> = self.tracks.iter().map(|(pid, stats)| stats.json(*pid)).collect();
+            let marker =
+                |((pid, kind), count): (&(Pid, &str), &u64)| json!({ "pid": pid, "kind": kind, "count": count });
+            let markers: Vec<Value> = self.markers.iter().map(marker).collect();
             let summary = json!({
-                "what": "summary", "tracks": tracks, "counters": counters, "faults": self.faults,
+                "what": "summary", "tracks": tracks, "markers": markers, "counters": counters, "faults": self.faults,
                 "av_offset_start_ms": offset.map(|o| ms(o.0)), "av_offset_end_ms": offset.map(|o| ms(o.1)),
                 "pcr": { "count": self.clock.readings, "interval_max_ms": self.clock.interval_max as f64 / 27_000.0,
                          "jumps": self.clock.jumps },
@@ -276,6 +311,9 @@ impl<W: Write> Dump<W> {
         writeln!(self.out, "summary")?;
         for (pid, stats) in &self.tracks {
             writeln!(self.out, "  {pid:#06x} {}", stats.text())?;
+        }
+        for ((pid, kind), count) in &self.markers {
+            writeln!(self.out, "  {pid:#06x} {kind}: {count}")?;
         }
         if let Some((start, end)) = offset {
             writeln!(
@@ -397,6 +435,26 @@ impl Gops {
         self.frames = Some(self.frames.map_or((frames, frames), |(least, most)| (least.min(frames), most.max(frames))));
         Some((frames, dts - from))
     }
+}
+
+fn splice(splice: Option<&Splice>) -> String {
+    let Some(splice) = splice else { return "cancelled".to_owned() };
+    let way = if splice.out_of_network { "out" } else { "in" };
+    let Some(duration) = splice.duration else { return way.to_owned() };
+    let returns = if duration.auto_return { " and back by itself" } else { "" };
+    format!("{way} for {:.3} s{returns}", duration.ticks as f64 / 90_000.0)
+}
+
+fn segment(segment: Option<&Segment>) -> String {
+    let Some(segment) = segment else { return "cancelled".to_owned() };
+    let edge = match segment.edge() {
+        Edge::Start => " start",
+        Edge::End => " end",
+        Edge::Point => "",
+    };
+    let lasts = segment.duration.map(|ticks| format!(", {:.3} s", ticks as f64 / 90_000.0)).unwrap_or_default();
+    let (about, kind, number, expected) = (segment.about(), segment.kind, segment.number, segment.expected);
+    format!("{about}{edge} ({kind:#04x}) {number}/{expected}{lasts}")
 }
 
 fn widen(range: Option<(i64, i64)>, value: i64) -> (i64, i64) {

@@ -8,10 +8,13 @@ use std::str::FromStr;
 use std::sync::Arc;
 use utoipa::ToSchema;
 
+use super::captions::CaptionService;
 use super::crop::Margins;
 use super::id;
 use super::logo::Logo;
 use super::modes::LatencyMode;
+use super::playback::Access;
+use super::steering::Steering;
 
 /// `[a-z0-9][a-z0-9-]{0,62}`, unique on a box.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ToSchema)]
@@ -265,6 +268,12 @@ pub struct Channel {
     pub ladder: Option<Ladder>,
     /// PART-HOLD-BACK in milliseconds (`ultra` only); `None`: the mode's.
     pub hold_back_ms: Option<u32>,
+    /// How far back its viewers may go, seconds; `None`: the mode's window.
+    pub window_s: Option<u32>,
+    /// Where players begin, seconds from the end, below zero; `None`: as near to the end as the hold-back lets them.
+    pub start_offset_s: Option<i32>,
+    /// From where players fetch it; an open session follows. `None`: from where they found it.
+    pub steering: Option<Steering>,
     pub takeover: Takeover,
     /// Shown while a source is away.
     pub slate: Slate,
@@ -274,8 +283,40 @@ pub struct Channel {
     pub backend: Option<BackendPolicy>,
     /// Cut off the source before anything is made of it.
     pub crop: Margins,
+    /// Closed captions that players are told of; `None`: those that the PMT describes, else those that were seen. Empty:
+    /// there are none, and pictures that are encoded carry none.
+    pub captions: Option<Vec<CaptionService>>,
+    /// Players find a variant of sound alone beside the pictures.
+    pub audio_only: bool,
     /// Over every rendition that is encoded. The one setting that an open session follows.
     pub logo: Option<Logo>,
+    /// Who may watch. In force at once.
+    pub access: Access,
+}
+
+impl Channel {
+    /// One that asks for nothing else.
+    pub fn new(name: ChannelName, kind: ChannelKind, mode: LatencyMode) -> Channel {
+        Channel {
+            name,
+            kind,
+            mode,
+            ladder: None,
+            hold_back_ms: None,
+            window_s: None,
+            start_offset_s: None,
+            steering: None,
+            takeover: Takeover::IfSilent,
+            slate: Slate::Black,
+            preset: None,
+            backend: None,
+            crop: Margins::default(),
+            captions: None,
+            audio_only: true,
+            logo: None,
+            access: Access::Public,
+        }
+    }
 }
 
 /// What stands in for a source that is away.

@@ -75,6 +75,10 @@ kinds! {
     Gop = "gop",
     /// The audio grid was re-aligned by one frame.
     AudioDrift = "audio_drift",
+    /// A cue or a timed tag that does not hold.
+    Cue = "cue",
+    /// An audio track went silent, or one came that the session does not have.
+    AudioTrack = "audio_track",
 }
 
 impl fmt::Display for Fault {

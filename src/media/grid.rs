@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::captions::CaptionsSeen;
+use super::marker::KeptCue;
 use super::modes::LatencyMode;
 use super::plan::{Inits, Plan};
 use crate::time::Wall;
@@ -235,6 +237,9 @@ pub enum SourceGop {
 pub struct SourceProfile {
     pub rate: FrameRate,
     pub gop: SourceGop,
+    /// Closed captions that were seen.
+    #[serde(default)]
+    pub captions: CaptionsSeen,
 }
 
 /// One per run: the map from source time to N, for all legs of one mux.
@@ -301,6 +306,8 @@ pub enum Record {
     },
     /// The init sections of all renditions; it replaces the one before.
     Inits(Inits),
+    /// A cue that said something new.
+    Cue(KeptCue),
 }
 
 /// What became of a record that was handed to the log.

@@ -1,9 +1,10 @@
-//! Publish keys: 26 characters of a-z and 0-9, of which only the SHA-256 is kept.
+//! Publish keys: 26 characters of a-z and 0-9, of which only the SHA-256 is kept; and passphrases, which are kept whole.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
 
 /// Two lower-case hexadecimal digits a byte.
 pub fn hex(bytes: &[u8]) -> String {
@@ -22,7 +23,7 @@ impl KeyDigest {
     /// From 64 hexadecimal digits (`key_sha256`).
     pub fn from_hex(hex: &str) -> Option<KeyDigest> {
         let mut digest = [0; 32];
-        if hex.len() != 64 || !hex.is_ascii() {
+        if hex.len() != 64 || !hex.bytes().all(|digit| digit.is_ascii_hexdigit()) {
             return None;
         }
         for (byte, digits) in digest.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
@@ -73,6 +74,46 @@ impl<'de> Deserialize<'de> for KeyDigest {
     }
 }
 
+/// What SRT encrypts with, 10 to 79 bytes [SRT 6.1.4]. Keys are derived from it with every caller's own salt, so it cannot be
+/// kept as a digest; it is never printed.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Passphrase(Zeroizing<String>);
+
+impl Passphrase {
+    /// # Errors
+    /// A sentence with the rule.
+    pub fn new(passphrase: &str) -> Result<Passphrase, String> {
+        let fits = (10..=79).contains(&passphrase.len()) && !passphrase.contains('\0');
+        fits.then(|| Passphrase(Zeroizing::new(passphrase.to_owned())))
+            .ok_or_else(|| format!("has {} bytes: an SRT passphrase has 10 to 79, and no NUL", passphrase.len()))
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl TryFrom<String> for Passphrase {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Passphrase, String> {
+        Passphrase::new(&text)
+    }
+}
+
+impl From<Passphrase> for String {
+    fn from(passphrase: Passphrase) -> String {
+        (*passphrase.0).clone()
+    }
+}
+
+impl fmt::Debug for Passphrase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Passphrase(***)")
+    }
+}
+
 /// What a publish key is made of.
 pub const PUBLISH_KEY_LETTERS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
 
@@ -91,8 +132,21 @@ mod tests {
         assert!(KeyDigest::from_hex(hex).unwrap().matches("secret"));
         assert!(!KeyDigest::from_hex(hex).unwrap().matches("Secret"));
         assert!(KeyDigest::from_hex(&hex[1..]).is_none() && KeyDigest::from_hex(&"zz".repeat(32)).is_none());
+        assert!(KeyDigest::from_hex(&"+f".repeat(32)).is_none(), "a sign is no digit");
         assert_eq!(KeyDigest::of("secret").to_hex(), hex);
         assert_eq!(format!("{:?}", KeyDigest::of("secret")), "KeyDigest(***)");
         assert!(!KeyDigest::none().matches(""));
+    }
+
+    #[test]
+    fn a_passphrase_is_kept_whole_within_its_bounds_and_never_prints() {
+        for (length, fits) in [(9, false), (10, true), (79, true), (80, false)] {
+            assert_eq!(Passphrase::new(&"x".repeat(length)).is_ok(), fits, "{length}");
+        }
+        assert!(Passphrase::new("ten bytes\0and a NUL").is_err());
+        let kept: Passphrase = serde_json::from_str("\"a long passphrase\"").unwrap();
+        assert_eq!((kept.bytes(), format!("{kept:?}").as_str()), (&b"a long passphrase"[..], "Passphrase(***)"));
+        assert_eq!(serde_json::to_string(&kept).unwrap(), "\"a long passphrase\"");
+        assert!(serde_json::from_str::<Passphrase>("\"short\"").is_err());
     }
 }

@@ -33,6 +33,10 @@ pub const PEER_IDLE: Duration = Duration::from_secs(5);
 pub const INPUT_LOST: Duration = Duration::from_secs(2);
 /// The longest reconnect window that a channel may have.
 pub const RECONNECT_WINDOW_MAX: Duration = Duration::from_secs(1_800);
+/// How far back the viewers of a channel may go at most.
+pub const WINDOW_S_MAX: u32 = 21_600;
+/// Media that one channel may hold for a window of its own, at the rates of its renditions.
+pub const WINDOW_BYTES_MAX: u64 = 4 << 30;
 /// Largest slate file, bytes.
 pub const SLATE_BYTES_MAX: usize = 4 << 20;
 /// A leg silent for this long gives way to a newcomer (`takeover = "if-silent"`).
@@ -71,5 +75,17 @@ pub const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(3);
 pub const WRITE_STALL: Duration = Duration::from_secs(10);
 /// HTTP connections at once.
 pub const CONNECTIONS_MAX: usize = 20_000;
+/// Of these from one address, unless it is trusted: behind one there may be a whole provider's viewers.
+pub const CONNECTIONS_PER_ADDRESS: usize = 4_000;
+/// TLS handshakes under way at once.
+pub const HANDSHAKES_MAX: usize = 2_000;
 /// Tracks of one program that are looked at.
 pub const TRACKS_MAX: usize = 16;
+
+/// Largest timed ID3 tag, bytes.
+pub const TAG_BYTES_MAX: usize = 16 << 10;
+/// Tags of one part, and bytes of them; what is over goes with the next part.
+pub const PART_TAGS_MAX: usize = 16;
+pub const PART_TAG_BYTES_MAX: usize = 64 << 10;
+/// Tags that wait for their part, of a rendition: of more the oldest go.
+pub const TAGS_WAITING_MAX: usize = 64;

@@ -4,6 +4,7 @@
 //! When it fails: constructors return a sentence that names the field and the fix.
 
 pub mod access_unit;
+pub mod captions;
 pub mod channel;
 pub mod crop;
 pub mod fault;
@@ -12,8 +13,12 @@ pub mod id;
 pub mod key;
 pub mod limits;
 pub mod logo;
+pub mod marker;
 pub mod modes;
+pub mod networks;
 pub mod picture;
 pub mod plan;
+pub mod playback;
 pub mod sample;
+pub mod steering;
 pub mod track;

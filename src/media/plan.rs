@@ -6,7 +6,9 @@ use sha2::{Digest, Sha256};
 use super::channel::SessionId;
 use super::grid::{Anchor, Grid, PdtLine, Record, SourceGop};
 use super::key::hex;
-use super::track::{AudioConfig, Pid, VideoConfig};
+use super::marker::KeptCue;
+use super::track::{AudioConfig, AudioRole, Pid, VideoConfig};
+use crate::time::Wall;
 
 /// How segments of a source rendition begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +60,8 @@ pub struct PlannedAudio {
     pub pid: Pid,
     /// ISO 639-2, as the PMT names it.
     pub language: Option<String>,
+    #[serde(default)]
+    pub role: AudioRole,
     /// `None`: without headers when the grid was made, and not part of the session.
     pub config: Option<AudioConfig>,
 }
@@ -98,6 +102,8 @@ pub struct Kept {
     pub breaks: Vec<u64>,
     /// `None`: nothing was on air yet.
     pub inits: Option<Inits>,
+    /// In order; the last `CUES_KEPT` at least.
+    pub cues: Vec<KeptCue>,
 }
 
 impl Kept {
@@ -105,6 +111,7 @@ impl Kept {
     pub fn of(records: Vec<Record>) -> Option<Kept> {
         let (mut plan, mut inits) = (None, None);
         let (mut anchors, mut lines, mut breaks) = (Vec::new(), Vec::new(), Vec::new());
+        let mut cues = Vec::new();
         for record in records {
             match record {
                 Record::Plan(found) => plan = Some(*found),
@@ -114,18 +121,26 @@ impl Kept {
                 Record::Pdt(line) => lines.push(line),
                 Record::Break { msn } => breaks.push(msn),
                 Record::Inits(found) => inits = Some(found),
+                Record::Cue(cue) => cues.push(cue),
             }
         }
         anchors.sort_by_key(|anchor| anchor.run);
         lines.sort_by_key(|line| line.from_n);
+        cues.sort_by_key(|cue: &KeptCue| cue.seq);
         breaks.sort_unstable();
         breaks.dedup();
         let plan = plan.filter(|_| !lines.is_empty())?;
-        Some(Kept { plan, anchors, lines, breaks, inits })
+        Some(Kept { plan, anchors, lines, breaks, inits, cues })
+    }
+
+    /// PROGRAM-DATE-TIME of a frame, as it was.
+    pub fn date_of(&self, n: i64) -> Wall {
+        let line = self.lines.iter().rfind(|line| line.from_n <= n).or(self.lines.first());
+        line.map_or(Wall(0), |line| line.at(&self.plan.grid, n))
     }
 
     /// The line in force at its end.
     pub fn line(&self) -> PdtLine {
-        self.lines.last().copied().unwrap_or(PdtLine { from_n: 0, wall: crate::time::Wall(0), ppm: 0 })
+        self.lines.last().copied().unwrap_or(PdtLine { from_n: 0, wall: Wall(0), ppm: 0 })
     }
 }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::captions::CaptionService;
 use super::grid::FrameRate;
 
 /// Packet id of the elementary stream: a track's name within its program.
@@ -55,6 +56,28 @@ pub struct Track {
     pub codec: Codec,
     /// ISO 639-2 code, lower case, where the PMT names one.
     pub language: Option<String>,
+    pub role: AudioRole,
+    /// Of video: the closed captions in it, where the PMT describes them.
+    pub captions: Vec<CaptionService>,
+}
+
+impl Track {
+    /// One of which the PMT says no more.
+    pub fn new(pid: Pid, codec: Codec) -> Track {
+        Track { pid, codec, language: None, role: AudioRole::Main, captions: Vec::new() }
+    }
+}
+
+/// What an audio track is for: audio_type [TS 2.6.19].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AudioRole {
+    /// Nothing special, or effects without a language.
+    #[default]
+    Main,
+    /// For the hearing impaired: speech stands out.
+    ClearSpeech,
+    /// A commentary for the visually impaired tells what is seen.
+    Description,
 }
 
 /// A program as PAT and PMT describe it.

@@ -9,6 +9,7 @@ pub mod packet;
 pub mod pcr;
 pub mod pes;
 pub mod psi;
+pub mod scte35;
 
 pub use mux::Muxer;
 pub use packet::{PACKET_BYTES, Packet};

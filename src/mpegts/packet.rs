@@ -89,8 +89,9 @@ impl<'a> Packet<'a> {
 fn read_pcr(b: &[u8; 6]) -> u64 {
     let [b0, b1, b2, b3, b4, b5] = *b;
     let base = u64::from(u32::from_be_bytes([b0, b1, b2, b3])) << 1 | u64::from(b4 >> 7);
+    // Nine bits hold more than the clock has: no extension is above 299.
     let extension = u64::from(b4 & 1) << 8 | u64::from(b5);
-    base * 300 + extension
+    base * 300 + extension.min(299)
 }
 
 /// What a packet to be written says beside its payload.
@@ -165,6 +166,14 @@ mod tests {
                 assert_eq!(packet.stuffed, length < 184 - if pcr.is_some() { 8 } else { 0 }, "{length} {pcr:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_clock_reference_stays_below_its_wrap() {
+        let mut bytes = [0xFF; PACKET_BYTES];
+        bytes[..6].copy_from_slice(&[SYNC_BYTE, 1, 0, 0x30, 7, 0x10]);
+        // All bits set: the extension would be 511, and has 300 values.
+        assert_eq!(Packet::parse(&bytes).and_then(|p| p.pcr), Some((1 << 33) * 300 - 1));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Program specific information: sections, PAT, PMT [TS 2.4.4].
 
+use crate::media::captions::{CAPTION_SERVICES_MAX, CaptionService, InstreamId};
 use crate::media::limits::TRACKS_MAX;
-use crate::media::track::{Codec, Pid, Track};
+use crate::media::track::{AudioRole, Codec, Pid, Track};
 
 /// Longest section: 12 bits of length and what precedes them.
 pub const SECTION_BYTES_MAX: usize = 4_096;
@@ -150,10 +151,15 @@ impl Pmt {
             let (info, after) = after.split_at_checked(usize::from(u16::from_be_bytes([l1 & 15, l2])))?;
             rest = after;
             if pmt.tracks.len() < TRACKS_MAX {
+                let codec = codec(stream_type, info, cues);
+                // Some multiplexers describe the captions of the only picture beside the program.
+                let captions = captions(info).or_else(|| captions(program_info)).filter(|_| codec.is_video());
                 pmt.tracks.push(Track {
                     pid: u16::from_be_bytes([p1 & 0x1F, p2]),
-                    codec: codec(stream_type, info, cues),
+                    codec,
                     language: language(info),
+                    role: role(info),
+                    captions: captions.unwrap_or_default(),
                 });
             }
         }
@@ -175,11 +181,62 @@ fn registration(info: &[u8]) -> Option<[u8; 4]> {
     descriptors(info).find(|(tag, _)| *tag == 0x05).and_then(|(_, content)| content.first_chunk().copied())
 }
 
+/// metadata_format_identifier of a metadata_descriptor [TS 2.6.60].
+fn timed_format(info: &[u8]) -> Option<[u8; 4]> {
+    let (_, content) = descriptors(info).find(|(tag, _)| *tag == 0x26)?;
+    let (application, rest) = content.split_first_chunk::<2>()?;
+    let rest = if *application == [0xFF; 2] { rest.get(4..)? } else { rest };
+    match rest.split_first()? {
+        (0xFF, rest) => rest.first_chunk().copied(),
+        _ => None,
+    }
+}
+
 fn language(info: &[u8]) -> Option<String> {
     let (_, content) = descriptors(info).find(|(tag, _)| *tag == 0x0A)?;
-    let code = content.first_chunk::<3>()?;
+    language_code(content.first_chunk::<3>()?)
+}
+
+fn language_code(code: &[u8; 3]) -> Option<String> {
     let known = code.iter().all(u8::is_ascii_alphabetic) && !code.eq_ignore_ascii_case(b"und");
     known.then(|| code.iter().map(|b| char::from(b.to_ascii_lowercase())).collect())
+}
+
+/// audio_type of ISO_639_language_descriptor [TS 2.6.19], or what DVB says of a supplementary audio [EN 6.4.11].
+fn role(info: &[u8]) -> AudioRole {
+    let of = |(tag, content): (u8, &[u8])| match (tag, content) {
+        (0x0A, [_, _, _, 2, ..]) => Some(AudioRole::ClearSpeech),
+        (0x0A, [_, _, _, 3, ..]) => Some(AudioRole::Description),
+        // extension_descriptor, then editorial_classification: 1 is audio description, 2 clean audio.
+        (0x7F, [0x06, flags, ..]) => match flags >> 2 & 31 {
+            1 => Some(AudioRole::Description),
+            2 => Some(AudioRole::ClearSpeech),
+            _ => None,
+        },
+        _ => None,
+    };
+    descriptors(info).find_map(of).unwrap_or_default()
+}
+
+/// caption_service_descriptor [ATSC 6.9.2]; `None`: there is none, or it names nothing that players know.
+fn captions(info: &[u8]) -> Option<Vec<CaptionService>> {
+    let (_, content) = descriptors(info).find(|(tag, _)| *tag == 0x86)?;
+    let (count, entries) = content.split_first()?;
+    let mut services: Vec<CaptionService> = Vec::new();
+    for entry in entries.chunks_exact(6).take(usize::from(count & 31)) {
+        let (Some(code), kind) = (entry.first_chunk::<3>(), entry[3]) else { continue };
+        // digital_cc: a service of CEA 708, else the field of line 21.
+        let id = match (kind & 0x80 != 0, kind & 63) {
+            (true, 0) => continue,
+            (true, n) => InstreamId::Service(n),
+            (false, field) => InstreamId::Cc(1 + 2 * (field & 1)),
+        };
+        let fits = services.len() < CAPTION_SERVICES_MAX && services.iter().all(|s| s.instream_id != id);
+        if fits {
+            services.push(CaptionService { language: language_code(code), ..CaptionService::of(id) });
+        }
+    }
+    (!services.is_empty()).then_some(services)
 }
 
 /// [TS table 2-34], registrations, and DVB's descriptors for private streams [EN 300 468 annexes D, H].
@@ -189,7 +246,7 @@ fn codec(stream_type: u8, info: &[u8], cues: bool) -> Codec {
         0x03 | 0x04 => Codec::MpegAudio,
         0x0F => Codec::Aac,
         0x11 => Codec::AacLatm,
-        0x15 => Codec::Id3,
+        0x15 if timed_format(info).is_none_or(|format| format == *b"ID3 ") => Codec::Id3,
         0x1B => Codec::H264,
         0x24 => Codec::H265,
         0x81 => Codec::Ac3,
@@ -276,6 +333,46 @@ mod tests {
         assert_eq!(codecs, [Codec::H264, Codec::Aac, Codec::Opus, Codec::Scte35]);
         assert_eq!(pmt.tracks[1].language.as_deref(), Some("deu"));
         assert_eq!((parsed.extension, parsed.version, pmt.pcr_pid), (7, 3, 256));
+    }
+
+    #[test]
+    fn timed_metadata_is_id3_unless_its_descriptor_says_otherwise() {
+        let id3: &[u8] = b"\x26\x0D\xFF\xFFID3 \xFFID3 \x00\x0F";
+        let short: &[u8] = b"\x26\x08\x01\x00\xFFID3 \x00";
+        let klv: &[u8] = b"\x26\x0D\xFF\xFFKLVA\xFFKLVA\x00\x0F";
+        let streams: &[(u8, Pid, &[u8])] =
+            &[(0x15, 256, id3), (0x15, 257, short), (0x15, 258, &[]), (0x15, 259, klv), (0x15, 260, &klv[..3])];
+        let pmt = Pmt::parse(&pmt_body(256, streams)).expect("own PMT");
+        let codecs: Vec<Codec> = pmt.tracks.iter().map(|t| t.codec).collect();
+        assert_eq!(codecs, [Codec::Id3, Codec::Id3, Codec::Id3, Codec::Unknown(0x15), Codec::Id3]);
+    }
+
+    #[test]
+    fn captions_and_the_purpose_of_audio_are_read_from_their_descriptors() {
+        // SERVICE1 English, line 21 field 1 English, field 2 Spanish, SERVICE1 again, and one that is cut off.
+        let services =
+            [&b"eng\xC1\x3F\xFF"[..], b"eng\x7E\x3F\xFF", b"SPA\x7F\x3F\xFF", b"fra\xC1\x3F\xFF", b"de"].concat();
+        let described = [&[0x86, u8::try_from(services.len() + 1).unwrap(), 0xE0 | 5][..], &services].concat();
+        let audio = |kind: u8| [0x0A, 4, b'e', b'n', b'g', kind];
+        let streams: &[(u8, Pid, &[u8])] = &[
+            (0x1B, 256, &described),
+            (0x0F, 257, &audio(0)),
+            (0x0F, 258, &audio(3)),
+            (0x0F, 259, &audio(2)),
+            (0x0F, 260, &[0x7F, 2, 0x06, 0x80 | 1 << 2]),
+            (0x1B, 261, &[0x86, 0]),
+        ];
+        let pmt = Pmt::parse(&pmt_body(256, streams)).expect("own PMT");
+        let named: Vec<String> = pmt.tracks[0]
+            .captions
+            .iter()
+            .map(|s| format!("{} {}", s.instream_id, s.language.as_deref().unwrap_or("-")))
+            .collect();
+        assert_eq!(named, ["SERVICE1 eng", "CC1 eng", "CC3 spa"]);
+        let roles: Vec<AudioRole> = pmt.tracks[1..5].iter().map(|t| t.role).collect();
+        use AudioRole::{ClearSpeech, Description, Main};
+        assert_eq!(roles, [Main, Description, ClearSpeech, Description]);
+        assert!(pmt.tracks[1..].iter().all(|track| track.captions.is_empty()));
     }
 
     #[test]

@@ -4,7 +4,9 @@
 //! Spec: [HLS 4.4], [HLS 6.2], [BMFF 8.8].
 //! When it fails: what cannot be had is listed as GAP; numbers are never skipped.
 
+pub mod dates;
 pub mod fmp4;
+mod listing;
 pub mod origin;
 pub mod part;
 pub mod pictures;

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use super::fmp4::fragment::{fragment, sequence_number};
+use super::fmp4::emsg::TimedTag;
+use super::fmp4::fragment::{sequence_number, tagged};
 use crate::media::sample::{Sample, Stamps};
 
 /// A finished part: listed, never changed.
@@ -12,6 +13,8 @@ pub struct Part {
     pub duration: u64,
     /// Contains a sample at which decoding can start [HLS 4.4.4.9].
     pub independent: bool,
+    /// The first sample, if decoding can start there. Its data are a piece of `bytes`.
+    pub opens: Option<Sample>,
     /// `None`: nobody could produce it (GAP).
     pub bytes: Option<Bytes>,
 }
@@ -71,11 +74,18 @@ impl OpenPart {
         self.samples.last().map(|s| s.stamps).unwrap_or_default()
     }
 
-    pub(super) fn finish(&self) -> Part {
+    /// `tags` go in front, each with its time in units of the track's `timescale`.
+    pub(super) fn finish(&self, tags: &[(i64, TimedTag)], timescale: u32) -> Part {
+        let bytes = tagged(sequence_number(self.msn, self.index), &self.samples, tags, timescale);
+        // Samples are laid end to end behind the header.
+        let head = bytes.len() - self.samples.iter().map(|s| s.data.len()).sum::<usize>();
+        let opens = self.samples.first().filter(|s| s.sync);
+        let opens = opens.map(|s| Sample { data: bytes.slice(head..head + s.data.len()), ..s.clone() });
         Part {
             duration: self.samples.iter().map(|s| u64::from(s.duration)).sum(),
             independent: self.samples.iter().any(|s| s.sync),
-            bytes: Some(fragment(sequence_number(self.msn, self.index), &self.samples)),
+            opens,
+            bytes: Some(bytes),
         }
     }
 }

@@ -1,5 +1,5 @@
 //! The model player: a strict Low-Latency HLS client without sockets or clocks, which follows every rendition and
-//! writes down each promise that was broken.
+//! writes down each promise that was broken. I-frame playlists are followed like renditions without parts.
 //!
 //! `poll` gives requests to send, `response` takes answers; both need the time. What it checks is in `judge` (playlists)
 //! and `media` (bytes). It starts at the last three segments of a playlist and fetches everything from there on: parts
@@ -31,6 +31,9 @@ pub struct Report {
     pub violations: Vec<String>,
     /// All of them.
     pub broken: u64,
+    /// The first hundred times that a rendition's edge lay over a part from what it reported of another's: one of them came
+    /// late. That is a matter of speed; that no report is stale or early is a promise.
+    pub late: Vec<String>,
     pub renditions: usize,
     pub playlists: u64,
     pub deltas: u64,
@@ -39,6 +42,10 @@ pub struct Report {
     pub gaps: u64,
     pub discontinuities: u64,
     pub bytes: u64,
+    /// Of I-frame playlists.
+    pub pictures: u64,
+    /// Date ranges, each counted once a rendition.
+    pub dates: u64,
     /// Preload hints that were served, and those that never became a part.
     pub hints: u64,
     pub hints_missed: u64,
@@ -52,7 +59,6 @@ pub struct Report {
 
 #[derive(Debug)]
 pub struct Player {
-    base: String,
     multivariant: String,
     tracks: Vec<Track>,
     sent: BTreeMap<u64, Sent>,
@@ -99,23 +105,42 @@ struct Log {
 impl Log {
     fn broken(&mut self, sentence: String) {
         self.report.broken += 1;
-        if self.report.violations.len() < 100 {
+        if self.report.violations.len() < SENTENCES_MAX {
             self.report.violations.push(sentence);
+        }
+    }
+
+    fn late(&mut self, sentence: String) {
+        if self.report.late.len() < SENTENCES_MAX {
+            self.report.late.push(sentence);
         }
     }
 }
 
+/// Of each kind that are kept.
+const SENTENCES_MAX: usize = 100;
 /// URIs whose content is remembered.
 const CONTENTS_MAX: usize = 4_096;
 /// Between tries for a multivariant playlist that is not there yet.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// What `uri` means in the playlist at `playlist`. Steps upward go as RFC 3986 5.2.4 removes them.
+fn resolve(playlist: &str, uri: &str) -> String {
+    if uri.starts_with('/') || uri.contains("://") {
+        return uri.to_owned();
+    }
+    let path = playlist.split('?').next().unwrap_or(playlist);
+    let (mut base, mut rest) = (path.rsplit_once('/').map_or("", |(base, _)| base), uri);
+    while let Some(below) = rest.strip_prefix("../") {
+        (base, rest) = (base.rsplit_once('/').map_or("", |(above, _)| above), below);
+    }
+    format!("{base}/{rest}")
+}
+
 impl Player {
-    /// `multivariant`: absolute path or URL; everything else is resolved against it.
+    /// `multivariant`: absolute path or URL; playlists are resolved against it, and media against theirs.
     pub fn new(multivariant: &str) -> Player {
-        let base = multivariant.rsplit_once('/').map_or("", |(base, _)| base).to_owned();
         Player {
-            base,
             multivariant: multivariant.to_owned(),
             tracks: Vec::new(),
             sent: BTreeMap::new(),
@@ -141,7 +166,11 @@ impl Player {
         }
         for index in 0..self.tracks.len() {
             if let Some((what, uri)) = self.tracks[index].next(now.mono) {
-                let uri = self.resolve(&uri);
+                // Playlists are named by the multivariant one, media by their playlist.
+                let uri = match what {
+                    What::Playlist(_) => resolve(&self.multivariant, &uri),
+                    _ => resolve(&resolve(&self.multivariant, &self.tracks[index].uri), &uri),
+                };
                 return Some(self.send(now, index, what, uri));
             }
         }
@@ -192,7 +221,7 @@ impl Player {
 
     pub fn report(&self) -> Report {
         let mut report = self.log.report.clone();
-        report.renditions = self.tracks.len();
+        report.renditions = self.tracks.iter().filter(|track| !track.frames).count();
         report.ended = !self.tracks.is_empty() && self.tracks.iter().all(|t| t.ended);
         report
     }
@@ -202,10 +231,6 @@ impl Player {
         self.next_id += 1;
         self.sent.insert(id, Sent { track, what, at, uri: uri.clone() });
         Fetch { id, uri }
-    }
-
-    fn resolve(&self, uri: &str) -> String {
-        if uri.starts_with('/') || uri.contains("://") { uri.to_owned() } else { format!("{}/{uri}", self.base) }
     }
 
     fn variants(&mut self, now: Now, status: u16, body: &Bytes) {
@@ -227,8 +252,20 @@ impl Player {
             }
             codecs.extend(lines.next().map(str::to_owned).zip(attributes.remove("CODECS")));
         }
-        let track = |uri: String| Track::new(uri.clone(), codecs.remove(&uri), now.mono);
+        let independent = text.lines().any(|line| line == "#EXT-X-INDEPENDENT-SEGMENTS");
+        let track = |uri: String| Track::new(uri.clone(), codecs.remove(&uri), independent, now.mono);
         self.tracks = uris.into_iter().map(track).collect();
+        for mut said in parse::iframes(text) {
+            for needed in ["BANDWIDTH", "CODECS", "RESOLUTION", "URI"] {
+                if !said.contains_key(needed) {
+                    self.log.broken(format!("multivariant: an I-frame stream without {needed}"));
+                }
+            }
+            let uri = said.remove("URI").unwrap_or_default();
+            let mut track = Track::new(uri, said.remove("CODECS"), true, now.mono);
+            track.frames = true;
+            self.tracks.push(track);
+        }
     }
 
     /// One URI never names two byte strings.
@@ -261,13 +298,20 @@ impl Player {
             let Some(other) = self.tracks.iter().position(|t| t.uri == uri) else { continue };
             let claim = (msn, part);
             let seen = self.tracks[other].edge_before(asked);
+            if self.tracks[other].frames || self.tracks[track].frames {
+                // Without parts on both sides only segments can be compared.
+                if seen.is_some_and(|seen| seen.0 > claim.0.saturating_add(1)) {
+                    broken.push(format!("{name}: report of {uri} is stale: {claim:?}, seen {seen:?}"));
+                }
+                continue;
+            }
             if seen.is_some_and(|seen| absolute(seen, per_segment) > absolute(claim, per_segment).saturating_add(2)) {
                 broken.push(format!("{name}: report of {uri} is stale: {claim:?}, seen {seen:?}"));
             }
             if let (Some(edge), true) = (edge, per_segment > 0)
-                && absolute(edge, per_segment).abs_diff(absolute(claim, per_segment)) > 1
+                && self.parts_apart((track, edge), (other, claim)) > 1
             {
-                broken.push(format!("{name}: its edge {edge:?} and that of {uri}, {claim:?}, are over a part apart"));
+                self.log.late(format!("{name}: its edge {edge:?} and that of {uri}, {claim:?}, are over a part apart"));
             }
             let claims = &mut self.tracks[other].claims;
             if claims.len() < 64 {
@@ -275,11 +319,25 @@ impl Player {
             }
         }
         let first = self.tracks.iter().find_map(|t| t.promises.as_ref());
-        let same = |p: &parse::Promises| (p.target_duration, p.part_target, p.server_control.clone());
+        let parts = |p: &parse::Promises| if self.tracks[track].frames { 0 } else { p.part_target };
+        let same = |p: &parse::Promises| (p.target_duration, parts(p), p.server_control.clone());
         if first.is_some_and(|first| same(first) != same(&promises)) {
             broken.push(format!("{name}: other targets than the other renditions"));
         }
+        // Playlists that end alike tell of the same date ranges.
+        let own = &self.tracks[track];
+        for other in self.tracks.iter().filter(|t| !t.frames && !own.frames && t.following() == own.following()) {
+            if !other.dates.keys().eq(own.dates.keys()) {
+                broken.push(format!("{name}: other date ranges than {}", other.uri));
+            }
+        }
         broken.into_iter().for_each(|sentence| self.log.broken(sentence));
+    }
+
+    /// Parts from the one that lies behind to the other one, each of a track, as the track that is ahead lists them.
+    fn parts_apart(&self, a: (usize, (u64, u64)), b: (usize, (u64, u64))) -> u64 {
+        let (from, to) = if a.1 < b.1 { (a, b) } else { (b, a) };
+        self.tracks[to.0].parts_between(from.1, to.1)
     }
 }
 

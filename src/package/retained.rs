@@ -1,36 +1,46 @@
 //! The segments that one rendition holds, and their text.
 //!
-//! Listed: the last `window_segments` whole segments and the open one. Held: as many again (plus one), so that a segment
-//! stays available for a window's time after it left the playlist, as [HLS 6.2.2] asks. RAM is therefore twice the
-//! window: 62 s in `ultra` and `low` (31 segments of 2 s), 126 s in `normal`; at most `retained_bytes_max`, beyond which
-//! the oldest segments go first, down to the last whole one.
+//! Listed: the last `window_segments` whole segments (more while they are short) and the open one. Held: as many more (plus one), so that a segment
+//! that left the playlist stays for its own duration and that of the playlist [HLS 6.2.2]. RAM is therefore twice the
+//! window: 62 s in `ultra` and `low` (31 segments of 2 s), 126 s in `normal`, more with a channel's own window; at most
+//! `retained_bytes_max`, beyond which the oldest segments go first, down to the last whole one.
 
 use bytes::Bytes;
 use std::collections::VecDeque;
 
+use super::fmp4::fragment;
 use super::fmp4::init::InitSection;
 use super::part::Part;
 use super::playlist::media;
 use super::playlist::tags::Seconds;
-use super::window::{Publication, RenditionSpec, Targets};
+use super::window::{Publication, RenditionSpec};
+use crate::media::sample::Sample;
+use crate::time::Wall;
 
 #[derive(Debug)]
 pub(super) struct Retained {
     /// `<session>/<rendition>/`
-    base: String,
-    preamble: String,
+    pub(super) base: String,
+    pub(super) preamble: String,
+    /// That of the I-frame playlist; `None`: segments do not all begin with one.
+    pub(super) iframe_preamble: Option<String>,
     window: usize,
+    linger: usize,
     bytes_max: usize,
+    /// What stays listed at least, microseconds: three target durations.
+    listed_min: u64,
     timescale: u32,
     /// Oldest first; consecutive; only the last may be open.
-    segments: VecDeque<Segment>,
+    pub(super) segments: VecDeque<Segment>,
     /// Discontinuities of segments no longer held.
-    dsn: u64,
+    pub(super) dsn: u64,
     maps: VecDeque<(u32, InitSection)>,
     next_map: u32,
     bytes: usize,
     gap_parts: u64,
     measured: Measured,
+    /// Of first pictures alone.
+    iframes: Measured,
 }
 
 /// Bit rates of whole segments, gaps aside.
@@ -42,21 +52,43 @@ struct Measured {
     micros: u64,
 }
 
+impl Measured {
+    fn add(&mut self, bits: u64, micros: u64) {
+        self.segments += 1;
+        self.peak = self.peak.max(rate(bits, micros));
+        self.bits += bits;
+        self.micros += micros;
+    }
+
+    /// BANDWIDTH and AVERAGE-BANDWIDTH, bits per second: the cap until three segments were measured (a black start says
+    /// little), then the highest segment ever and the mean of all.
+    fn bandwidth(&self, cap: u64) -> (u64, u64) {
+        if self.segments < 3 {
+            return (self.peak.max(cap).max(1), cap.max(1));
+        }
+        (self.peak.max(1), rate(self.bits, self.micros).max(1))
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Segment {
     pub(super) msn: u64,
     pub(super) parts: Vec<Part>,
     pub(super) complete: bool,
-    discontinuity: bool,
-    map: u32,
+    pub(super) discontinuity: bool,
+    /// Date and time of its first sample.
+    pub(super) starts: Wall,
+    pub(super) map: u32,
     duration: u64,
     timescale: u32,
     /// PROGRAM-DATE-TIME.
-    opening: String,
+    pub(super) opening: String,
     /// PART lines so far.
-    lines: String,
+    pub(super) lines: String,
     /// GAP, EXTINF and URI, once complete.
-    closing: String,
+    pub(super) closing: String,
+    /// The same of its first picture alone.
+    pub(super) iframe: String,
 }
 
 impl Segment {
@@ -65,7 +97,14 @@ impl Segment {
         self.parts.iter().any(|p| p.bytes.is_none())
     }
 
-    fn micros(&self) -> u64 {
+    /// Its first picture alone, shown until the segment's end, if that is an I frame and all of the segment can be had.
+    pub(super) fn iframe(&self) -> Option<[Bytes; 2]> {
+        let opens = self.parts.first().filter(|_| !self.gap())?.opens.clone()?;
+        let duration = u32::try_from(self.duration).ok()?;
+        Some(fragment::single(fragment::sequence_number(self.msn, 0), Sample { duration, ..opens }))
+    }
+
+    pub(super) fn micros(&self) -> u64 {
         let micros = u128::from(self.duration) * 1_000_000 / u128::from(self.timescale.max(1));
         u64::try_from(micros).unwrap_or(u64::MAX)
     }
@@ -75,23 +114,16 @@ impl Segment {
     }
 }
 
-/// How to write one version.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Listing<'a> {
-    pub(super) targets: &'a Targets,
-    /// Segments left out at the front; 0: the whole playlist.
-    pub(super) skipped: usize,
-    pub(super) reports: &'a [(String, (u64, u32))],
-    pub(super) ended: bool,
-}
-
 impl Retained {
     pub(super) fn new(spec: &RenditionSpec) -> Retained {
         Retained {
             base: format!("{}/{}/", spec.session, spec.name),
-            preamble: media::preamble(&spec.targets, spec.independent_segments),
+            preamble: media::preamble(&spec.targets),
+            iframe_preamble: spec.has_iframes().then(|| media::iframe_preamble(&spec.targets)),
             window: spec.targets.window_segments,
+            linger: spec.targets.linger_segments,
             bytes_max: spec.retained_bytes_max,
+            listed_min: u64::from(spec.targets.target_duration) * 3_000_000,
             timescale: 1,
             segments: VecDeque::new(),
             dsn: spec.before.discontinuities,
@@ -100,6 +132,7 @@ impl Retained {
             bytes: 0,
             gap_parts: 0,
             measured: Measured::default(),
+            iframes: Measured::default(),
         }
     }
 
@@ -135,12 +168,14 @@ impl Retained {
                 parts: Vec::with_capacity(8),
                 complete: false,
                 discontinuity,
+                starts: date_time,
                 map,
                 duration: 0,
                 timescale,
                 opening,
                 lines: String::new(),
                 closing: String::new(),
+                iframe: String::new(),
             });
         }
         let segment = self.segments.back_mut().expect("one is open");
@@ -165,11 +200,14 @@ impl Retained {
         let duration = Seconds { ticks: segment.duration, timescale: segment.timescale };
         media::segment(&mut segment.closing, &self.base, segment.msn, duration, gap);
         if !gap {
-            let (bits, micros) = (segment.bytes() as u64 * 8, segment.micros());
-            self.measured.segments += 1;
-            self.measured.peak = self.measured.peak.max(rate(bits, micros));
-            self.measured.bits += bits;
-            self.measured.micros += micros;
+            self.measured.add(segment.bytes() as u64 * 8, segment.micros());
+        }
+        if self.iframe_preamble.is_some() {
+            let picture = segment.iframe();
+            media::iframe(&mut segment.iframe, &self.base, segment.msn, duration, picture.is_none());
+            if let Some([head, data]) = picture {
+                self.iframes.add((head.len() + data.len()) as u64 * 8, segment.micros());
+            }
         }
         self.evict();
         true
@@ -204,7 +242,9 @@ impl Retained {
     }
 
     fn evict(&mut self) {
-        while self.segments.len() > 2 * self.window + 1 || self.bytes > self.bytes_max && self.segments.len() > 1 {
+        while self.segments.len() > self.window + self.linger + 1
+            || self.bytes > self.bytes_max && self.segments.len() > 1
+        {
             self.drop_oldest();
         }
     }
@@ -220,70 +260,30 @@ impl Retained {
         true
     }
 
-    /// The whole playlist of this version: pieces laid end to end.
-    pub(super) fn compose(&self, listing: Listing<'_>) -> String {
-        let first = self.first_listed();
-        let mut out = String::with_capacity(8 << 10);
-        out.push_str(&self.preamble);
-        let gone: usize = self.segments.iter().take(first).filter(|s| s.discontinuity).count();
-        let msn = self.segments.get(first).map_or(0, |s| s.msn);
-        media::sequence(&mut out, msn, self.dsn + gone as u64);
-        if listing.skipped > 0 {
-            media::skip(&mut out, listing.skipped);
-        }
-        // A delta's reader has the map of the last skipped segment already.
-        let mut map = (listing.skipped > 0).then(|| self.segments[first + listing.skipped - 1].map);
-        let whole = self.whole();
-        for (index, segment) in self.segments.iter().enumerate().skip(first + listing.skipped) {
-            if !listing.targets.parts && !segment.complete {
-                break;
-            }
-            if segment.discontinuity {
-                out.push_str("#EXT-X-DISCONTINUITY\n");
-            }
-            if map != Some(segment.map) {
-                map = Some(segment.map);
-                media::map(&mut out, &self.base, segment.map);
-            }
-            out.push_str(&segment.opening);
-            if listing.targets.parts && index + listing.targets.segments_with_parts >= whole {
-                out.push_str(&segment.lines);
-            }
-            out.push_str(&segment.closing);
-        }
-        if listing.ended {
-            out.push_str("#EXT-X-ENDLIST\n");
-        } else if listing.targets.parts {
-            let (msn, index) = self.hint();
-            media::hint(&mut out, &self.base, msn, index);
-            for (name, (msn, part)) in listing.reports {
-                media::report(&mut out, name, *msn, *part);
-            }
-        }
-        out
-    }
-
-    /// Leading segments that a delta update may leave out: those that end before the skip boundary [HLS 6.2.5.1].
-    pub(super) fn skippable(&self, targets: &Targets) -> usize {
-        let boundary = u64::from(targets.can_skip_until) * 1_000_000;
-        let first = self.first_listed();
-        let listed = |s: &&Segment| targets.parts || s.complete;
-        let mut after = 0;
-        for (index, segment) in self.segments.iter().enumerate().skip(first).rev().filter(|(_, s)| listed(s)) {
-            if segment.complete && after >= boundary {
-                return index + 1 - first;
-            }
-            after += segment.micros();
-        }
-        0
-    }
-
-    fn whole(&self) -> usize {
+    pub(super) fn whole(&self) -> usize {
         self.segments.len() - usize::from(self.open().is_some())
     }
 
-    fn first_listed(&self) -> usize {
-        self.whole().saturating_sub(self.window)
+    /// The window counts segments; those of a source that breaks off again and again are short, and then more of them stay
+    /// [HLS 6.2.2].
+    pub(super) fn first_listed(&self) -> usize {
+        let first = self.whole().saturating_sub(self.window);
+        let mut listed = 0;
+        let long_enough = |index: &usize| {
+            listed += self.segments[*index].micros();
+            listed >= self.listed_min
+        };
+        (0..self.whole()).rev().find(long_enough).unwrap_or(0).min(first)
+    }
+
+    /// The first segment that is listed, and its date and time.
+    pub(super) fn opens(&self) -> Option<(u64, Wall)> {
+        self.segments.get(self.first_listed()).map(|s| (s.msn, s.starts))
+    }
+
+    /// The newest segment, and how long its part lines are.
+    pub(super) fn place(&self) -> (u64, usize) {
+        self.segments.back().map_or((0, 0), |s| (s.msn, s.lines.len()))
     }
 
     pub(super) fn segment(&self, msn: u64) -> Option<&Segment> {
@@ -319,6 +319,10 @@ impl Retained {
         Some((segment.msn, u32::try_from(segment.parts.len().saturating_sub(1)).unwrap_or(u32::MAX)))
     }
 
+    pub(super) fn newest_whole(&self) -> Option<u64> {
+        self.whole().checked_sub(1).map(|index| self.segments[index].msn)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.segments.is_empty()
     }
@@ -339,14 +343,9 @@ impl Retained {
         self.gap_parts
     }
 
-    /// BANDWIDTH and AVERAGE-BANDWIDTH, bits per second: the cap until three segments were measured (a black start says
-    /// little), then the highest segment ever and the mean of all.
-    pub(super) fn bandwidth(&self, cap: u64) -> (u64, u64) {
-        let m = &self.measured;
-        if m.segments < 3 {
-            return (m.peak.max(cap).max(1), cap.max(1));
-        }
-        (m.peak.max(1), rate(m.bits, m.micros).max(1))
+    /// See `Measured::bandwidth`; of the media playlist, and of the I-frame playlist if there is one.
+    pub(super) fn bandwidth(&self, cap: u64) -> ((u64, u64), Option<(u64, u64)>) {
+        (self.measured.bandwidth(cap), self.iframe_preamble.as_ref().map(|_| self.iframes.bandwidth(cap)))
     }
 }
 

@@ -3,15 +3,18 @@
 //! Where a sample goes is its `Place`; nothing here counts. Input decides places, so a wrong one is data: a sample for
 //! a part that is already published, or not behind the one before it, is dropped and counted (`Counts::late`); a sample
 //! for a later part closes the open one; parts and segments between them become GAP; a hole inside a part, or at its
-//! end, lengthens the sample before it.
+//! end, lengthens the sample before it, one at its head the sample behind it. Timed tags wait for the part in which
+//! their time falls.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::fmp4::emsg::TimedTag;
 use super::fmp4::init::InitSection;
 use super::part::{OpenPart, Part};
 use super::window::{Publication, RenditionOutput};
 use crate::media::grid::{Ends, Grid, PdtLine, Place};
+use crate::media::limits::{PART_TAG_BYTES_MAX, PART_TAGS_MAX, TAGS_WAITING_MAX};
 use crate::media::sample::{Sample, Stamps};
 use crate::media::track::TrackConfig;
 use crate::time::{Mono, Wall};
@@ -51,10 +54,13 @@ pub struct Counts {
     pub late: u64,
     /// Dropped: their part was full (`PART_BYTES_MAX`, `PART_SAMPLES_MAX`).
     pub over: u64,
-    /// Holes inside a part or at its end, bridged by the sample before.
+    /// Holes in a part, bridged by the sample before, at its head by the one behind.
     pub stretched: u64,
     /// Reports that nobody polled.
     pub unpolled: u64,
+    /// Timed tags put into a later part than the one of their time, and those left out.
+    pub tags_late: u64,
+    pub tags_lost: u64,
 }
 
 /// Cuts one rendition. Publishes into its output at once; `poll` tells what was published.
@@ -72,11 +78,15 @@ pub struct Segmenter {
     next: Option<Next>,
     /// The next segment starts behind a DISCONTINUITY.
     discontinuity: bool,
-    /// What a lost process made is being listed: its segments were whole.
-    past: bool,
+    /// Up to this part a lost process made media, or nobody: its segments are whole.
+    past: (u64, u32),
     ended: bool,
     counts: Counts,
     published: VecDeque<PartPublished>,
+    /// By time.
+    tags: VecDeque<TimedTag>,
+    /// Those of the open segment's parts, in a mode that may take parts back.
+    given: Vec<(u32, TimedTag)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +101,8 @@ struct Next {
 const PUBLISHED_MAX: usize = 256;
 /// Lines kept: one is fitted per 10 minutes at most, and media is held for two.
 const LINES_MAX: usize = 8;
+/// Seconds after which a tag is of no use any more.
+const TAG_LATE_MAX: i64 = 10;
 
 impl Segmenter {
     /// `init`'s timescale is that of all samples.
@@ -107,10 +119,12 @@ impl Segmenter {
             open: None,
             next: None,
             discontinuity: false,
-            past: false,
+            past: (0, 0),
             ended: false,
             counts: Counts::default(),
             published: VecDeque::new(),
+            tags: VecDeque::new(),
+            given: Vec::new(),
         }
     }
 
@@ -145,8 +159,19 @@ impl Segmenter {
         self.lines.push_back(line);
     }
 
+    /// A tag for the part in which its time falls, or the next one that there is.
+    pub fn tag(&mut self, tag: TimedTag) {
+        if self.tags.len() == TAGS_WAITING_MAX {
+            self.tags.pop_front();
+            self.counts.tags_lost += 1;
+        }
+        let at = self.tags.iter().rposition(|other| other.time <= tag.time).map_or(0, |before| before + 1);
+        self.tags.insert(at, tag);
+    }
+
     pub fn push(&mut self, now: Mono, mut sample: Sample, place: Place) {
-        if self.ended {
+        // No segment of a grid has a part behind its last one.
+        if self.ended || self.cut != Cut::Source && place.part >= self.parts_per_segment() {
             self.counts.late += 1;
             return;
         }
@@ -174,6 +199,7 @@ impl Segmenter {
                 self.counts.late += 1;
                 return;
             }
+            self.bridge(&mut sample, here);
             self.advance(now, here, Some(sample.dts));
             let mut open = OpenPart::new(place.msn, place.part);
             open.push(sample);
@@ -186,6 +212,22 @@ impl Segmenter {
         }
     }
 
+    /// What is missing at a part's head must not make it short, nor its segment [HLS 4.4.4.9]: its first sample decodes where
+    /// the part begins. A picture is shown no earlier for that.
+    fn bridge(&mut self, sample: &mut Sample, here: (u64, u32)) {
+        let hole = sample.dts - self.starts(here.0, here.1);
+        if self.cut == Cut::Source || hole <= 0 {
+            return;
+        }
+        self.counts.stretched += 1;
+        let ticks = u32::try_from(hole).unwrap_or(u32::MAX);
+        sample.dts -= hole;
+        sample.duration = sample.duration.saturating_add(ticks);
+        if matches!(self.init.track, TrackConfig::Video(_)) {
+            sample.cto = sample.cto.saturating_add_unsigned(ticks);
+        }
+    }
+
     /// Nobody will ever produce what is missing before part `until` (msn, index): it becomes GAP now.
     pub fn gap(&mut self, now: Mono, until: (u64, u32)) {
         if !self.ended {
@@ -193,18 +235,18 @@ impl Segmenter {
         }
     }
 
-    /// After a restart: parts from segment `first` up to part `until` are gone and listed as GAP, the segments of `breaks`
-    /// behind a DISCONTINUITY. Media goes on with part `until`.
-    pub fn resume(&mut self, now: Mono, first: u64, until: (u64, u32), breaks: &[u64]) {
-        self.past = true;
+    /// After a restart: parts from segment `first` up to part `until` are gone, the segments of `breaks` behind a
+    /// DISCONTINUITY. Those before part `due` are listed as GAP now, the others once media goes on with part `until`: no
+    /// date of a playlist lies in the future. A break is listed in any case.
+    pub fn resume(&mut self, now: Mono, first: u64, due: (u64, u32), until: (u64, u32), breaks: &[u64]) {
+        self.past = until;
         self.next = Some(Next { msn: first, part: 0, at: self.starts(first, 0) });
         for msn in breaks.iter().filter(|msn| (first..=until.0).contains(*msn)) {
             self.gap(now, (*msn, 0));
             self.discontinuity = true;
         }
-        self.gap(now, until);
+        self.gap(now, due.min(until));
         self.published.clear();
-        self.past = false;
     }
 
     /// The segment that comes next begins behind a DISCONTINUITY.
@@ -223,6 +265,9 @@ impl Segmenter {
         if let Some(next) = self.next.filter(|next| next.msn == from.0 && next.part > from.1) {
             self.discontinuity |= self.output.take_back(from.1 as usize);
             self.next = Some(Next { msn: next.msn, part: from.1, at: self.starts(next.msn, from.1) });
+            let (kept, back) = std::mem::take(&mut self.given).into_iter().partition(|(part, _)| *part < from.1);
+            self.given = kept;
+            back.into_iter().for_each(|(_, tag): (u32, TimedTag)| self.tag(tag));
         }
     }
 
@@ -249,6 +294,8 @@ impl Segmenter {
             self.init = init.clone();
             self.output.set_init(init);
         }
+        // What is missing behind it has the dates and times of the new line.
+        self.next = self.next.map(|next| Next { at: self.starts(next.msn, next.part), ..next });
         self.discontinuity = self.next.is_some();
     }
 
@@ -262,10 +309,39 @@ impl Segmenter {
     /// Publishes the open part, if there is one.
     fn close(&mut self, now: Mono, ends_segment: bool) {
         let Some(open) = self.open.take() else { return };
-        let (_, shown) = open.start();
+        let (from, shown) = open.start();
         let report = (open.samples(), open.stamps());
         let end = open.end();
-        self.list(now, Next { msn: open.msn, part: open.index, at: end }, open.finish(), shown, ends_segment, report);
+        let tags = self.tags_of(open.index, from, end);
+        let part = open.finish(&tags, self.timescale);
+        self.list(now, Next { msn: open.msn, part: open.index, at: end }, part, shown, ends_segment, report);
+    }
+
+    /// The tags of a part, each with its time: those that are late with the part's own.
+    fn tags_of(&mut self, part: u32, from: i64, until: i64) -> Vec<(i64, TimedTag)> {
+        let (mut tags, mut bytes) = (Vec::new(), 0);
+        let timescale = self.timescale;
+        if part == 0 {
+            self.given.clear();
+        }
+        while let Some(tag) = self.tags.pop_front_if(|tag| tag.at(timescale) < until) {
+            let at = tag.at(timescale);
+            if from - at > TAG_LATE_MAX * i64::from(timescale) {
+                self.counts.tags_lost += 1;
+                continue;
+            }
+            bytes += tag.data.len();
+            if tags.len() == PART_TAGS_MAX || bytes > PART_TAG_BYTES_MAX {
+                self.tags.push_front(tag);
+                break;
+            }
+            self.counts.tags_late += u64::from(at < from);
+            if !self.output.spec().targets.parts {
+                self.given.push((part, tag.clone()));
+            }
+            tags.push((at.max(from), tag));
+        }
+        tags
     }
 
     /// Brings the edge to part `to`, whose decode time is `at` if known: closes the open part, and fills with GAP what
@@ -311,14 +387,15 @@ impl Segmenter {
                 break;
             }
             // A source's segment ends where its next one starts; how many parts it would have had nobody knows.
-            if self.cut == Cut::Source && next.msn < to.0 && next.part > 0 && !self.past {
+            let past = (next.msn, next.part) < self.past;
+            if self.cut == Cut::Source && next.msn < to.0 && next.part > 0 && !past {
                 self.end_segment();
                 continue;
             }
             let last = next.part + 1 >= per_segment && (next.msn < to.0 || self.cut != Cut::Source);
             let duration = self.gap_duration(next, to, at);
             let end = next.at + i64::try_from(duration).unwrap_or(0);
-            let part = Part { duration, independent: false, bytes: None };
+            let part = Part { duration, independent: false, opens: None, bytes: None };
             self.list(now, Next { at: end, ..next }, part, next.at, last, (0, Stamps::default()));
         }
     }
@@ -390,7 +467,9 @@ impl Segmenter {
         let sound = matches!(self.init.track, TrackConfig::Audio(_));
         match self.cut {
             // Beside a source that cuts regularly, parts of sound begin as they do on the grid.
-            Cut::Source if self.past && sound => self.grid.audio_at_frame(frame, self.timescale).saturating_mul(1_024),
+            Cut::Source if sound && (msn, part) <= self.past => {
+                self.grid.audio_at_frame(frame, self.timescale).saturating_mul(1_024)
+            }
             Cut::Frames => frame.saturating_mul(i64::from(c.frame_ticks())),
             Cut::Audio => self.grid.audio_at_frame(frame, self.timescale).saturating_mul(1_024),
             Cut::Source => {

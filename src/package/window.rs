@@ -12,14 +12,16 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::task::Waker;
 use std::time::Duration;
 
+use super::dates::{DateRange, Ledger, Listed};
 use super::fmp4::init::InitSection;
+use super::listing::{Listing, Report};
 use super::part::Part;
 use super::playlist::multivariant::Row;
-use super::retained::{Listing, Retained};
+use super::retained::{Retained, Segment};
 use crate::media::channel::SessionId;
 use crate::media::grid::{Cadence, FrameRate};
 use crate::media::modes::LatencyMode;
-use crate::media::track::TrackConfig;
+use crate::media::track::{AudioRole, TrackConfig};
 use crate::time::{Mono, Wall};
 
 /// LL-HLS delivery directives [HLS 6.2.5].
@@ -108,6 +110,11 @@ pub struct Targets {
     pub can_skip_until: u32,
     /// Whole segments listed.
     pub window_segments: usize,
+    /// Segments that stay available once they have left the playlist: as many as it lists, so that each stays for its own
+    /// duration and the longest playlist's that held it [HLS 6.2.2].
+    pub linger_segments: usize,
+    /// Those that the mode lists, by which memory is reckoned.
+    pub usual_segments: usize,
     /// The last so many whole segments list their parts, beside the open one.
     pub segments_with_parts: usize,
 }
@@ -134,8 +141,42 @@ impl Targets {
             hold_back_ms: target_duration.saturating_mul(half_seconds * 500),
             can_skip_until: target_duration.saturating_mul(6),
             window_segments: params.window_segments,
+            linger_segments: params.window_segments,
+            usual_segments: params.window_segments,
             segments_with_parts: params.segments_with_parts,
         }
+    }
+
+    /// With a window of so many seconds, six segments at least; `None`: the mode's. What left it stays as long again, the
+    /// mode's window at least.
+    #[must_use]
+    pub fn windowed(self, cadence: Cadence, window_s: Option<u32>) -> Targets {
+        let Some(seconds) = window_s else { return self };
+        let frames = u64::from(seconds) * u64::from(cadence.rate.num);
+        let segments = frames.div_ceil(u64::from(cadence.rate.den) * u64::from(cadence.segment.max(1)));
+        let window_segments = usize::try_from(segments).unwrap_or(usize::MAX).max(6);
+        Targets { window_segments, linger_segments: window_segments.max(self.usual_segments), ..self }
+    }
+
+    /// Media bytes that a rendition of `rate` bits per second may hold, a quarter more than it says; what a source does
+    /// nobody knows, so it gets room for 25 Mb/s.
+    pub fn bytes_max(&self, rate: u64, of_source: bool) -> usize {
+        let longer = self.linger_segments.div_ceil(self.usual_segments.max(1));
+        if of_source {
+            return RETAINED_BYTES_MAX.saturating_mul(longer);
+        }
+        let segments = (self.window_segments + self.linger_segments + 1) as u64;
+        let held = rate.saturating_mul(segments * u64::from(self.target_duration)) / 32 * 5;
+        usize::try_from(held).unwrap_or(usize::MAX).max(RETAINED_BYTES_MAX)
+    }
+
+    /// EXT-X-START's TIME-OFFSET for a wish: not nearer to the end than HOLD-BACK, not before the window.
+    pub fn start(&self, cadence: Cadence, offset_s: i32) -> i32 {
+        let span = u64::from(cadence.segment) * u64::from(cadence.rate.den) * self.window_segments as u64;
+        let window = u32::try_from(span / u64::from(cadence.rate.num.max(1))).unwrap_or(u32::MAX);
+        let least = self.hold_back_ms.div_ceil(1_000);
+        let back = offset_s.unsigned_abs().min(window).max(least);
+        -i32::try_from(back).unwrap_or(i32::MAX)
     }
 
     /// A blocked playlist request is refused after this.
@@ -146,6 +187,11 @@ impl Targets {
     /// A request for hinted media is refused after this.
     pub fn hint_patience(&self) -> Duration {
         Duration::from_millis(3 * u64::from(self.part_target_ms))
+    }
+
+    /// A removed date range is named for CAN-SKIP-UNTIL, and a segment more [HLS 6.2.5.1].
+    fn dates_named(&self) -> Duration {
+        Duration::from_secs(u64::from(self.can_skip_until.saturating_add(self.target_duration)))
     }
 
     /// How far a part index may lie ahead of the last one [HLS 6.2.5.2].
@@ -165,6 +211,7 @@ pub enum Kind {
         /// ISO 639-2, as the PMT names it.
         language: Option<String>,
         default: bool,
+        role: AudioRole,
     },
 }
 
@@ -185,6 +232,13 @@ pub struct RenditionSpec {
     pub before: Before,
 }
 
+impl RenditionSpec {
+    /// Every segment of it begins with an I frame: it has an I-frame playlist, `<name>.iframes.m3u8` [HLS 4.4.3.6].
+    pub fn has_iframes(&self) -> bool {
+        self.independent_segments && matches!(self.kind, Kind::Video { .. })
+    }
+}
+
 /// What a rendition's playlist said before its process was lost; zeros for a new session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Before {
@@ -197,6 +251,7 @@ pub struct Before {
 /// Default of `RenditionSpec::retained_bytes_max`: 62 s (two windows) of 25 Mb/s.
 pub const RETAINED_BYTES_MAX: usize = 192 << 20;
 
+const NO_IFRAMES: &str = "this rendition has no I-frame playlist: not every segment begins with an I frame";
 const SUSPENDED: &str = "the server restarts: ask again";
 
 /// `a-<lang>-<n>`, `n` from 1.
@@ -217,7 +272,7 @@ pub struct Facts {
     pub segments_held: usize,
     /// GAP parts published so far.
     pub gap_parts: u64,
-    /// Playlists rendered so far: at most two a version (whole, delta).
+    /// Playlists rendered so far: at most six a version (whole, delta, delta without old date ranges; I-frame playlists).
     pub renders: u64,
     pub waiting: usize,
     pub playable: bool,
@@ -245,8 +300,18 @@ struct State {
     /// The process stops: nobody waits here any more.
     suspended: bool,
     last_part_at: Option<Mono>,
-    /// This version's text, whole and delta, once someone asked.
-    texts: [Option<Arc<Text>>; 2],
+    dates: Listed,
+    /// This version's texts, once someone asked: of the media playlist, then of the I-frame playlist.
+    texts: [Texts; 2],
+}
+
+/// Of one playlist.
+#[derive(Debug, Default)]
+struct Texts {
+    /// Whole, delta, delta without old date ranges.
+    forms: [Option<Arc<Text>>; 3],
+    /// Behind this instant the third one has a date range too many.
+    aged: Option<Mono>,
 }
 
 /// A playlist text, and its finished form once someone needs it: compressed outside the state's lock, by one asker.
@@ -256,20 +321,86 @@ struct Text {
     done: OnceLock<Arc<Playlist>>,
 }
 
+/// Those who wait for the next change, and those whose change has come and who are still to be woken: the publisher wakes
+/// a few, each of them a few more, so that a thousand waiters cost it no more than a few do.
 #[derive(Debug, Default)]
 struct Waiting {
     next_key: u64,
     wakers: BTreeMap<u64, Waker>,
+    due: BTreeMap<u64, Waker>,
 }
 
-/// The last parts of a session's renditions, for rendition reports.
+/// Waiters that one call wakes.
+const WOKEN_AT_ONCE: usize = 16;
+
+impl Waiting {
+    /// Everyone who waits now is to be woken.
+    fn change(&mut self) {
+        if self.due.is_empty() {
+            std::mem::swap(&mut self.due, &mut self.wakers);
+        } else {
+            self.due.append(&mut self.wakers);
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.wakers.len() + self.due.len()
+    }
+
+    /// The next few who are to be woken; outside of the lock, because a waker may do anything.
+    fn next(&mut self) -> [Option<Waker>; WOKEN_AT_ONCE] {
+        std::array::from_fn(|_| self.due.pop_first().map(|(_, waker)| waker))
+    }
+}
+
+fn wake(wakers: [Option<Waker>; WOKEN_AT_ONCE]) {
+    wakers.into_iter().flatten().for_each(Waker::wake);
+}
+
+/// What a session's renditions share: their last parts, for rendition reports, and date ranges.
 #[derive(Debug, Default)]
-pub(super) struct Board(RwLock<Vec<Arc<Edge>>>);
+pub(super) struct Board {
+    edges: RwLock<Vec<Arc<Edge>>>,
+    dates: Mutex<Ledger>,
+}
+
+impl Board {
+    /// See [`Ledger::announce`].
+    pub(super) fn announce(&self, range: DateRange) -> Result<(), String> {
+        let edges = self.edges.read().unwrap_or_else(PoisonError::into_inner);
+        let edge = edges.iter().filter_map(|e| e.at().last).max();
+        drop(edges);
+        self.dates().announce(range, edge)
+    }
+
+    pub(super) fn dates_dropped(&self) -> u64 {
+        self.dates().dropped()
+    }
+
+    fn dates(&self) -> MutexGuard<'_, Ledger> {
+        self.dates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 #[derive(Debug)]
 struct Edge {
     name: String,
-    last: Mutex<Option<(u64, u32)>>,
+    iframes: bool,
+    at: Mutex<At>,
+}
+
+/// Where a rendition's playlists end.
+#[derive(Clone, Copy, Debug, Default)]
+struct At {
+    last: Option<(u64, u32)>,
+    /// The last whole segment.
+    whole: Option<u64>,
+}
+
+impl Edge {
+    fn at(&self) -> MutexGuard<'_, At> {
+        self.at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A part on its way into the window.
@@ -287,9 +418,16 @@ pub(super) struct Publication {
 impl RenditionOutput {
     pub fn new(spec: RenditionSpec) -> Arc<RenditionOutput> {
         let retained = Retained::new(&spec);
-        let edge = Arc::new(Edge { name: spec.name.clone(), last: Mutex::new(None) });
-        let state =
-            State { retained, version: 0, ended: false, suspended: false, last_part_at: None, texts: [None, None] };
+        let edge = Arc::new(Edge { name: spec.name.clone(), iframes: spec.has_iframes(), at: Mutex::default() });
+        let state = State {
+            retained,
+            version: 0,
+            ended: false,
+            suspended: false,
+            last_part_at: None,
+            dates: Listed::default(),
+            texts: Default::default(),
+        };
         Arc::new(RenditionOutput {
             spec,
             state: Mutex::new(state),
@@ -311,19 +449,32 @@ impl RenditionOutput {
 
     /// The media playlist for a request that arrived at `since`.
     pub fn playlist(&self, since: Mono, now: Mono, directives: &Directives) -> Answer<Arc<Playlist>> {
+        self.answer(false, since, now, directives)
+    }
+
+    /// The I-frame playlist, the same way; it has no parts, so that `_HLS_part` says nothing [HLS 6.2.5.2].
+    pub fn iframes(&self, since: Mono, now: Mono, directives: &Directives) -> Answer<Arc<Playlist>> {
+        if !self.spec.has_iframes() {
+            return Answer::Refuse(Refusal::NotFound(NO_IFRAMES.to_owned()));
+        }
+        self.answer(true, since, now, directives)
+    }
+
+    fn answer(&self, iframes: bool, since: Mono, now: Mono, directives: &Directives) -> Answer<Arc<Playlist>> {
         let targets = &self.spec.targets;
         let mut state = self.lock();
         // Without CAN-BLOCK-RELOAD the directives mean nothing [HLS 6.2.5.2]; an ended playlist changes no more.
         let ready = if targets.parts && !state.ended {
-            match blocking(&state.retained, directives, targets.advance_parts()) {
+            match blocking(&state.retained, directives, targets.advance_parts(), iframes) {
                 Ok(ready) => ready,
                 Err(words) => return Answer::Refuse(Refusal::BadRequest(words)),
             }
         } else {
             true
         };
-        if ready && state.retained.playable(targets.parts) || state.ended && !state.retained.is_empty() {
-            let text = state.text(self, directives.skip);
+        let playable = state.retained.playable(targets.parts && !iframes);
+        if ready && playable || state.ended && !state.retained.is_empty() {
+            let text = state.text(self, iframes, directives.skip, now);
             drop(state);
             return Answer::Now(self.finish(&text));
         }
@@ -343,14 +494,27 @@ impl RenditionOutput {
 
     /// A whole segment; never waits: it is listed once it is whole.
     pub fn segment(&self, _since: Mono, _now: Mono, msn: u64) -> Answer<Media> {
+        self.of_whole(msn, |segment| segment.parts.iter().filter_map(|p| p.bytes.clone()).collect())
+    }
+
+    /// A whole segment's first picture alone, as the I-frame playlist lists it; its data are the segment's, not copied.
+    pub fn iframe(&self, msn: u64) -> Answer<Media> {
+        if !self.spec.has_iframes() {
+            return Answer::Refuse(Refusal::NotFound(NO_IFRAMES.to_owned()));
+        }
+        self.of_whole(msn, |segment| segment.iframe().map_or_else(Vec::new, Vec::from))
+    }
+
+    /// `chunks`: what of a whole segment is wanted; nothing: it cannot be had.
+    fn of_whole(&self, msn: u64, chunks: impl FnOnce(&Segment) -> Vec<Bytes>) -> Answer<Media> {
         let state = self.lock();
         if let Some(segment) = state.retained.segment(msn)
             && segment.complete
         {
-            if segment.gap() {
+            let chunks = if segment.gap() { Vec::new() } else { chunks(segment) };
+            if chunks.is_empty() {
                 return Answer::Refuse(Refusal::NotFound(format!("segment {msn} is a gap")));
             }
-            let chunks = segment.parts.iter().filter_map(|p| p.bytes.clone()).collect();
             return Answer::Now(Media { chunks });
         }
         Answer::Refuse(if !state.ended && state.retained.may_come(msn) {
@@ -398,9 +562,10 @@ impl RenditionOutput {
         self.lock().retained.init(map)
     }
 
-    /// Wakes `waker` at the next change, once. Returns a key for `cancel`.
+    /// Wakes `waker` at the next change, once. Returns a key for `cancel`, which whoever was woken calls too: that wakes
+    /// the next ones.
     pub fn wait(&self, waker: &Waker) -> u64 {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting();
         let key = waiting.next_key;
         waiting.next_key += 1;
         waiting.wakers.insert(key, waker.clone());
@@ -408,7 +573,15 @@ impl RenditionOutput {
     }
 
     pub fn cancel(&self, key: u64) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).wakers.remove(&key);
+        let mut waiting = self.waiting();
+        if waiting.wakers.remove(&key).is_none() {
+            waiting.due.remove(&key);
+        }
+        if !waiting.due.is_empty() {
+            let next = waiting.next();
+            drop(waiting);
+            wake(next);
+        }
     }
 
     /// Leaves the multivariant playlist or comes back to it. The media playlist goes on (as GAP).
@@ -421,7 +594,7 @@ impl RenditionOutput {
     }
 
     pub fn facts(&self) -> Facts {
-        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).wakers.len();
+        let waiting = self.waiting().count();
         let state = self.lock();
         Facts {
             version: state.version,
@@ -452,7 +625,7 @@ impl RenditionOutput {
     }
 
     pub(super) fn join(&self, board: &Arc<Board>) {
-        let mut edges = board.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut edges = board.edges.write().unwrap_or_else(PoisonError::into_inner);
         if self.board.set(board.clone()).is_ok() {
             edges.push(self.edge.clone());
         }
@@ -464,7 +637,7 @@ impl RenditionOutput {
             return None;
         }
         let init = state.retained.newest_init()?;
-        let (peak, average) = state.retained.bandwidth(self.spec.bandwidth_cap);
+        let ((peak, average), iframes) = state.retained.bandwidth(self.spec.bandwidth_cap);
         Some(Row {
             name: self.spec.name.clone(),
             kind: self.spec.kind.clone(),
@@ -472,6 +645,7 @@ impl RenditionOutput {
             codec: init.codec(),
             peak,
             average,
+            iframes,
             independent: self.spec.independent_segments,
         })
     }
@@ -487,6 +661,7 @@ impl RenditionOutput {
         let completes = publication.completes;
         state.retained.publish(publication);
         state.last_part_at = Some(now);
+        self.take_dates(&mut state, false);
         self.changed(state, self.spec.targets.parts || completes);
     }
 
@@ -494,6 +669,7 @@ impl RenditionOutput {
     pub(super) fn complete(&self) {
         let mut state = self.lock();
         if state.retained.complete() {
+            self.take_dates(&mut state, false);
             self.changed(state, true);
         }
     }
@@ -523,6 +699,7 @@ impl RenditionOutput {
         if !state.ended {
             state.retained.complete();
             state.ended = true;
+            self.take_dates(&mut state, true);
             self.changed(state, true);
         }
     }
@@ -532,12 +709,29 @@ impl RenditionOutput {
             return;
         }
         state.version += 1;
-        state.texts = [None, None];
-        *self.edge.last.lock().unwrap_or_else(PoisonError::into_inner) = state.retained.last();
+        state.texts = Default::default();
+        let whole = state.retained.newest_whole();
+        *self.edge.at() = At { last: state.retained.last(), whole };
         drop(state);
-        let woken = std::mem::take(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner).wakers);
-        for waker in woken.into_values() {
-            waker.wake();
+        let mut waiting = self.waiting();
+        waiting.change();
+        let first = waiting.next();
+        drop(waiting);
+        wake(first);
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Date ranges that came before the last part, and those that are over. `all`: at the end.
+    fn take_dates(&self, state: &mut State, all: bool) {
+        let (Some(board), Some(now)) = (self.board.get(), state.last_part_at) else { return };
+        let last = if all { None } else { state.retained.last() };
+        let mut ledger = board.dates();
+        state.dates.take(&ledger, last, state.retained.place(), now);
+        if let Some((first, starts)) = state.retained.opens() {
+            state.dates.slide(&mut ledger, first, starts, now, self.spec.targets.dates_named());
         }
     }
 
@@ -549,12 +743,21 @@ impl RenditionOutput {
         text.done.get_or_init(render).clone()
     }
 
-    fn reports(&self) -> Vec<(String, (u64, u32))> {
+    /// Of every other playlist of the session [HLS B.1].
+    fn reports(&self, iframes: bool) -> Vec<Report> {
         let Some(board) = self.board.get() else { return Vec::new() };
-        let edges = board.0.read().unwrap_or_else(PoisonError::into_inner);
-        let others = edges.iter().filter(|e| !Arc::ptr_eq(e, &self.edge));
-        let last = |e: &Arc<Edge>| *e.last.lock().unwrap_or_else(PoisonError::into_inner);
-        others.filter_map(|e| last(e).map(|l| (e.name.clone(), l))).collect()
+        let edges = board.edges.read().unwrap_or_else(PoisonError::into_inner);
+        let mut reports = Vec::with_capacity(2 * edges.len());
+        for edge in edges.iter() {
+            let (at, own) = (*edge.at(), Arc::ptr_eq(edge, &self.edge));
+            if let Some((msn, part)) = at.last.filter(|_| !own || iframes) {
+                reports.push(Report { uri: format!("{}.m3u8", edge.name), msn, part: Some(part) });
+            }
+            if let Some(msn) = at.whole.filter(|_| edge.iframes && !(own && iframes)) {
+                reports.push(Report { uri: format!("{}.iframes.m3u8", edge.name), msn, part: None });
+            }
+        }
+        reports
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -564,22 +767,38 @@ impl RenditionOutput {
 }
 
 impl State {
-    fn text(&mut self, output: &RenditionOutput, skip: Skip) -> Arc<Text> {
-        let skipped = if skip == Skip::No { 0 } else { self.retained.skippable(&output.spec.targets) };
-        let ended = self.ended;
-        let slot = &mut self.texts[usize::from(skipped > 0)];
-        let retained = &self.retained;
+    fn text(&mut self, output: &RenditionOutput, iframes: bool, skip: Skip, now: Mono) -> Arc<Text> {
+        let targets = &output.spec.targets;
+        // An ended playlist is always whole [HLS 6.2.5.1].
+        let skips = skip != Skip::No && !self.ended;
+        let skipped = if skips { self.retained.skippable(targets, iframes) } else { 0 };
+        let form = match skip {
+            _ if skipped == 0 => 0,
+            Skip::V2 => 2,
+            _ => 1,
+        };
+        let boundary = Duration::from_secs(u64::from(targets.can_skip_until));
+        let (retained, dates, ended) = (&self.retained, &self.dates, self.ended);
+        let texts = &mut self.texts[usize::from(iframes)];
+        if form == 2 && texts.aged.is_some_and(|at| now > at) {
+            texts.forms[2] = None;
+        }
+        let slot = &mut texts.forms[form];
+        if form == 2 && slot.is_none() {
+            texts.aged = dates.next_old(now, boundary);
+        }
         slot.get_or_insert_with(|| {
-            let reports = if output.spec.targets.parts && !ended { output.reports() } else { Vec::new() };
-            let plain = retained.compose(Listing { targets: &output.spec.targets, skipped, reports: &reports, ended });
-            Arc::new(Text { plain: plain.into(), done: OnceLock::new() })
+            let reports = if targets.parts && !ended { output.reports(iframes) } else { Vec::new() };
+            let dates_from = (form == 2).then(|| now.back(boundary));
+            let listing = Listing { targets, iframes, skipped, dates, dates_from, reports: &reports, ended };
+            Arc::new(Text { plain: retained.compose(listing).into(), done: OnceLock::new() })
         })
         .clone()
     }
 }
 
 /// Whether a playlist with these directives may be answered now; `Err`: they make no sense [HLS 6.2.5.2].
-fn blocking(retained: &Retained, directives: &Directives, advance: usize) -> Result<bool, String> {
+fn blocking(retained: &Retained, directives: &Directives, advance: usize, iframes: bool) -> Result<bool, String> {
     let Some(msn) = directives.msn else {
         return match directives.part {
             Some(_) => Err("_HLS_part without _HLS_msn: send both".to_owned()),
@@ -590,7 +809,7 @@ fn blocking(retained: &Retained, directives: &Directives, advance: usize) -> Res
     if i128::from(msn) > whole + 2 {
         return Err(format!("_HLS_msn={msn} is more than 2 segments ahead: the last whole one is {whole}"));
     }
-    let Some(part) = directives.part else { return Ok(i128::from(msn) <= whole) };
+    let Some(part) = directives.part.filter(|_| !iframes) else { return Ok(i128::from(msn) <= whole) };
     let part = usize::try_from(part).unwrap_or(usize::MAX);
     let open = retained.open();
     if i128::from(msn) <= whole {

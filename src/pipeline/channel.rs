@@ -13,8 +13,7 @@ use super::snapshots::{Reply, Snapshot};
 use super::status::{ChannelStatus, PublisherStatus, State};
 use super::stills::{Order, Owner};
 use super::witness::{Fact, NO_PROGRAM, Wake};
-use crate::ingest::source::{Leg, PublisherId};
-use crate::ingest::srt::{Closing, Connected, PublisherStats};
+use crate::ingest::{Closing, Connected, Leg, PublisherId, PublisherStats};
 use crate::media::channel::{Channel, ChannelName, SessionId};
 use crate::media::grid::SourceProfile;
 use crate::media::limits::LINGER;
@@ -395,8 +394,7 @@ mod tests {
     use std::time::Duration;
 
     use crate::bitstream::aac::silence;
-    use crate::media::channel::{ChannelKind, Slate, Takeover};
-    use crate::media::crop::Margins;
+    use crate::media::channel::ChannelKind;
     use crate::media::grid::{Commit, Record, TimelineLog};
     use crate::media::modes::LatencyMode;
     use crate::mpegts::mux::Muxer;
@@ -465,19 +463,7 @@ mod tests {
             let look_for_gpus: Arc<dyn Fn(Mono) + Send + Sync> = Arc::new(|_| ());
             let setup = Setup { origin: Arc::clone(&origin), hall, devices, gpus, look_for_gpus, backend, witness };
             let setup = Arc::new(setup);
-            let config = Channel {
-                name: ChannelName::new("c").unwrap(),
-                kind: ChannelKind::Transmux,
-                mode: LatencyMode::Ultra,
-                ladder: None,
-                hold_back_ms: None,
-                takeover: Takeover::IfSilent,
-                slate: Slate::Black,
-                preset: None,
-                backend: None,
-                crop: Margins::default(),
-                logo: None,
-            };
+            let config = Channel::new(ChannelName::new("c").unwrap(), ChannelKind::Transmux, LatencyMode::Ultra);
             let now = Now { mono: Mono(50_000_000_000), wall: Wall(1_700_000_000_000_000_000) };
             let channel = ChannelRun::new(Arc::new(config), Legacy::default(), setup);
             let muxer = Muxer::new(false, true);
@@ -507,6 +493,7 @@ mod tests {
             self.publisher = Some(publisher);
             (self.muxer, self.began, self.frames) = (Muxer::new(false, true), self.now.mono, 0);
             let connected = Connected {
+                protocol: crate::ingest::Protocol::Srt,
                 publisher,
                 channel: self.channel.name().clone(),
                 leg: Leg::A,

@@ -3,12 +3,13 @@
 use std::fmt::Display;
 use std::time::Duration;
 
+use super::ports::Counters;
 use super::status::State;
 use super::witness::Placed;
-use crate::ingest::source::Leg;
-use crate::ingest::srt::{Closing, Connected, PortCounters, PublisherStats};
+use crate::ingest::{Closing, Connected, Leg, Protocol, PublisherStats, PullNews, PullState};
 use crate::media::channel::{ChannelName, SessionId};
 use crate::media::fault::{Fault, FaultKind};
+use crate::media::marker::Dropped;
 use crate::pixels::hall;
 use crate::pixels::protocol::{PictureKind, Progress};
 use crate::telemetry::names::{Label, Metric, count, gauge};
@@ -35,17 +36,24 @@ impl Scene {
         gauge(Metric::IngestLegUp, &[self.label(), leg(c.leg)], 1.0);
         let crypto = if c.key_bits == 0 { "in clear".to_owned() } else { format!("AES-{}", c.key_bits) };
         let version = c.peer_version.as_deref().unwrap_or("unknown version");
+        let peer = match c.protocol {
+            Protocol::Srt => format!("{crypto}, libsrt {version}"),
+            Protocol::Quic => format!("TLS 1.3, {version}"),
+        };
         let latency = c.latency.as_millis();
-        let what = format!("publisher on leg {}, latency {latency} ms, {crypto}, libsrt {version}", c.leg);
+        let what = format!("publisher on leg {}, latency {latency} ms, {peer}", c.leg);
         log(Level::Info, "publisher_connected", &self.place(), what);
     }
 
     pub fn disconnected(&self, on: Leg, why: Closing, stats: &PublisherStats) {
         gauge(Metric::IngestLegUp, &[self.label(), leg(on)], 0.0);
-        let what = format!(
-            "leg {on}: {why}; {} packets, {} lost, {} retransmitted, {} dropped",
+        let mut what = format!(
+            "leg {on}: {why}; {} received, {} lost, {} retransmitted, {} dropped",
             stats.received, stats.lost, stats.retransmitted, stats.dropped
         );
+        if stats.filter_extra > 0 {
+            what += &format!(", {} rebuilt by the packet filter", stats.filter_supplied);
+        }
         log(Level::Info, "publisher_closed", &self.place(), what);
     }
 
@@ -88,6 +96,37 @@ impl Scene {
             count(Metric::IngestPtsJumps, &[self.label()], 1);
         }
         log(Level::Warn, code_of(fault.kind), &self.place(), fault);
+    }
+
+    /// A cue or a timed tag of the source.
+    pub fn marker(&self, kind: &'static str) {
+        count(Metric::Markers, &[self.label(), Label::Kind(kind)], 1);
+    }
+
+    /// A cue that says something new.
+    pub fn cue(&self, what: impl Display) {
+        log(Level::Info, "cue", &self.place(), what);
+    }
+
+    pub fn cue_repeated(&self) {
+        count(Metric::MarkersRepeated, &[self.label()], 1);
+    }
+
+    /// `n` markers came to nothing.
+    pub fn markers_dropped(&self, why: Dropped, n: u64) {
+        count(Metric::MarkersDropped, &[self.label(), Label::Reason(why.label())], n);
+        let what = match why {
+            Dropped::Stale => "a cue or tag whose time is over",
+            Dropped::Far => "a cue or tag whose time is too far ahead",
+            Dropped::RunGone => "a cue whose time does not come: source time jumped before it",
+            Dropped::Flood => "more cues and tags at once than are taken",
+            // Schedules and bandwidth reservations are no fault.
+            Dropped::NoSplice => return,
+            Dropped::Refused => "a cue that contradicts what playlists say already",
+        };
+        if n > 0 {
+            log(Level::Warn, "marker_dropped", &self.place(), format!("{what} ({n})"));
+        }
     }
 
     pub fn worker_fault(&self, kind: FaultKind, at: Option<i64>, detail: &str) {
@@ -155,6 +194,10 @@ impl Scene {
         count(Metric::PicturesSkipped, &[self.label()], pictures);
     }
 
+    pub fn captions_lost(&self, constructs: u64) {
+        count(Metric::CaptionsLost, &[self.label()], constructs);
+    }
+
     pub fn overrun(&self, at: i64) {
         count(Metric::IngestOverruns, &[self.label(), Label::Stage("worker")], 1);
         let what =
@@ -194,7 +237,13 @@ impl Scene {
             "recovered",
             grown(before.lost - before.dropped.min(before.lost), after.lost - after.dropped.min(after.lost)),
         );
+        if before.links.len() != after.links.len() {
+            gauge(Metric::IngestLinks, &labels, after.links.len() as f64);
+            let level = if after.links.len() < before.links.len() { Level::Warn } else { Level::Info };
+            log(level, "publisher_links", &self.place(), format!("leg {on}: {} links in its group", after.links.len()));
+        }
         lost("dropped", grown(before.dropped, after.dropped));
+        lost("rebuilt", grown(before.filter_supplied, after.filter_supplied));
         if let Some(rtt) = after.rtt {
             gauge(Metric::IngestRtt, &labels, rtt.as_secs_f64());
         }
@@ -221,8 +270,42 @@ pub fn refused(channel: Option<&ChannelName>, code: u16, why: &str) {
     log(Level::Warn, "publisher_refused", &place, format!("{code}: {why}"));
 }
 
+/// Of a source that the box calls.
+pub fn pull(news: &PullNews) {
+    let label = Label::Channel(news.channel.as_str());
+    if let Some(outcome) = news.outcome {
+        count(Metric::IngestPulls, &[label, Label::Kind(outcome)], 1);
+    }
+    let connected = matches!(news.status.state, PullState::Connected | PullState::OnAir);
+    gauge(Metric::IngestPullConnected, &[label], f64::from(u8::from(connected)));
+    if !news.changed {
+        return;
+    }
+    // A code per state: lines of one code are gathered, and every change deserves its own.
+    let (level, code, what) = match (news.status.state, &news.status.error) {
+        (PullState::Calling, Some(why)) => {
+            (Level::Warn, "pull_failed", format!("{why}; the source is called again and again"))
+        }
+        (PullState::Calling, None) => (Level::Info, "pull_called", "the source is called".to_owned()),
+        (PullState::Standby, _) => {
+            (Level::Info, "pull_standby", "another publisher is on air: the source waits for its end".to_owned())
+        }
+        (PullState::Connected, _) => {
+            (Level::Info, "pull_connected", "the source answered; it has sent no media yet".to_owned())
+        }
+        (PullState::OnAir, _) => (Level::Info, "pull_on_air", "the source is on air".to_owned()),
+    };
+    log(level, code, &Place::channel(news.channel.as_str()), what);
+}
+
+/// The source is not called any more.
+pub fn pull_over(channel: &ChannelName) {
+    gauge(Metric::IngestPullConnected, &[Label::Channel(channel.as_str())], 0.0);
+    log(Level::Info, "pull_over", &Place::channel(channel.as_str()), "the source is not called any more");
+}
+
 pub fn overflow(channel: &ChannelName) {
-    count(Metric::IngestOverruns, &[Label::Channel(channel.as_str()), Label::Stage("srt")], 1);
+    count(Metric::IngestOverruns, &[Label::Channel(channel.as_str()), Label::Stage("ingest")], 1);
     log(
         Level::Warn,
         "ingest_overflow",
@@ -231,8 +314,19 @@ pub fn overflow(channel: &ChannelName) {
     );
 }
 
-/// Counters of the whole port; the kernel's drops deserve a line.
-pub fn port(counters: &PortCounters, before: &PortCounters) {
+/// Counters of whole ports; the kernel's drops deserve a line.
+pub(super) fn ports(all: &Counters, all_before: &Counters) {
+    let (quic, quic_before) = (&all.quic, &all_before.quic);
+    for (kind, n, before) in [
+        ("done", quic.done, quic_before.done),
+        ("failed", quic.failed, quic_before.failed),
+        ("limited", quic.limited, quic_before.limited),
+        ("retried", quic.retried, quic_before.retried),
+        ("no_hello", quic.no_hello, quic_before.no_hello),
+    ] {
+        count(Metric::IngestQuicHandshakes, &[Label::Kind(kind)], n.saturating_sub(before));
+    }
+    let (counters, before) = (&all.srt, &all_before.srt);
     let dropped = counters.kernel_drops.saturating_sub(before.kernel_drops);
     let kinds = [
         ("malformed", counters.malformed.saturating_sub(before.malformed)),

@@ -5,9 +5,12 @@
 
 pub mod shard; // the thread: port, channels, workers
 pub mod channel; // one channel over its sessions
+pub mod ports; // where publishers come in, as one
 pub mod session; // one broadcast: demux -> timeline -> stage
 pub mod stage; // its renditions
+pub mod cues; // date ranges and forced frames of its cues
 pub mod outputs; // one rendition: decode order, holes, late encoders
+pub mod captions; // around the worker, from source pictures to encoded ones
 pub mod witness; // what control is told, and asked
 pub mod workers; // its worker over its lives
 pub mod pulse; // whether a worker that talks also works

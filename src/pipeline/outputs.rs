@@ -65,6 +65,12 @@ impl Breaks {
         self.0.push_back(Break { msn, init, line, jump: true });
     }
 
+    /// Nothing will ever come of the init sections that are planned; their segments begin behind a DISCONTINUITY all the
+    /// same, as those beside them do.
+    fn forget_inits(&mut self) {
+        self.0.iter_mut().for_each(|due| due.init = None);
+    }
+
     /// N jumps to segment `msn`.
     fn jumps_to(&self, msn: u64) -> bool {
         self.0.iter().any(|due| due.jump && due.msn == msn)
@@ -73,7 +79,8 @@ impl Breaks {
     /// The next sample lies in segment `msn`.
     pub fn apply(&mut self, now: Mono, msn: u64, segmenter: &mut Segmenter) {
         while let Some(due) = self.0.pop_front_if(|b| b.msn <= msn) {
-            if due.jump {
+            // Whichever was planned first: no time passes in front of a jump.
+            if due.jump || self.jumps_to(due.msn) {
                 segmenter.cut_short(now);
             }
             segmenter.gap(now, (due.msn, 0));
@@ -471,10 +478,14 @@ impl AudioTrack {
     /// Another configuration from segment `msn` on, of which nothing has come; silence up to there.
     pub fn reconfigure(&mut self, msn: u64, config: &AudioConfig, init: InitSection) {
         let silence = silence::frame(config.channels).map(Bytes::from_static);
+        // The change before this one has its segment by now, or it never gets one.
+        self.former.take_if(|former| former.until <= self.came.0);
+        if self.former.is_some() {
+            self.breaks.forget_inits();
+        }
         let former = Former { until: msn, rate: self.rate, silence: self.silence.take(), next: self.next };
         self.next = self.next * i64::from(config.sample_rate) / i64::from(self.rate.max(1));
         (self.rate, self.silence) = (config.sample_rate, silence);
-        // A change of a change: what holds up to the first one's segment is not known to anyone any more.
         self.former.get_or_insert(former).until = msn;
         self.breaks.plan(msn, Some(init), None);
     }
@@ -560,7 +571,7 @@ mod tests {
         let output = RenditionOutput::new(RenditionSpec {
             session: SessionId::new(ulid::Ulid::from_parts(1, 1)),
             name: "a-und-1".into(),
-            kind: Kind::Audio { language: None, default: true },
+            kind: Kind::Audio { language: None, default: true, role: Default::default() },
             targets: Targets::ladder(LatencyMode::Ultra, grid.cadence, None),
             independent_segments: true,
             bandwidth_cap: 128_000,
@@ -634,6 +645,42 @@ mod tests {
         let text = String::from_utf8(text.plain.to_vec()).unwrap();
         let (before, after) = text.split_once("#EXT-X-DISCONTINUITY\n").expect("a DISCONTINUITY");
         assert!(before.contains("/s100.m4s") && !before.contains("101") && after.contains("init-1.mp4"), "{text}");
+    }
+
+    /// 48 kHz, then 44.1 kHz and back, the second time before the first change has its segment, the third long after.
+    #[test]
+    fn each_change_of_the_configuration_is_from_the_one_before_it() {
+        let (mut track, now) = (track(true), Mono(1_000_000_000));
+        let frame = Bytes::from_static(&[1; 100]);
+        let config = |sample_rate| AudioConfig {
+            codec: Codec::Aac,
+            object_type: 2,
+            sample_rate,
+            channels: 2,
+            asc: Bytes::from_static(&[0x11, 0x90]),
+        };
+        let (mut rate, mut seconds) = (48_000i64, 0);
+        for change in [0i64, 44_100, 48_000, 0, 0, 44_100, 0, 0, 48_000, 0, 0] {
+            if change > 0 {
+                let (to, msn) = (config(u32::try_from(change).unwrap()), track.unbegun());
+                track.reconfigure(msn, &to, InitSection::audio(&to, 128_000));
+                rate = change;
+            }
+            // A second of it.
+            for m in seconds * rate / 1_024 + 1..=(seconds + 1) * rate / 1_024 {
+                track.push(now, m, frame.clone(), Stamps::default());
+            }
+            seconds += 1;
+        }
+        track.release(now, None);
+        track.segmenter().end(now);
+        let Answer::Now(text) = track.segmenter().output().playlist(now, now, &Directives::default()) else { panic!() };
+        let text = String::from_utf8(text.plain.to_vec()).unwrap();
+        let lasts: Vec<f64> =
+            text.lines().filter_map(|line| line.strip_prefix("#EXTINF:")?.trim_end_matches(',').parse().ok()).collect();
+        assert!(lasts.len() >= 5 && lasts[..lasts.len() - 1].iter().all(|s| (1.9..2.1).contains(s)), "{text}");
+        let dates: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("#EXT-X-PROGRAM-DATE-TIME:")).collect();
+        assert!(dates.is_sorted(), "{text}");
     }
 
     #[test]

@@ -152,7 +152,7 @@ fn reduce(n: u64, d: u64) -> (u32, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::channel::{ChannelName, Rendition, Slate, Takeover};
+    use crate::media::channel::{ChannelName, Rendition};
     use crate::media::modes::LatencyMode;
     use crate::media::track::{Codec, Colour};
     use crate::pixels::protocol::lowest;
@@ -177,19 +177,7 @@ mod tests {
     }
 
     fn channel(kind: ChannelKind) -> Channel {
-        Channel {
-            name: ChannelName::new("c").unwrap(),
-            kind,
-            mode: LatencyMode::Ultra,
-            ladder: None,
-            hold_back_ms: None,
-            takeover: Takeover::IfSilent,
-            slate: Slate::Black,
-            preset: None,
-            backend: None,
-            crop: Margins::default(),
-            logo: None,
-        }
+        Channel::new(ChannelName::new("c").unwrap(), kind, LatencyMode::Ultra)
     }
 
     fn outputs(kind: ChannelKind, s: &VideoConfig, hz: f64) -> Vec<(String, u32, (u32, u32), u32)> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::channel::Legacy;
+use super::cues::Cues;
 use super::events::Scene;
 use super::placer::Placer;
 use super::shard::Setup;
@@ -16,8 +17,8 @@ use super::stills::{Order, Owner};
 use super::witness::{Fact, Wake};
 use super::workers::{self, Workers};
 use crate::demux::{self, Demuxer};
-use crate::ingest::source::{Leg, PublisherId};
-use crate::ingest::srt::Closing;
+use crate::ingest::{Closing, Leg, PublisherId};
+use crate::media::captions::CaptionService;
 use crate::media::channel::{BackendPolicy, Channel, ChannelKind, SessionId};
 use crate::media::fault::Fault;
 use crate::media::grid::{Commit, PdtLine, Record, SourceProfile, TimelineLog};
@@ -33,7 +34,9 @@ use crate::telemetry::report::Level;
 use crate::time::{Mono, Now, Wall};
 use crate::timeline::{Facts, Filling, Out, Rules, Timeline};
 
+mod captioning;
 mod dressing;
+mod marking;
 mod placing;
 
 /// An ending session waits this long for its worker's last frames.
@@ -92,12 +95,18 @@ pub struct Session {
     on_air: Option<Arc<SessionOutput>>,
     announced: bool,
     profile: Option<SourceProfile>,
+    /// What is kept of the source for the next session.
+    learnt: Option<SourceProfile>,
+    /// Its closed captions, as the PMT has them.
+    described: Vec<CaptionService>,
     dismissal: Option<Closing>,
     snapshots: Snapshots,
     /// Its channel's, as it is by now.
     logo: Option<Logo>,
     /// The crop is not for this source: all of it is shown.
     uncropped: bool,
+    /// Of its grid, once that stands.
+    cues: Option<Cues>,
 }
 
 impl Session {
@@ -147,10 +156,13 @@ impl Session {
             on_air: None,
             announced: false,
             profile: None,
+            learnt: legacy.profile,
+            described: Vec::new(),
             dismissal: None,
             snapshots: Snapshots::default(),
             logo,
             uncropped: false,
+            cues: None,
         }
     }
 
@@ -164,7 +176,8 @@ impl Session {
         self.last_media = now.mono.back(Duration::from_nanos(u64::try_from(away).unwrap_or(0)));
         (self.first_media, self.lost) = (Some(self.last_media), true);
         let msn = kept.plan.grid.msn_of(from);
-        self.set_stage(now, Stage::resumed(&self.config, &self.id, kept, from, now.mono));
+        self.set_stage(now, Stage::resumed(&self.config, &self.id, kept.clone(), from, now));
+        self.restore_cues(&kept, from);
         self.enter(State::Processing, "resumed", format!("goes on with frame {from}, segment {msn}"));
         self.scene.input_lost(true);
         self
@@ -404,6 +417,7 @@ impl Session {
 
     pub fn housekeeping(&mut self, now: Now) {
         self.snapshots.expire(now.mono);
+        self.learn_captions();
         if std::mem::take(&mut self.flowed) {
             self.facts.extend(self.last_media(now).map(Fact::Media));
         }
@@ -444,13 +458,18 @@ impl Session {
     fn take_units(&mut self, now: Now, input: &mut Input) {
         while let Some(event) = input.demuxer.poll() {
             match event {
-                demux::Event::Program(program) => self.timeline.program(input.leg, &program),
+                demux::Event::Program(program) => {
+                    self.describe_captions(&program);
+                    self.timeline.program(input.leg, &program);
+                }
                 demux::Event::Config { pid, config } => self.timeline.config(input.leg, pid, &config),
                 demux::Event::Unit(unit) => {
                     self.timeline.push(now, input.leg, unit);
                     self.place(now);
                 }
                 demux::Event::Fault(fault) => self.fault(&fault),
+                demux::Event::Cue(cue) => self.heard_cue(input.leg, cue),
+                demux::Event::Tag(tag) => self.heard_tag(input.leg, tag),
                 demux::Event::Pcr { .. } | demux::Event::RecoveryPoint { .. } => {}
             }
         }
@@ -474,15 +493,16 @@ impl Session {
             Out::Record(record) => self.commit(now, record),
             Out::Ready(ready) => self.ready(now, &ready),
             Out::Refused(why) => self.refuse(&why),
-            Out::Profile(profile) => {
-                self.profile = Some(profile);
-                self.facts.push_back(Fact::Learnt(profile));
-            }
+            Out::Profile(profile) => self.learn(profile),
             Out::Fault(fault) => self.fault(&fault),
-            Out::Video { n, prime, hidden, unit } => {
+            Out::Video { n, prime, hidden, doubled, unit } => {
+                self.force_up_to(n);
                 let Some(stage) = &mut self.stage else { return };
                 stage.saw(n);
                 if stage.has_ladder() {
+                    if !prime && !doubled {
+                        stage.hear_captions(n, &unit);
+                    }
                     let stamps = Stamps { received: unit.received, demuxed: now.mono, ..Stamps::default() };
                     let (random_access, damaged) = (unit.random_access, unit.damaged);
                     let data = unit.data;
@@ -490,7 +510,12 @@ impl Session {
                     self.workers.video_unit(now.mono, unit);
                 }
             }
+            Out::Cue(placed) => self.cue(now, &placed),
+            Out::Tag { time, data } => self.tag(time, data),
+            Out::Dropped(why) => self.scene.markers_dropped(why, 1),
+            Out::Jumped { n } => self.cues_jumped(n),
             Out::Fill { to, with } => {
+                self.force_up_to(to - 1);
                 let Some(stage) = &mut self.stage else { return };
                 stage.saw(to - 1);
                 let with = match with {
@@ -578,7 +603,10 @@ impl Session {
 
     fn set_stage(&mut self, now: Now, stage: Stage) {
         let mut stage = stage;
+        self.cues = Some(Cues::new(stage.rate()));
         stage.set_logo(self.logo.as_ref());
+        stage.remember_captions(self.learnt.map(|profile| profile.captions).unwrap_or_default());
+        stage.describe_captions(&self.described);
         let open = stage.open();
         let source = open.as_ref().and_then(|open| open.video.as_ref()).map(|video| video.source.clone());
         self.scene.note(Level::Info, "session_planned", stage.describe());
@@ -706,6 +734,11 @@ impl Session {
 
     fn publish(&mut self, now: Now) {
         let Some(stage) = &mut self.stage else { return };
+        if stage.is_dated()
+            && let Some(cues) = &mut self.cues
+        {
+            marking::tell(&self.scene, cues, stage);
+        }
         stage.release(now.mono);
         let recovered = stage.report(now, &self.config.name);
         self.workers.published(stage.needed_from());
@@ -759,6 +792,7 @@ impl Session {
     }
 
     fn end(&mut self, now: Now, why: &'static str) {
+        self.forget_captions();
         if let Some(stage) = &mut self.stage {
             stage.end(now.mono);
             stage.report(now, &self.config.name);

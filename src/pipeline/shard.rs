@@ -16,12 +16,13 @@ use super::channel::{ChannelRun, Legacy, Resume};
 use super::devices::{Devices, Measured};
 use super::events;
 use super::gpus::{GpuEvent, GpuHealth, Gpus};
+use super::ports::{Counters, Ports};
 use super::snapshots::{Reply, Snapshot};
 use super::status::ChannelStatus;
 use super::stills::Stills;
 use super::witness::{Wake, Witness};
-use crate::ingest::source::PublisherId;
-use crate::ingest::srt::{Closing, Event, Port, PortCounters};
+use crate::ingest::srt::PullUrl;
+use crate::ingest::{Closing, Connected, Event, PublisherId, PullNews, PullStatus};
 use crate::media::channel::{BackendPolicy, Channel, ChannelName, SessionId};
 use crate::package::origin::Origin;
 use crate::pixels::hall::{self, Hall};
@@ -56,6 +57,8 @@ pub struct Setup {
 pub enum Command {
     /// A channel becomes known, or changes: an open session keeps what it was opened with.
     Configure(Box<Channel>),
+    /// The source that the channel is received from as long as nothing else is said; `None`: publishers come by themselves.
+    Pull { channel: ChannelName, url: Option<PullUrl> },
     /// What a channel's sessions left in earlier processes.
     Remember { channel: ChannelName, legacy: Legacy },
     /// A session of an earlier process goes on.
@@ -98,30 +101,33 @@ struct Shared {
     wake: OwnedFd,
     /// By name. A channel's status is replaced, never changed: readers share it.
     status: Mutex<BTreeMap<ChannelName, Arc<ChannelStatus>>>,
+    /// Of channels whose sources are called.
+    pulls: Mutex<BTreeMap<ChannelName, PullStatus>>,
     commands: Mutex<VecDeque<Command>>,
     /// Heartbeat of the loop: when it last came round.
     round: std::sync::atomic::AtomicU64,
 }
 
 impl Shard {
-    /// Runs `port` on a thread of its own; channels come by `Command::Configure`.
+    /// Runs `ports` on a thread of its own; channels come by `Command::Configure`.
     ///
     /// # Errors
     /// The system has no descriptor or thread left.
-    pub fn start(port: Port, setup: Setup) -> io::Result<Shard> {
+    pub fn start(ports: Ports, setup: Setup) -> io::Result<Shard> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
             wake,
             status: Mutex::default(),
+            pulls: Mutex::default(),
             commands: Mutex::default(),
             round: std::sync::atomic::AtomicU64::new(SystemClock::mono().0),
         });
         let now = SystemClock.now();
         let setup = Arc::new(setup);
-        let counters = port.counters();
+        let counters = ports.counters();
         let mut run = Run {
-            port,
+            ports,
             stills: Stills::new(setup.hall.clone()),
             setup,
             known: BTreeMap::new(),
@@ -181,6 +187,11 @@ impl Watcher {
         self.0.status().get(channel).cloned()
     }
 
+    /// How far the source of a channel is that is called; `None`: none is.
+    pub fn pull_of(&self, channel: &ChannelName) -> Option<PullStatus> {
+        self.0.pulls().get(channel).cloned()
+    }
+
     /// Waits until everything that was asked for before is done, 10 s at most.
     pub fn settle(&self) {
         let (sender, done) = sync_channel(1);
@@ -212,6 +223,10 @@ impl Shared {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn pulls(&self) -> MutexGuard<'_, BTreeMap<ChannelName, PullStatus>> {
+        self.pulls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn wake(&self) {
         // The counter of an eventfd cannot overflow with ones.
         drop(rustix::io::write(&self.wake, &1u64.to_ne_bytes()).map_err(io::Error::from));
@@ -225,7 +240,7 @@ struct Known {
 }
 
 struct Run {
-    port: Port,
+    ports: Ports,
     stills: Stills,
     setup: Arc<Setup>,
     known: BTreeMap<ChannelName, Known>,
@@ -234,7 +249,7 @@ struct Run {
     owners: BTreeMap<PublisherId, ChannelName>,
     shared: Arc<Shared>,
     kept: Mono,
-    counters: PortCounters,
+    counters: Counters,
 }
 
 impl Run {
@@ -245,8 +260,8 @@ impl Run {
         }
         // Sessions stay open in the book: the next process goes on with them.
         let now = SystemClock.now();
-        self.port.shutdown(now.mono);
-        while let Some(event) = self.port.poll() {
+        self.ports.shutdown(now.mono);
+        while let Some(event) = self.ports.poll() {
             self.route(now, event);
         }
         for output in self.setup.origin.channels().iter().filter_map(|channel| channel.session()) {
@@ -262,8 +277,8 @@ impl Run {
     fn round(&mut self, now: Now) {
         self.shared.round.store(now.mono.0, Ordering::Relaxed);
         self.obey(now);
-        self.port.run(now.mono);
-        while let Some(event) = self.port.poll() {
+        self.ports.run(now.mono);
+        while let Some(event) = self.ports.poll() {
             self.route(now, event);
         }
         self.each(now, |channel| channel.run(now));
@@ -307,6 +322,12 @@ impl Run {
                 let _gone = sender.try_send(());
             }
             Command::Configure(channel) => self.configure(now, *channel),
+            Command::Pull { channel, url } => {
+                if url.is_none() && self.shared.pulls().remove(&channel).is_some() {
+                    events::pull_over(&channel);
+                }
+                self.ports.pull(now.mono, &channel, url);
+            }
             Command::Remove(name) => {
                 self.known.remove(&name);
                 self.tell_status_of(now, &name);
@@ -332,7 +353,7 @@ impl Run {
             Command::Join { channel, session, publisher } => {
                 self.contain(now, &channel, |channel| channel.join(now, &session, publisher));
             }
-            Command::TurnAway { publisher } => self.port.close(now.mono, publisher, Closing::Stopped),
+            Command::TurnAway { publisher } => self.ports.close(now.mono, publisher, Closing::Stopped),
             Command::Dismiss { channel, session } => {
                 self.contain(now, &channel, |channel| channel.dismiss(&session, Closing::InputInvalid));
             }
@@ -371,7 +392,9 @@ impl Run {
 
     fn configure(&mut self, now: Now, channel: Channel) {
         let (name, config) = (channel.name.clone(), Arc::new(channel));
-        self.setup.origin.declare(&config.name);
+        let output = self.setup.origin.declare(&config.name);
+        output.set_access(config.access);
+        output.set_steering(config.steering.as_ref());
         if let Some(running) = self.running.get_mut(&config.name) {
             running.configure(Arc::clone(&config));
         }
@@ -384,7 +407,7 @@ impl Run {
     fn part(&mut self, now: Now) {
         for channel in self.running.values_mut() {
             while let Some((publisher, why)) = channel.poll_close() {
-                self.port.close(now.mono, publisher, why);
+                self.ports.close(now.mono, publisher, why);
             }
         }
         let (known, origin, mut idle) = (&mut self.known, &self.setup.origin, Vec::new());
@@ -407,15 +430,7 @@ impl Run {
                     self.contain(now, &name, |channel| channel.data(now, publisher, &payload));
                 }
             }
-            Event::Connected(connected) => {
-                let name = connected.channel.clone();
-                if !self.known.contains_key(&name) {
-                    return self.port.close(now.mono, connected.publisher, Closing::Stopped);
-                }
-                self.start(&name);
-                self.owners.insert(connected.publisher, name.clone());
-                self.contain(now, &name, |channel| channel.connected(&connected));
-            }
+            Event::Connected(connected) => self.connected(now, &connected),
             Event::Closed { publisher, reason, stats } => {
                 if let Some(name) = self.owners.remove(&publisher) {
                     self.contain(now, &name, |channel| channel.closed(now, publisher, reason, &stats));
@@ -427,7 +442,34 @@ impl Run {
                     events::overflow(name);
                 }
             }
+            Event::Pull(news) => self.pulled(news),
         }
+    }
+
+    fn pulled(&self, news: PullNews) {
+        events::pull(&news);
+        self.shared.pulls().insert(news.channel, news.status);
+    }
+
+    fn connected(&mut self, now: Now, connected: &Connected) {
+        if self.ports.is_replaced(connected) {
+            return self.ports.close(now.mono, connected.publisher, Closing::Replaced);
+        }
+        if let Some(old) = connected.replaced
+            && let Some(name) = self.owners.remove(&old)
+        {
+            // It came to another port, which tells of its end later.
+            let stats = self.ports.stats(now.mono, old).unwrap_or_default();
+            self.ports.close(now.mono, old, Closing::Replaced);
+            self.contain(now, &name, |channel| channel.closed(now, old, Closing::Replaced, &stats));
+        }
+        let name = connected.channel.clone();
+        if !self.known.contains_key(&name) {
+            return self.ports.close(now.mono, connected.publisher, Closing::Stopped);
+        }
+        self.start(&name);
+        self.owners.insert(connected.publisher, name.clone());
+        self.contain(now, &name, |channel| channel.connected(connected));
     }
 
     fn each(&mut self, now: Now, mut work: impl FnMut(&mut ChannelRun)) {
@@ -446,7 +488,7 @@ impl Run {
     fn wait(&mut self) {
         let now = SystemClock::mono();
         let mut deadline = self.kept + HOUSEKEEPING;
-        deadline = self.port.deadline(now).map_or(deadline, |d| d.min(deadline));
+        deadline = self.ports.deadline(now).map_or(deadline, |d| d.min(deadline));
         for channel in self.running.values() {
             deadline = channel.deadline().map_or(deadline, |d| d.min(deadline));
         }
@@ -456,9 +498,7 @@ impl Run {
             tv_nsec: i64::from(left.subsec_nanos()),
         };
         let mut fds = vec![PollFd::from_borrowed_fd(self.shared.wake.as_fd(), PollFlags::IN)];
-        if self.port.polls_fd() {
-            fds.push(PollFd::from_borrowed_fd(self.port.fd(), PollFlags::IN));
-        }
+        fds.extend(self.ports.fds().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         for (fd, writing) in self.running.values().filter_map(ChannelRun::fd).chain(self.stills.fd()) {
             let events = if writing { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
             fds.push(PollFd::from_borrowed_fd(fd, events));
@@ -472,12 +512,12 @@ impl Run {
     }
 
     fn publish_status(&mut self, now: Now) {
-        let counters = self.port.counters();
-        events::port(&counters, &self.counters);
+        let counters = self.ports.counters();
+        events::ports(&counters, &self.counters);
         self.counters = counters;
         for channel in self.running.values_mut() {
             for (publisher, leg) in channel.publishers() {
-                if let Some(stats) = self.port.stats(now.mono, publisher) {
+                if let Some(stats) = self.ports.stats(now.mono, publisher) {
                     channel.statistics(leg, stats);
                 }
             }

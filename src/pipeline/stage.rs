@@ -4,17 +4,19 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::captions::CaptionTrack;
 use super::outputs::{AudioTrack, Breaks, LadderTrack};
 use super::placement;
 use super::stills::{Order, Owner, Picker};
 use crate::bitstream::h264;
 use crate::media::channel::{Channel, ChannelKind, ChannelName, Ladder, SessionId};
-use crate::media::grid::{Ends, Grid, PdtLine, Place, Record};
+use crate::media::grid::{Ends, FrameRate, Grid, PdtLine, Place, Record};
 use crate::media::logo::Logo;
 use crate::media::picture::{PictureRule, Tile};
 use crate::media::plan::{InitMark, Inits, Kept, Plan};
 use crate::media::sample::{Sample, Stamps};
 use crate::media::track::{AudioConfig, Pid, TrackConfig, VideoConfig};
+use crate::package::fmp4::emsg::TimedTag;
 use crate::package::fmp4::init::InitSection;
 use crate::package::origin::SessionOutput;
 use crate::package::pictures::{SheetVersion, Span};
@@ -24,9 +26,10 @@ use crate::pixels::protocol::{
     self, Encoded, Open, OpenAudio, OpenVideo, Output, Picture, PictureKind, RenditionIndex, Sheet, VideoInit,
 };
 use crate::telemetry::names::{Label, Metric, count, gauge, observe};
-use crate::time::{Mono, Now};
+use crate::time::{Mono, Now, Wall};
 use crate::timeline::{Out, SourceSample};
 
+mod captioning;
 mod making;
 #[cfg(test)]
 mod tests;
@@ -85,6 +88,7 @@ pub struct Stage {
     ladder: Vec<LadderTrack>,
     source: Option<Source>,
     audio: Vec<Audio>,
+    captions: CaptionTrack,
     independent: bool,
     /// What another process left, and the first frame that this one makes.
     resumed: Option<Resumed>,
@@ -99,7 +103,7 @@ pub struct Stage {
 struct Resumed {
     kept: Kept,
     from: i64,
-    now: Mono,
+    now: Now,
     /// A rendition's init section is another one than before: media goes on behind a DISCONTINUITY.
     changed: bool,
 }
@@ -142,7 +146,7 @@ impl Stage {
     }
 
     /// Goes on with frame `from` where another process was; what that one made is listed as GAP.
-    pub fn resumed(channel: &Channel, session: &SessionId, kept: Kept, from: i64, now: Mono) -> Stage {
+    pub fn resumed(channel: &Channel, session: &SessionId, kept: Kept, from: i64, now: Now) -> Stage {
         let (plan, line) = (kept.plan.clone(), kept.line());
         let named = kept.inits.as_ref().map_or_else(|| session.clone(), |inits| inits.named.clone());
         let resumed = Resumed { kept, from, now, changed: false };
@@ -157,6 +161,7 @@ impl Stage {
         } else {
             Targets::ladder(channel.mode, grid.cadence, channel.hold_back_ms)
         };
+        let targets = targets.windowed(grid.cadence, channel.window_s);
         let from = resumed.as_ref().map_or(0, |resumed| resumed.from);
         let video = plan.video.as_ref().and_then(|(pid, config)| {
             let ladder = placement::ladder(channel, config, grid.cadence);
@@ -174,6 +179,7 @@ impl Stage {
             ladder: Vec::new(),
             source: None,
             audio: Vec::new(),
+            captions: CaptionTrack::new(channel.captions.clone()),
             independent: plan.source.is_none_or(|plan| plan.independent),
             resumed,
             seen: from - 1,
@@ -181,9 +187,13 @@ impl Stage {
             last_part: None,
             records: VecDeque::new(),
         };
+        if let Some(offset) = channel.start_offset_s {
+            stage.output.set_start(targets.start(grid.cadence, offset));
+        }
         if let (Some((pid, config)), true, true) = (&plan.video, source, channel.kind != ChannelKind::Transcode) {
             stage.add_source(*pid, config);
         }
+        stage.output.set_audio_only(channel.audio_only);
         stage.audio = stage.plan_audio(&plan.audio);
         if stage.open().is_none() {
             stage.add_audio_outputs();
@@ -245,7 +255,7 @@ impl Stage {
     /// All renditions are made.
     fn stands(&mut self) {
         if let Some(Resumed { from, now, changed: true, .. }) = &self.resumed {
-            let (f, now) = (i64::from(self.grid.cadence.segment), *now);
+            let (f, now) = (i64::from(self.grid.cadence.segment), now.mono);
             let n = (from + f - 1).div_euclid(f) * f;
             self.records.push_back(Record::Break { msn: self.grid.msn_of(n) });
             self.source.iter_mut().for_each(|source| source.segmenter.break_here());
@@ -312,12 +322,40 @@ impl Stage {
         self.segmenters(|segmenter| segmenter.date_line(line));
     }
 
+    /// The grid's.
+    pub fn rate(&self) -> FrameRate {
+        self.grid.cadence.rate
+    }
+
+    /// PROGRAM-DATE-TIME of a frame.
+    pub fn date_of(&self, n: i64) -> Wall {
+        let line = if n < self.line.from_n { self.line_before } else { self.line };
+        line.at(&self.grid, n)
+    }
+
+    /// A part was published: dates that are told now are final.
+    pub fn is_dated(&self) -> bool {
+        self.last_part.is_some()
+    }
+
+    /// A timed tag, for every rendition that a player may hold on to: those with pictures, else those with sound.
+    pub fn tag(&mut self, tag: &TimedTag) {
+        let pictured = self.source.is_some() || self.video.is_some();
+        self.segmenters(|segmenter| {
+            let sound = matches!(segmenter.init().track, TrackConfig::Audio(_));
+            if sound != pictured {
+                segmenter.tag(tag.clone());
+            }
+        });
+    }
+
     // ── from the timeline ───────────────────────────────────────────────────────────────────────────────────────
 
     /// Passed-through media, gaps and breaks.
     pub fn take(&mut self, now: Now, out: Out, line: Option<PdtLine>) {
         match out {
             Out::Source(sample) => {
+                self.hear_source_captions(&sample);
                 if let Some(source) = &mut self.source {
                     source.pick(&sample, self.grid);
                     source.waiting.push_back((now.mono, Waiting::Sample(Box::new(sample))));
@@ -424,8 +462,9 @@ impl Stage {
     pub fn encoded(&mut self, now: Mono, frame: &Encoded) {
         match frame.output {
             Output::Video(index) => {
+                let captioned = self.captioned(index, frame);
                 if let Some(track) = self.ladder.get_mut(usize::from(index)) {
-                    track.push(now, frame);
+                    track.push(now, captioned.as_ref().unwrap_or(frame));
                     track.unmark_shed();
                 }
                 self.follow(now);
@@ -535,6 +574,7 @@ impl Stage {
 
     /// Source pictures whose ladder is published and whose audio has come, then audio whose picture is published.
     pub fn release(&mut self, now: Mono) {
+        self.declare_captions();
         // A ladder that is being built has no edge yet: nothing is published before it.
         let ladder = self.video.is_some().then(|| self.ladder.last().map_or((0, 0), LadderTrack::part_edge));
         let audio = self.audio.iter().filter_map(|audio| match audio {

@@ -1,6 +1,6 @@
 //! What is told about channels: to pages, to health, to tests. Plain values, made once a second.
 
-use crate::ingest::srt::PublisherStats;
+use crate::ingest::PublisherStats;
 use crate::media::channel::{Channel, ChannelKind, ChannelName};
 use crate::media::modes::LatencyMode;
 use crate::pixels::protocol::Backend;

@@ -1,7 +1,7 @@
 //! One channel's worker over its lives: opened, fed, watched, replaced. Non-blocking; what its owner must know comes
 //! out of `poll`.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
@@ -102,6 +102,8 @@ pub struct Workers {
     overrun: bool,
     /// The random access point behind skipped units: earlier frames that follow it cannot be decoded.
     lead: Option<i64>,
+    /// Frames that are to be IDRs beside those of the grid: a successor is told of those that it makes again.
+    forced: BTreeSet<i64>,
     /// Video units, and fills between them, that wait until the worker has come closer.
     pending: VecDeque<Fed>,
     pending_bytes: usize,
@@ -132,6 +134,7 @@ impl Workers {
             asked: now,
             overrun: false,
             lead: None,
+            forced: BTreeSet::new(),
             pending: VecDeque::new(),
             pending_bytes: 0,
             flight: Vec::new(),
@@ -229,7 +232,8 @@ impl Workers {
                 if off { Event::Shed { rendition, at: start } } else { Event::Resumed { rendition, at: start } };
             self.events.push_back(event);
         }
-        for at in &plan.idrs {
+        let forced: Vec<i64> = self.forced.range(start..).copied().collect();
+        for at in plan.idrs.iter().chain(&forced) {
             self.tell(&ToWorker::Idr { ch: CH, at: *at });
         }
         let history: Vec<Fed> = self.history.replay(start).collect();
@@ -327,6 +331,13 @@ impl Workers {
         self.tell(&ToWorker::Unit { ch: CH, unit });
     }
 
+    /// Frame `at` is to be an IDR of every rendition; none of its units was handed over yet.
+    pub fn force(&mut self, at: i64) {
+        if self.renditions() > 0 && self.forced.insert(at) {
+            self.tell(&ToWorker::Idr { ch: CH, at });
+        }
+    }
+
     /// Another logo, or none, for the present worker and those that follow it.
     pub fn set_logo(&mut self, logo: Option<&Logo>) {
         let Some(video) = self.open.as_mut().and_then(|open| open.video.as_mut()) else { return };
@@ -343,6 +354,7 @@ impl Workers {
     /// Frames before `frame` are published: a successor need not make them again.
     pub fn published(&mut self, frame: i64) {
         self.history.trim(frame);
+        self.forced = self.forced.split_off(&frame);
     }
 
     /// End of media: `Closed` follows once everything is out.

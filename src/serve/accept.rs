@@ -1,11 +1,10 @@
-//! The accept loop: HTTP/1.1 and HTTP/2 (prior knowledge) on one port, bounded in number and in patience.
+//! The accept loops: HTTP/1.1 and HTTP/2 (prior knowledge, or by ALPN in TLS), bounded in number and in patience.
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Response, StatusCode};
@@ -13,16 +12,20 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 
-use super::connection::{Connection, Order, Patience, Watched};
+use super::connection::{Order, Patience, Watched};
 use super::respond::{Body, Problem};
+use super::seats::{Full, Seat, Seats};
 use super::tally::{Counted, Route, Tally};
+use super::tls::Tls;
 use super::{Routes, Site, answer};
 use crate::media::limits;
+use crate::media::networks::Networks;
 use crate::telemetry::{Label, Level, Metric, Place, count, log};
 use crate::time::SystemClock;
 
@@ -86,23 +89,42 @@ const STREAMS_MAX: u32 = 32;
 /// Bytes of one HTTP/2 stream that are taken from a body ahead of the socket.
 const STREAM_BUFFER: usize = 256 << 10;
 const REAP_EVERY: Duration = Duration::from_millis(500);
+/// What a client may send ahead of the application on one HTTP/2 stream, and on all of a connection together.
+const STREAM_WINDOW: u32 = 64 << 10;
+const CONNECTION_WINDOW: u32 = 256 << 10;
+/// HTTP/2 streams that a client opened and reset before they were looked at: more at once end the connection.
+const RESET_AT_ONCE_MAX: usize = 20;
 const OVERLOADED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\n\
     Cache-Control: no-store\r\nConnection: close\r\n\r\n";
+const TOO_MANY: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\nRetry-After: 1\r\n\
+    Cache-Control: no-store\r\nConnection: close\r\n\r\n";
 
-/// Bounds of one listener.
-#[derive(Clone, Copy, Debug)]
+/// Bounds of one server, all its listeners together.
+#[derive(Clone, Debug)]
 pub struct Options {
     pub connections_max: usize,
+    /// From one IPv4 address, or one IPv6 network of 64 bits.
+    pub connections_per_address: usize,
+    /// Networks that may have as many as there are: proxies.
+    pub trusted: Networks,
+    /// TLS handshakes under way at once; one more ends the oldest.
+    pub handshakes_max: usize,
     pub patience: Patience,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { connections_max: limits::CONNECTIONS_MAX, patience: Patience::default() }
+        Options {
+            connections_max: limits::CONNECTIONS_MAX,
+            connections_per_address: limits::CONNECTIONS_PER_ADDRESS,
+            trusted: Networks::loopback(),
+            handshakes_max: limits::HANDSHAKES_MAX,
+            patience: Patience::default(),
+        }
     }
 }
 
-/// A running listener. Dropping it stops accepting and drops its connections; `stop` lets them finish.
+/// A running server. Dropping it stops accepting and drops its connections; `stop` lets them finish.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
@@ -114,15 +136,8 @@ pub struct Server {
 struct Shared {
     site: Arc<Site>,
     tally: Arc<Tally>,
-    options: Options,
-    open: Mutex<Open>,
-    emptied: Notify,
-}
-
-#[derive(Debug, Default)]
-struct Open {
-    next: u64,
-    connections: BTreeMap<u64, Arc<Connection>>,
+    patience: Patience,
+    seats: Arc<Seats>,
 }
 
 impl Server {
@@ -131,20 +146,30 @@ impl Server {
     /// # Errors
     /// The socket is of no use to the runtime.
     pub fn start(listener: TcpListener, site: Site, options: Options) -> io::Result<Server> {
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
-        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let (address, listener) = adopt(listener)?;
         let shared = Arc::new(Shared {
             site: Arc::new(site),
             tally: Arc::new(Tally::new()),
-            options,
-            open: Mutex::default(),
-            emptied: Notify::new(),
+            patience: options.patience,
+            seats: Arc::new(Seats::new(&options)),
         });
         let (closing, closed) = watch::channel(false);
-        tokio::spawn(accept(listener, Arc::clone(&shared), closed.clone()));
+        tokio::spawn(accept(listener, Arc::clone(&shared), closed.clone(), None));
         tokio::spawn(reap(Arc::clone(&shared), closed));
         Ok(Server { address, shared, closing })
+    }
+
+    /// Serves the same over TLS on another socket, within the same bounds, and looks after the certificates. Must be called
+    /// within a tokio runtime. Gives the socket's address.
+    ///
+    /// # Errors
+    /// The socket is of no use to the runtime.
+    pub fn secure(&self, listener: TcpListener, tls: &Arc<Tls>) -> io::Result<SocketAddr> {
+        let (address, listener) = adopt(listener)?;
+        let closed = self.closing.subscribe();
+        tokio::spawn(accept(listener, Arc::clone(&self.shared), closed.clone(), Some(Arc::clone(tls))));
+        tokio::spawn(Arc::clone(tls).follow(closed));
+        Ok(address)
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -153,12 +178,12 @@ impl Server {
 
     /// Open connections now.
     pub fn connections(&self) -> usize {
-        self.shared.open().connections.len()
+        self.shared.seats.count()
     }
 
     /// Bytes of media that connections keep in memory now.
     pub fn held_bytes(&self) -> usize {
-        self.shared.open().connections.values().map(|c| c.held_bytes()).sum()
+        self.shared.seats.all().iter().map(|c| c.held_bytes()).sum()
     }
 
     /// Stops accepting, lets answers under way end, and drops what is left after `grace`.
@@ -167,7 +192,7 @@ impl Server {
         self.shared.order_all(Order::Finish);
         let all_gone = async {
             loop {
-                let emptied = self.shared.emptied.notified();
+                let emptied = self.shared.seats.emptied.notified();
                 if self.connections() == 0 {
                     break;
                 }
@@ -188,35 +213,16 @@ impl Drop for Server {
 }
 
 impl Shared {
-    fn open(&self) -> std::sync::MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn order_all(&self, order: Order) {
-        for connection in self.open().connections.values() {
+        for connection in self.seats.all() {
             connection.give(order);
         }
     }
+}
 
-    /// A place for one more connection, if there is one.
-    fn admit(&self, peer: SocketAddr) -> Option<(u64, Arc<Connection>)> {
-        let mut open = self.open();
-        if open.connections.len() >= self.options.connections_max {
-            return None;
-        }
-        let (key, connection) = (open.next, Arc::new(Connection::new(peer, SystemClock::mono())));
-        open.next += 1;
-        open.connections.insert(key, Arc::clone(&connection));
-        Some((key, connection))
-    }
-
-    fn leave(&self, key: u64) {
-        let mut open = self.open();
-        open.connections.remove(&key);
-        if open.connections.is_empty() {
-            self.emptied.notify_waiters();
-        }
-    }
+fn adopt(listener: TcpListener) -> io::Result<(SocketAddr, tokio::net::TcpListener)> {
+    listener.set_nonblocking(true)?;
+    Ok((listener.local_addr()?, tokio::net::TcpListener::from_std(listener)?))
 }
 
 /// Warp filters as [`Routes`]: what they reject becomes a problem body.
@@ -245,20 +251,26 @@ async fn explain_rejection(rejection: warp::Rejection) -> Result<Response<String
     Ok(problem.into_text())
 }
 
-async fn accept(listener: tokio::net::TcpListener, shared: Arc<Shared>, mut closed: watch::Receiver<bool>) {
+async fn accept(
+    listener: tokio::net::TcpListener,
+    shared: Arc<Shared>,
+    mut closed: watch::Receiver<bool>,
+    tls: Option<Arc<Tls>>,
+) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = closed.changed() => return,
         };
-        match accepted {
-            Ok((stream, peer)) => match shared.admit(peer) {
-                Some((key, connection)) => {
-                    tokio::spawn(converse(stream, Arc::clone(&shared), key, connection));
+        match (accepted, &tls) {
+            (Ok((stream, peer)), tls) => match (shared.seats.admit(peer, tls.is_some()), tls) {
+                (Ok(seat), None) => drop(tokio::spawn(in_the_clear(stream, Arc::clone(&shared), seat))),
+                (Ok(seat), Some(tls)) => {
+                    drop(tokio::spawn(secured(stream, Arc::clone(&shared), seat, Arc::clone(tls))));
                 }
-                None => refuse_overload(&stream),
+                (Err(full), tls) => refuse(&stream, full, tls.is_some()),
             },
-            Err(error) => {
+            (Err(error), _) => {
                 log(Level::Warn, "http_accept_failed", &Place::default(), &error);
                 // Out of descriptors: the backlog waits until some are back.
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -267,26 +279,85 @@ async fn accept(listener: tokio::net::TcpListener, shared: Arc<Shared>, mut clos
     }
 }
 
-/// One try: who does not take these bytes at once gets nothing.
-fn refuse_overload(stream: &TcpStream) {
-    count(Metric::HttpConnectionsClosed, &[Label::Reason("overload")], 1);
-    if let Err(error) = stream.try_write(OVERLOADED) {
-        log(Level::Debug, "http_overload", &Place::default(), error);
+/// One try: who does not take these bytes at once gets nothing, and who speaks TLS would not understand them.
+fn refuse(stream: &TcpStream, full: Full, secure: bool) {
+    count(Metric::HttpConnectionsClosed, &[Label::Reason(full.label())], 1);
+    let answer = match full {
+        Full::All => OVERLOADED,
+        Full::Address => TOO_MANY,
+    };
+    if !secure && let Err(error) = stream.try_write(answer) {
+        log(Level::Debug, "http_refused", &Place::default(), error);
     }
 }
 
-async fn converse(stream: TcpStream, shared: Arc<Shared>, key: u64, connection: Arc<Connection>) {
+async fn in_the_clear(stream: TcpStream, shared: Arc<Shared>, seat: Seat) {
     let _open = Counted::new(&shared.tally.connections);
-    let _seat = Seat { shared: &shared, key };
+    let builder = tokio::select! {
+        builder = first_words(&stream) => builder,
+        () = seat.connection.ordered.notified() => return,
+    };
+    let stream = watched(stream, &shared, &seat);
+    converse(builder, stream, &shared, &seat).await;
+}
+
+/// What a client without TLS speaks. hyper finds out as well, and keeps 16 KiB for each connection from then on.
+async fn first_words(stream: &TcpStream) -> auto::Builder<TokioExecutor> {
+    let mut words = [0; 3];
+    match stream.peek(&mut words).await {
+        Ok(3..) if &words == b"PRI" => protocol().http2_only(),
+        // A method that begins like the preface, and no more of it yet.
+        Ok(n) if n < 3 && words[0] == b'P' => protocol(),
+        // What is broken shows when it is read.
+        _ => protocol().http1_only(),
+    }
+}
+
+async fn secured(stream: TcpStream, shared: Arc<Shared>, seat: Seat, tls: Arc<Tls>) {
+    let _open = Counted::new(&shared.tally.connections);
+    let stream = watched(stream, &shared, &seat);
+    let shaken = {
+        let _shaking = Counted::new(&shared.tally.handshakes);
+        // On the heap: it is gone before the first request.
+        let mut handshake = Box::pin(tls.shake(stream));
+        loop {
+            tokio::select! {
+                shaken = handshake.as_mut() => break shaken,
+                () = seat.connection.ordered.notified() => match seat.connection.order() {
+                    Order::Go => {}
+                    Order::Finish | Order::Drop => break Err("given_up"),
+                },
+            }
+        }
+    };
+    match shaken {
+        Ok(stream) => {
+            seat.shaken();
+            let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            let builder = if h2 { protocol().http2_only() } else { protocol().http1_only() };
+            converse(builder, stream, &shared, &seat).await;
+        }
+        Err(reason) => count(Metric::TlsHandshakeFailures, &[Label::Reason(reason)], 1),
+    }
+}
+
+/// The bytes of the wire, inside of which TLS may be.
+fn watched(stream: TcpStream, shared: &Shared, seat: &Seat) -> Watched<TcpStream> {
     if let Err(error) = stream.set_nodelay(true) {
         log(Level::Debug, "http_nodelay", &Place::default(), error);
     }
-    let watched = Watched::new(stream, Arc::clone(&connection), shared.tally.egress.clone());
+    Watched::new(stream, Arc::clone(&seat.connection), shared.tally.egress.clone())
+}
+
+async fn converse<S>(builder: auto::Builder<TokioExecutor>, stream: S, shared: &Shared, seat: &Seat)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let connection = &seat.connection;
     let service = service_fn(|request| {
-        answer(Arc::clone(&shared.site), Arc::clone(&shared.tally), Arc::clone(&connection), request)
+        answer(Arc::clone(&shared.site), Arc::clone(&shared.tally), Arc::clone(connection), request)
     });
-    let builder = protocol();
-    let mut conversation = std::pin::pin!(builder.serve_connection(TokioIo::new(watched), service));
+    let mut conversation = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
     let result = loop {
         tokio::select! {
             result = conversation.as_mut() => break result,
@@ -299,21 +370,28 @@ async fn converse(stream: TcpStream, shared: Arc<Shared>, key: u64, connection: 
     };
     if let Err(error) = result
         && let Some(error) = error.downcast_ref::<hyper::Error>()
-        && error.is_parse()
     {
-        shared.tally.count(Route::Malformed, StatusCode::BAD_REQUEST);
+        broken(&shared.tally, error);
     }
 }
 
-/// Gives the place back, whichever way the conversation ends.
-struct Seat<'a> {
-    shared: &'a Shared,
-    key: u64,
-}
-
-impl Drop for Seat<'_> {
-    fn drop(&mut self) {
-        self.shared.leave(self.key);
+/// A conversation that ended on what the client did.
+fn broken(tally: &Tally, error: &hyper::Error) {
+    if error.is_parse() {
+        tally.count(Route::Malformed, StatusCode::BAD_REQUEST);
+        return;
+    }
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        if let Some(h2) = inner.downcast_ref::<h2::Error>() {
+            if h2.is_go_away() && h2.is_library() {
+                let calm = h2.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM);
+                let reason = if calm { "http2_abuse" } else { "http2_broken" };
+                count(Metric::HttpConnectionsClosed, &[Label::Reason(reason)], 1);
+            }
+            return;
+        }
+        cause = inner.source();
     }
 }
 
@@ -331,6 +409,9 @@ fn protocol() -> auto::Builder<TokioExecutor> {
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
+        .max_pending_accept_reset_streams(RESET_AT_ONCE_MAX)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(STREAM_BUFFER)
         .max_header_list_size(HEAD_BYTES_MAX as u32)
         .keep_alive_interval(Duration::from_secs(20))
@@ -349,9 +430,9 @@ async fn reap(shared: Arc<Shared>, mut closed: watch::Receiver<bool>) {
             _ = closed.changed() => return,
         }
         let now = SystemClock::mono();
-        let open: Vec<Arc<Connection>> = shared.open().connections.values().cloned().collect();
-        for connection in open {
-            if let Some((order, reason)) = connection.verdict(now, &shared.options.patience) {
+        for connection in shared.seats.all() {
+            connection.forgive(&shared.patience);
+            if let Some((order, reason)) = connection.verdict(now, &shared.patience) {
                 count(Metric::HttpConnectionsClosed, &[Label::Reason(reason)], 1);
                 connection.give(order);
             }

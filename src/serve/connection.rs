@@ -3,12 +3,11 @@
 //! The stream wrapper and the request guard write plain atomics; a reaper reads them twice a second. So a connection
 //! costs no timers, and every rule is one line of `Connection::verdict`.
 
-use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,13 +17,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
 use crate::media::limits;
-use crate::telemetry::Counter;
+use crate::telemetry::{Counter, Label, Metric, count};
 use crate::time::{Mono, SystemClock};
 
 /// When a connection has to go.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    /// From accept to the first whole request head.
+    /// From accept to the end of the TLS handshake.
+    pub handshake: Duration,
+    /// From accept, or from the end of the TLS handshake, to the first whole request head.
     pub first_request: Duration,
     /// From the first byte of a later request head to its end (HTTP/1.1).
     pub head: Duration,
@@ -32,18 +33,23 @@ pub struct Patience {
     pub idle: Duration,
     /// The socket takes nothing.
     pub write_stall: Duration,
-    /// One chunk of media (a part) on its way: catches HTTP/2 streams that give no window while others flow.
+    /// One chunk of an answer (a part) on its way, or the first one not even begun: catches HTTP/2 streams that give no
+    /// window while others flow.
     pub chunk: Duration,
+    /// Requests given up before their answer that are forgotten each half second: what players do when they switch.
+    pub given_up_each_look: usize,
 }
 
 impl Default for Patience {
     fn default() -> Self {
         Patience {
+            handshake: Duration::from_secs(10),
             first_request: Duration::from_secs(10),
             head: Duration::from_secs(10),
             idle: Duration::from_secs(60),
             write_stall: limits::WRITE_STALL,
             chunk: Duration::from_secs(30),
+            given_up_each_look: 50,
         }
     }
 }
@@ -59,20 +65,35 @@ pub(super) enum Order {
     Drop = 2,
 }
 
+/// Bytes that a client may send beyond its last request's head: the API's largest body, and room. Frames that ask for
+/// nothing (pings, settings, window updates) use it up.
+const INPUT_MAX: usize = 2 << 20;
+/// And so much more with each look of the reaper.
+const INPUT_EACH_LOOK: usize = 16 << 10;
+/// Requests that a client may give up before their answer is on its way, and `Patience::given_up_each_look` more with each
+/// look.
+const CUT_MAX: usize = 1_000;
+
 #[derive(Debug)]
 pub struct Connection {
     peer: SocketAddr,
-    opened: Mono,
+    accepted: Mono,
+    /// In a TLS handshake.
+    shaking: AtomicBool,
     requests: AtomicU64,
     in_flight: AtomicUsize,
     /// HTTP/2: bytes between requests are frames, not a head.
     multiplexed: AtomicBool,
+    /// Bytes taken since the last request's head, and requests given up; both fade.
+    input: AtomicUsize,
+    cut: AtomicUsize,
     /// Nanoseconds of `Mono`; 0 = not so.
+    opened: AtomicU64,
     rests_since: AtomicU64,
     head_since: AtomicU64,
     blocked_since: AtomicU64,
     finishing_since: AtomicU64,
-    /// Chunks handed to the protocol and not yet written: since when.
+    /// Answers and chunks handed to the protocol and not yet written: since when.
     held: Mutex<Held>,
     order: AtomicU8,
     pub(super) ordered: Notify,
@@ -81,18 +102,53 @@ pub struct Connection {
 #[derive(Debug, Default)]
 struct Held {
     next: u64,
-    chunks: BTreeMap<u64, (Mono, usize)>,
+    /// Few: a player has two or three.
+    items: Vec<Item>,
     bytes: usize,
+}
+
+#[derive(Debug)]
+struct Item {
+    key: u64,
+    since: Mono,
+    bytes: usize,
+}
+
+impl Held {
+    fn put(&mut self, bytes: usize) -> u64 {
+        let key = self.next;
+        self.next += 1;
+        self.bytes += bytes;
+        self.items.push(Item { key, since: SystemClock::mono(), bytes });
+        key
+    }
+
+    fn set(&mut self, key: u64, bytes: usize) {
+        if let Some(item) = self.items.iter_mut().find(|item| item.key == key) {
+            self.bytes = self.bytes - item.bytes + bytes;
+            (item.since, item.bytes) = (SystemClock::mono(), bytes);
+        }
+    }
+
+    fn remove(&mut self, key: u64) {
+        if let Some(at) = self.items.iter().position(|item| item.key == key) {
+            self.bytes -= self.items.swap_remove(at).bytes;
+        }
+    }
 }
 
 impl Connection {
     pub(super) fn new(peer: SocketAddr, now: Mono) -> Connection {
         Connection {
             peer,
-            opened: now,
+            accepted: now,
+            shaking: AtomicBool::new(false),
             requests: AtomicU64::new(0),
             in_flight: AtomicUsize::new(0),
             multiplexed: AtomicBool::new(false),
+            input: AtomicUsize::new(0),
+            cut: AtomicUsize::new(0),
+            opened: AtomicU64::new(now.0),
             rests_since: AtomicU64::new(now.0),
             head_since: AtomicU64::new(0),
             blocked_since: AtomicU64::new(0),
@@ -107,6 +163,20 @@ impl Connection {
         self.peer
     }
 
+    /// A TLS handshake comes before the first request.
+    pub(super) fn shakes(&self) {
+        self.shaking.store(true, Ordering::Relaxed);
+    }
+
+    /// The handshake is done: the patience for a request begins.
+    pub(super) fn shaken(&self) {
+        let now = SystemClock::mono().0;
+        self.opened.store(now, Ordering::Relaxed);
+        self.rests_since.store(now, Ordering::Relaxed);
+        self.head_since.store(0, Ordering::Relaxed);
+        self.shaking.store(false, Ordering::Relaxed);
+    }
+
     /// A request's head has arrived; it is under way until the guard goes.
     pub(super) fn begin(self: &Arc<Self>, version: Version) -> Serving {
         if version == Version::HTTP_2 {
@@ -116,23 +186,17 @@ impl Connection {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.rests_since.store(0, Ordering::Relaxed);
         self.head_since.store(0, Ordering::Relaxed);
-        Serving { connection: Arc::clone(self), since: SystemClock::mono() }
+        self.input.store(0, Ordering::Relaxed);
+        Serving { connection: Arc::clone(self), since: SystemClock::mono(), rest: None, done: false }
     }
 
-    /// The same bytes, counted as on their way until the last clone is dropped.
-    pub(super) fn hold(self: &Arc<Self>, bytes: Bytes) -> Bytes {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = held.next;
-        held.next += 1;
-        held.bytes += bytes.len();
-        held.chunks.insert(key, (SystemClock::mono(), bytes.len()));
-        drop(held);
-        Bytes::from_owner(Chunk { bytes, connection: Arc::clone(self), key })
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes of media that this connection keeps in memory.
     pub fn held_bytes(&self) -> usize {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).bytes
+        self.held().bytes
     }
 
     /// What has to happen to this connection, and why (a metric label).
@@ -144,10 +208,13 @@ impl Connection {
         if self.order() == Order::Drop {
             return None;
         }
+        if self.shaking.load(Ordering::Relaxed) {
+            return (now - self.accepted > patience.handshake).then_some((Order::Drop, "handshake"));
+        }
         if longer(&self.blocked_since, patience.write_stall) {
             return Some((Order::Drop, "write_stall"));
         }
-        if self.oldest_chunk().is_some_and(|since| now - since > patience.chunk) {
+        if self.held().items.iter().any(|item| now - item.since > patience.chunk) {
             return Some((Order::Drop, "slow_reader"));
         }
         if longer(&self.finishing_since, patience.head) && self.in_flight.load(Ordering::Relaxed) == 0 {
@@ -157,7 +224,7 @@ impl Connection {
             return None;
         }
         if self.requests.load(Ordering::Relaxed) == 0 {
-            return (now - self.opened > patience.first_request).then_some((Order::Drop, "no_request"));
+            return longer(&self.opened, patience.first_request).then_some((Order::Drop, "no_request"));
         }
         if !self.multiplexed.load(Ordering::Relaxed) && longer(&self.head_since, patience.head) {
             return Some((Order::Drop, "slow_request"));
@@ -184,9 +251,31 @@ impl Connection {
         }
     }
 
-    fn oldest_chunk(&self) -> Option<Mono> {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.chunks.first_key_value().map(|(_, (since, _))| *since)
+    /// Requests that were given up lately.
+    #[cfg(test)]
+    pub(super) fn cut_short(&self) -> usize {
+        self.cut.load(Ordering::Relaxed)
+    }
+
+    /// What was taken and cut short fades: called by the reaper.
+    pub(super) fn forgive(&self, patience: &Patience) {
+        let less = |cell: &AtomicUsize, by: usize| {
+            let now = cell.load(Ordering::Relaxed);
+            if now > 0 {
+                // A byte that is counted meanwhile may be lost: nobody lives by it.
+                cell.store(now.saturating_sub(by), Ordering::Relaxed);
+            }
+        };
+        less(&self.input, INPUT_EACH_LOOK);
+        less(&self.cut, patience.given_up_each_look);
+    }
+
+    /// Ends the connection for what its client does.
+    fn end(&self, reason: &'static str) {
+        if self.order() != Order::Drop {
+            count(Metric::HttpConnectionsClosed, &[Label::Reason(reason)], 1);
+            self.give(Order::Drop);
+        }
     }
 }
 
@@ -195,12 +284,60 @@ impl Connection {
 pub struct Serving {
     pub(super) connection: Arc<Connection>,
     pub(super) since: Mono,
+    /// Key of what the protocol has still to fetch of the answer.
+    rest: Option<u64>,
+    done: bool,
+}
+
+impl Serving {
+    /// The protocol should fetch `bytes` more of the answer from now on; 0 if nobody knows how many.
+    pub(super) fn due(&mut self, bytes: usize) {
+        let mut held = self.connection.held();
+        match self.rest {
+            Some(key) => held.set(key, bytes),
+            None => self.rest = Some(held.put(bytes)),
+        }
+    }
+
+    /// The answer itself has nothing to fetch now.
+    pub(super) fn waits(&mut self) {
+        if let Some(key) = self.rest.take() {
+            self.connection.held().remove(key);
+        }
+    }
+
+    /// The whole answer was fetched.
+    pub(super) fn finish(&mut self) {
+        self.done = true;
+        self.waits();
+    }
+
+    /// `bytes`, which count as on their way until their last clone is dropped; `left`: so many are still to be fetched.
+    pub(super) fn send(&mut self, bytes: Bytes, left: Option<usize>) -> Bytes {
+        let mut held = self.connection.held();
+        let key = held.put(bytes.len());
+        match (self.rest, left) {
+            (Some(rest), Some(0)) => {
+                held.remove(rest);
+                self.rest = None;
+            }
+            (Some(rest), Some(left)) => held.set(rest, left),
+            _ => {}
+        }
+        drop(held);
+        Bytes::from_owner(Chunk { bytes, connection: Arc::clone(&self.connection), key })
+    }
 }
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        if self.connection.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.connection.rests_since.store(SystemClock::mono().0, Ordering::Relaxed);
+        self.waits();
+        let connection = &self.connection;
+        if !self.done && connection.cut.fetch_add(1, Ordering::Relaxed) >= CUT_MAX {
+            connection.end("resets");
+        }
+        if connection.in_flight.fetch_sub(1, Ordering::Relaxed) == 1 {
+            connection.rests_since.store(SystemClock::mono().0, Ordering::Relaxed);
         }
     }
 }
@@ -219,10 +356,7 @@ impl AsRef<[u8]> for Chunk {
 
 impl Drop for Chunk {
     fn drop(&mut self) {
-        let mut held = self.connection.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, length)) = held.chunks.remove(&self.key) {
-            held.bytes -= length;
-        }
+        self.connection.held().remove(self.key);
     }
 }
 
@@ -262,10 +396,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         let before = buf.filled().len();
         let result = Pin::new(&mut self.stream).poll_read(cx, buf);
         let c = &self.connection;
-        if buf.filled().len() > before
-            && c.in_flight.load(Ordering::Relaxed) == 0
-            && c.head_since.load(Ordering::Relaxed) == 0
-        {
+        let taken = buf.filled().len() - before;
+        if taken > 0 && c.input.fetch_add(taken, Ordering::Relaxed) + taken > INPUT_MAX {
+            c.end("input_flood");
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        if taken > 0 && c.in_flight.load(Ordering::Relaxed) == 0 && c.head_since.load(Ordering::Relaxed) == 0 {
             c.head_since.store(SystemClock::mono().0, Ordering::Relaxed);
         }
         result
@@ -335,10 +471,10 @@ mod tests {
     #[test]
     fn a_chunk_that_nobody_reads_ends_the_connection_and_others_do_not_hide_it() {
         let (connection, start, patience) = fresh();
-        let serving = connection.begin(Version::HTTP_2);
-        let stuck = connection.hold(Bytes::from_static(&[0; 1000]));
+        let mut serving = connection.begin(Version::HTTP_2);
+        let stuck = serving.send(Bytes::from_static(&[0; 1000]), Some(0));
         for _ in 0..100 {
-            drop(connection.hold(Bytes::from_static(&[1; 10])));
+            drop(serving.send(Bytes::from_static(&[1; 10]), Some(0)));
         }
         assert_eq!(connection.held_bytes(), 1000);
         assert_eq!(connection.verdict(after(start, 29), &patience), None);
@@ -347,5 +483,53 @@ mod tests {
         assert_eq!(connection.held_bytes(), 0);
         assert_eq!(connection.verdict(after(start, 31), &patience), None);
         drop(serving);
+    }
+
+    #[test]
+    fn an_answer_that_nobody_fetches_ends_the_connection_and_one_that_waits_for_its_maker_does_not() {
+        let (connection, start, patience) = fresh();
+        let mut serving = connection.begin(Version::HTTP_2);
+        serving.due(5_000);
+        assert_eq!(connection.held_bytes(), 5_000, "what waits is held");
+        assert_eq!(connection.verdict(after(start, 31), &patience), Some((Order::Drop, "slow_reader")));
+        serving.waits();
+        assert_eq!((connection.held_bytes(), connection.verdict(after(start, 31), &patience)), (0, None));
+        serving.due(3_000);
+        let first = serving.send(Bytes::from_static(&[0; 1000]), Some(2_000));
+        assert_eq!(connection.held_bytes(), 3_000);
+        drop((first, serving));
+        assert_eq!(connection.held_bytes(), 0);
+    }
+
+    #[test]
+    fn a_handshake_has_its_own_patience_and_the_first_request_begins_anew_behind_it() {
+        let (connection, start, patience) = fresh();
+        connection.shakes();
+        assert_eq!(connection.verdict(after(start, 9), &patience), None);
+        assert_eq!(connection.verdict(after(start, 11), &patience), Some((Order::Drop, "handshake")));
+        connection.shaken();
+        assert_eq!(connection.verdict(after(start, 9), &patience), None);
+        assert_eq!(connection.verdict(after(start, 12), &patience), Some((Order::Drop, "no_request")));
+    }
+
+    #[test]
+    fn requests_that_are_cut_short_fade_and_too_many_at_once_end_the_connection() {
+        let (connection, _, patience) = fresh();
+        for _ in 0..20 {
+            for _ in 0..patience.given_up_each_look {
+                drop(connection.begin(Version::HTTP_2));
+            }
+            connection.forgive(&patience);
+        }
+        assert_eq!(connection.order(), Order::Go, "a player that switches all the time");
+        for _ in 0..=CUT_MAX {
+            let mut whole = connection.begin(Version::HTTP_2);
+            whole.finish();
+        }
+        assert_eq!(connection.order(), Order::Go, "whole answers are none");
+        for _ in 0..=CUT_MAX {
+            drop(connection.begin(Version::HTTP_2));
+        }
+        assert_eq!(connection.order(), Order::Drop);
     }
 }

@@ -5,27 +5,36 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 
+use super::access::{self, Admitted, Visitor};
 use super::directives;
 use super::pictures;
 use super::respond::{self, Body, Problem, Wanted};
 use super::tally::{Counted, Route, Tally};
 use crate::media::modes::LatencyMode;
+use crate::media::playback::SharedKeyring;
 use crate::package::origin::{ChannelOutput, Origin, SessionOutput};
-use crate::package::window::{Answer, Media, Playlist, Refusal, RenditionOutput};
+use crate::package::window::{Answer, Directives, Media, Playlist, Refusal, RenditionOutput};
 use crate::telemetry::Gauge;
 use crate::time::{Mono, SystemClock};
 
-/// What a path under `/live/` names.
+/// What a path under `/live/` names. `session` and `file` are as they were written: nobody looked for them yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Target<'a> {
+pub enum Target<'a> {
     Multivariant {
         channel: &'a str,
     },
     Playlist {
         channel: &'a str,
         rendition: &'a str,
+    },
+    Iframes {
+        channel: &'a str,
+        rendition: &'a str,
+    },
+    Steering {
+        channel: &'a str,
     },
     Poster {
         channel: &'a str,
@@ -49,23 +58,52 @@ enum Target<'a> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Item {
+pub enum Item {
+    /// By number.
     Init(u32),
+    /// By media sequence number; a part by its index too.
     Segment(u64),
     Part(u64, u32),
+    /// A segment's first picture.
+    Iframe(u64),
+}
+
+/// The request without its body, and where it may have to wait, without the 8 KiB that it was read into: there are
+/// thousands who wait.
+pub(super) fn light<B>(request: Request<B>) -> Request<()> {
+    let file = request.uri().path().rsplit('/').next().unwrap_or_default();
+    let waits = request.uri().query().is_some_and(|query| query.contains("_HLS_msn"))
+        || file.starts_with('p') && file.ends_with(".m4s");
+    let copy = waits.then(|| request.uri().path_and_query().and_then(|whole| whole.as_str().parse::<Uri>().ok()));
+    let Some(uri) = copy.flatten() else { return request.map(drop) };
+    let mut light = Request::new(());
+    *light.method_mut() = request.method().clone();
+    *light.uri_mut() = uri;
+    for name in [header::ACCEPT_ENCODING, header::IF_NONE_MATCH, header::RANGE, header::IF_RANGE] {
+        for value in request.headers().get_all(&name) {
+            // The bytes of a value are one.
+            if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+                light.headers_mut().append(&name, value);
+            }
+        }
+    }
+    light
 }
 
 /// Answers a request for `rest` (the path after `/live/`).
 pub(super) async fn answer<B>(
     origin: &Origin,
+    keyring: Option<&SharedKeyring>,
     tally: &Tally,
     rest: &str,
+    visitor: Visitor<'_>,
     request: &Request<B>,
 ) -> (Route, Response<Body>) {
     let since = SystemClock::mono();
     let Some(target) = Target::parse(rest) else {
         let detail = "Under /live/ there are <channel>/index.m3u8, <channel>/<rendition>.m3u8, <channel>/poster.jpg, \
-                      <channel>/storyboard.vtt and, in these, the addresses of media and sheets.";
+                      <channel>/storyboard.vtt, <channel>/pass, <channel>/<rendition>/pass and, in these, the addresses of \
+                      media and sheets.";
         return (Route::Unknown, refuse(Problem::not_found("route_unknown", detail)));
     };
     if request.method() == Method::OPTIONS {
@@ -77,7 +115,8 @@ pub(super) async fn answer<B>(
     if !head && request.method() != Method::GET {
         return (target.route(), refuse(Problem::method_not_allowed("GET, HEAD, OPTIONS")));
     }
-    let mut response = match find(origin, tally, since, &target, request).await {
+    let enter = |channel: &ChannelOutput| access::admit(channel.access(), keyring, visitor, SystemClock::wall());
+    let mut response = match find(origin, enter, tally, since, &target, request).await {
         Ok(response) => response,
         Err(problem) => problem.into_response(),
     };
@@ -85,16 +124,75 @@ pub(super) async fn answer<B>(
     (target.route(), if head { respond::without_body(response) } else { response })
 }
 
-async fn find<B>(
+/// Of what a cache asks whether a visitor may have it: a channel, or one rendition of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Question<'a> {
+    channel: &'a str,
+    rendition: Option<&'a str>,
+}
+
+impl<'a> Question<'a> {
+    /// `<channel>` or `<channel>/<rendition>`.
+    pub(super) fn parse(asked: &'a str) -> Option<Question<'a>> {
+        match asked.split_once('/') {
+            None => Some(Question { channel: asked, rendition: None }),
+            Some((channel, rendition)) if !rendition.is_empty() && !rendition.contains('/') => {
+                Some(Question { channel, rendition: Some(rendition) })
+            }
+            Some(_) => None,
+        }
+    }
+}
+
+/// What a cache in front asks before it gives a viewer what it holds: whether the visitor is let in.
+pub(super) fn pass(
     origin: &Origin,
+    keyring: Option<&SharedKeyring>,
+    asked: Question<'_>,
+    visitor: Visitor<'_>,
+) -> Response<Body> {
+    let now = SystemClock::wall();
+    let admitted = known(origin, asked.channel).and_then(|channel| {
+        let admitted = access::admit(channel.access(), keyring, visitor, now)?;
+        if let Some(rendition) = asked.rendition {
+            admitted.expect_rendition(channel.session().as_deref(), rendition)?;
+        }
+        Ok(admitted)
+    });
+    let admitted = match admitted {
+        Ok(admitted) => admitted,
+        Err(problem) => return refuse(problem),
+    };
+    let lasts = admitted.lasts(now).map_or(PASS_AGE_MAX, |left| left.min(PASS_AGE_MAX));
+    let mut response = Response::new(Body::default());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    insert_ascii(&mut response, header::CACHE_CONTROL, &format!("public, max-age={lasts}"));
+    response
+}
+
+/// A cache that asked believes in a deleted key for this long, seconds.
+const PASS_AGE_MAX: u64 = 30;
+
+fn known(origin: &Origin, channel: &str) -> Result<Arc<ChannelOutput>, Problem> {
+    origin
+        .channel(channel)
+        .ok_or_else(|| Problem::not_found("channel_unknown", "No channel has this name. The channels are listed at /."))
+}
+
+async fn find<'v, B>(
+    origin: &Origin,
+    enter: impl Fn(&ChannelOutput) -> Result<Admitted<'v>, Problem>,
     tally: &Tally,
     since: Mono,
     target: &Target<'_>,
     request: &Request<B>,
 ) -> Result<Response<Body>, Problem> {
-    let channel = origin.channel(target.channel()).ok_or_else(|| {
-        Problem::not_found("channel_unknown", "No channel has this name. The channels are listed at /.")
-    })?;
+    let channel = known(origin, target.channel())?;
+    let admitted = enter(&channel)?;
+    if let Target::Steering { .. } = target {
+        let steering = channel.steering().ok_or_else(not_steered)?;
+        return Ok(playlist_response(request, &steering.manifest, STEERING_TYPE, STEERING_AGE));
+    }
     let session = channel.session().ok_or_else(|| {
         if channel.is_expected() {
             return starting(&channel);
@@ -104,17 +202,30 @@ async fn find<B>(
     })?;
     match *target {
         Target::Multivariant { .. } => {
-            let playlist = session.multivariant().ok_or_else(|| starting(&channel))?;
+            let (name, steering) = (channel.name.as_str(), channel.steering());
+            let own =
+                admitted.own_multivariant(&session, name, steering.as_deref()).map_err(|()| starting(&channel))?;
+            if let Some(own) = own {
+                return Ok(own_response(own));
+            }
+            let playlist = session.steered(steering.as_deref()).ok_or_else(|| starting(&channel))?;
             Ok(playlist_response(request, &playlist, PLAYLIST_TYPE, plain_age(session.mode)))
         }
         Target::Playlist { rendition, .. } => {
             let output = output(&session, rendition)?;
+            admitted.expect_rendition(Some(&session), rendition)?;
             let wanted = directives::parse(request.uri().query())?;
             let playlist = settle(&*output, &tally.blocked, |now| output.playlist(since, now, &wanted)).await?;
-            let blocking = wanted.msn.is_some() && session.mode.params().parts;
-            let age = if blocking { BLOCKING_AGE } else { plain_age(session.mode) };
-            Ok(playlist_response(request, &playlist, PLAYLIST_TYPE, age))
+            Ok(playlist_response(request, &playlist, PLAYLIST_TYPE, &list_age(&wanted, session.mode, &output)))
         }
+        Target::Iframes { rendition, .. } => {
+            let output = output(&session, rendition)?;
+            admitted.expect_rendition(Some(&session), rendition)?;
+            let wanted = directives::parse(request.uri().query())?;
+            let playlist = settle(&*output, &tally.blocked, |now| output.iframes(since, now, &wanted)).await?;
+            Ok(playlist_response(request, &playlist, PLAYLIST_TYPE, &list_age(&wanted, session.mode, &output)))
+        }
+        Target::Steering { .. } => Err(not_steered()),
         Target::Poster { .. } => pictures::poster(request, &session),
         Target::Storyboard { session: id, .. } => {
             id.map_or(Ok(()), |id| expect_on_air(&session, id))?;
@@ -127,6 +238,7 @@ async fn find<B>(
         Target::Media { session: id, rendition, item, .. } => {
             expect_on_air(&session, id)?;
             let output = output(&session, rendition)?;
+            admitted.expect_rendition(Some(&session), rendition)?;
             let media = item.get(tally, since, &output).await?;
             Ok(media_response(request, &media, rendition, item))
         }
@@ -153,10 +265,18 @@ fn starting(channel: &ChannelOutput) -> Problem {
     Problem::not_yet("session_starting", detail)
 }
 
-/// Blocking answers are one per version: caches may keep them six target durations [HLS B.1].
-const BLOCKING_AGE: &str = "public, max-age=12";
 /// A media URI names one byte string for ever.
 pub(super) const MEDIA_AGE: &str = "public, max-age=86400, immutable";
+
+/// Blocking answers are one per version: caches may keep them six target durations [HLS B.1].
+fn list_age(wanted: &Directives, mode: LatencyMode, output: &RenditionOutput) -> String {
+    match wanted.msn {
+        Some(_) if mode.params().parts => {
+            format!("public, max-age={}", output.spec().targets.target_duration.saturating_mul(6))
+        }
+        _ => plain_age(mode).to_owned(),
+    }
+}
 
 fn plain_age(mode: LatencyMode) -> &'static str {
     match mode.params().playlist_max_age {
@@ -167,13 +287,30 @@ fn plain_age(mode: LatencyMode) -> &'static str {
 }
 
 const PLAYLIST_TYPE: &str = "application/vnd.apple.mpegurl";
+const STEERING_TYPE: &str = "application/vnd.apple.steering-list";
+/// One manifest serves all players; half the shortest TTL, so that a change reaches them in time.
+const STEERING_AGE: &str = "public, max-age=5";
+
+/// 410: a player that was steered before asks no more [HLS 7.5].
+fn not_steered() -> Problem {
+    let detail = "This channel's players are not steered; they stay on the pathway that they have.";
+    Problem::new(StatusCode::GONE, "not_steered", "There is nothing here any more", detail)
+}
+
+/// A playlist that only one viewer may have.
+fn own_response(text: String) -> Response<Body> {
+    let mut response = Response::new(Body::from(text));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PLAYLIST_TYPE));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+    response
+}
 
 /// A text with its compressed form.
 pub(super) fn playlist_response<B>(
     request: &Request<B>,
     playlist: &Playlist,
     kind: &'static str,
-    age: &'static str,
+    age: &str,
 ) -> Response<Body> {
     let gzip = respond::accepts_gzip(request.headers());
     // A strong tag names one byte string, and the compressed form is another one.
@@ -191,7 +328,7 @@ pub(super) fn playlist_response<B>(
             headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
     }
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(age));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_str(age).expect("words and digits are a header value"));
     headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     if let Ok(etag) = HeaderValue::from_str(&etag) {
         headers.insert(header::ETAG, etag);
@@ -254,7 +391,8 @@ fn refuse(problem: Problem) -> Response<Body> {
 }
 
 impl<'a> Target<'a> {
-    fn parse(rest: &'a str) -> Option<Target<'a>> {
+    /// What `rest`, a path behind `/live/`, names. Each thing has one address.
+    pub fn parse(rest: &'a str) -> Option<Target<'a>> {
         let mut steps = rest.split('/');
         let (channel, second) = (steps.next()?, steps.next()?);
         let (third, file) = (steps.next(), steps.next());
@@ -262,13 +400,16 @@ impl<'a> Target<'a> {
             return None;
         }
         match (third, file) {
+            (None, None) if second == "steering.json" => Some(Target::Steering { channel }),
             (None, None) if second == "poster.jpg" => Some(Target::Poster { channel }),
             (None, None) if second == "storyboard.vtt" => Some(Target::Storyboard { channel, session: None }),
             (None, None) => {
-                let rendition = second.strip_suffix(".m3u8").filter(|name| !name.is_empty())?;
-                Some(match rendition {
-                    "index" => Target::Multivariant { channel },
-                    rendition => Target::Playlist { channel, rendition },
+                let rendition = second.strip_suffix(".m3u8").filter(|name| !name.is_empty() && *name != ".iframes")?;
+                // No rendition's name holds a dot.
+                Some(match rendition.strip_suffix(".iframes") {
+                    Some(rendition) => Target::Iframes { channel, rendition },
+                    None if rendition == "index" => Target::Multivariant { channel },
+                    None => Target::Playlist { channel, rendition },
                 })
             }
             (Some("storyboard.vtt"), None) => Some(Target::Storyboard { channel, session: Some(second) }),
@@ -284,6 +425,8 @@ impl<'a> Target<'a> {
         match *self {
             Target::Multivariant { channel }
             | Target::Playlist { channel, .. }
+            | Target::Iframes { channel, .. }
+            | Target::Steering { channel }
             | Target::Poster { channel }
             | Target::Storyboard { channel, .. }
             | Target::Sheet { channel, .. }
@@ -294,11 +437,11 @@ impl<'a> Target<'a> {
     fn route(&self) -> Route {
         match self {
             Target::Multivariant { .. } => Route::Multivariant,
-            Target::Playlist { .. } => Route::Playlist,
+            Target::Playlist { .. } | Target::Iframes { .. } | Target::Steering { .. } => Route::Playlist,
             Target::Poster { .. } | Target::Sheet { .. } => Route::Picture,
             Target::Storyboard { .. } => Route::Storyboard,
             Target::Media { item: Item::Init(_), .. } => Route::Init,
-            Target::Media { item: Item::Segment(_), .. } => Route::Segment,
+            Target::Media { item: Item::Segment(_) | Item::Iframe(_), .. } => Route::Segment,
             Target::Media { item: Item::Part(..), .. } => Route::Part,
         }
     }
@@ -313,6 +456,9 @@ impl Item {
         if let Some(msn) = stem.strip_prefix('s') {
             return canonical(msn).map(Item::Segment);
         }
+        if let Some(msn) = stem.strip_prefix('i') {
+            return canonical(msn).map(Item::Iframe);
+        }
         let (msn, part) = stem.strip_prefix('p')?.split_once('.')?;
         Some(Item::Part(canonical(msn)?, canonical(part)?))
     }
@@ -323,6 +469,7 @@ impl Item {
             Item::Init(map) => format!("\"i{map}\""),
             Item::Segment(msn) => format!("\"s{msn}\""),
             Item::Part(msn, part) => format!("\"p{msn}.{part}\""),
+            Item::Iframe(msn) => format!("\"f{msn}\""),
         }
     }
 
@@ -333,6 +480,7 @@ impl Item {
                 None => Err(Refusal::NotFound("This session has no such initialization section.".into())),
             },
             Item::Segment(msn) => settle(output, &tally.blocked, |now| output.segment(since, now, msn)).await,
+            Item::Iframe(msn) => settle(output, &tally.blocked, |_| output.iframe(msn)).await,
             Item::Part(msn, part) => settle(output, &tally.blocked, |now| output.part(since, now, msn, part)).await,
         }
     }
@@ -398,11 +546,11 @@ async fn settle<T, C: Changes>(
     }
     let _waiting = Counted::new(blocked);
     let mut queued = Queued { changes, key: None };
-    let mut alarm = pin!(None);
+    let (mut alarm, mut set_to) = (pin!(None), None);
     poll_fn(|cx| {
         // In the queue first, then asked: no change can fall between the two.
         queued.join(cx.waker());
-        poll_once(cx, alarm.as_mut(), &mut ask)
+        poll_once(cx, alarm.as_mut(), &mut set_to, &mut ask)
     })
     .await
 }
@@ -410,6 +558,7 @@ async fn settle<T, C: Changes>(
 fn poll_once<T>(
     cx: &mut Context<'_>,
     mut alarm: Pin<&mut Option<tokio::time::Sleep>>,
+    set_to: &mut Option<Mono>,
     ask: &mut impl FnMut(Mono) -> Answer<T>,
 ) -> Poll<Result<T, Refusal>> {
     loop {
@@ -422,11 +571,16 @@ fn poll_once<T>(
         if deadline <= now {
             return Poll::Ready(Err(Refusal::NotYet("It did not come in time.".into())));
         }
-        alarm.set(Some(tokio::time::sleep(deadline - now)));
-        let sleep = alarm.as_mut().as_pin_mut().expect("it was set in the line before");
+        // Who is woken by a change that is not theirs keeps the alarm that it has.
+        if *set_to != Some(deadline) {
+            alarm.set(Some(tokio::time::sleep(deadline - now)));
+            *set_to = Some(deadline);
+        }
+        let sleep = alarm.as_mut().as_pin_mut().expect("it is set once there is an instant");
         if std::future::Future::poll(sleep, cx).is_pending() {
             return Poll::Pending;
         }
+        *set_to = None;
     }
 }
 
@@ -442,9 +596,12 @@ mod tests {
     fn paths_have_one_spelling() {
         assert_eq!(Target::parse("news/index.m3u8"), Some(Target::Multivariant { channel: "news" }));
         assert_eq!(Target::parse("news/720p.m3u8"), Some(Target::Playlist { channel: "news", rendition: "720p" }));
+        let iframes = Target::Iframes { channel: "news", rendition: "720p" };
+        assert_eq!(Target::parse("news/720p.iframes.m3u8"), Some(iframes));
         for (file, item) in [
             ("init-0.mp4", Item::Init(0)),
             ("s12.m4s", Item::Segment(12)),
+            ("i12.m4s", Item::Iframe(12)),
             ("p12.0.m4s", Item::Part(12, 0)),
             ("p1795219199.11.m4s", Item::Part(1_795_219_199, 11)),
         ] {
@@ -452,6 +609,7 @@ mod tests {
             let want = Target::Media { channel: "news", session: "se_1", rendition: "720p", item };
             assert_eq!(Target::parse(&path), Some(want), "{file}");
         }
+        assert_eq!(Target::parse("news/steering.json"), Some(Target::Steering { channel: "news" }));
         assert_eq!(Target::parse("news/poster.jpg"), Some(Target::Poster { channel: "news" }));
         let storyboard = |session| Some(Target::Storyboard { channel: "news", session });
         assert_eq!(Target::parse("news/storyboard.vtt"), storyboard(None));
@@ -587,6 +745,30 @@ mod tests {
         }
         assert!(fake.wakers.lock().unwrap().is_empty());
         assert_eq!(gauge.value(), 0.0);
+    }
+
+    #[test]
+    fn a_request_that_may_wait_holds_no_more_than_its_answer_needs() {
+        let asked = |path: &'static str| {
+            let buffer = Bytes::from([path.as_bytes(), b"gzip\"tag\"agent"].concat());
+            let mut request = Request::new(());
+            *request.uri_mut() = Uri::from_maybe_shared(buffer.slice(..path.len())).unwrap();
+            let (mut at, mut put) = (path.len(), Vec::new());
+            for (name, length) in [(header::ACCEPT_ENCODING, 4), (header::IF_NONE_MATCH, 5), (header::USER_AGENT, 5)] {
+                put.push((name, HeaderValue::from_maybe_shared(buffer.slice(at..at + length)).unwrap()));
+                at += length;
+            }
+            request.headers_mut().extend(put);
+            (light(request), buffer)
+        };
+        for path in ["/live/news/720p.m3u8?_HLS_msn=1&x=y", "/t/pass/live/news/se_1/720p/p12.0.m4s"] {
+            let (request, buffer) = asked(path);
+            assert!(buffer.is_unique(), "{path}: nothing of what was read is kept");
+            assert_eq!(request.uri(), path);
+            assert!(respond::accepts_gzip(request.headers()) && respond::matches_etag(request.headers(), "\"tag\""));
+        }
+        let (request, buffer) = asked("/live/news/720p.m3u8?x=y");
+        assert!(request.headers().contains_key(header::USER_AGENT) && !buffer.is_unique(), "copied for nothing");
     }
 
     #[test]

@@ -1,34 +1,43 @@
-//! Purpose: players, pages and operators get their answers over HTTP/1.1 and HTTP/2.
+//! Purpose: players, pages and operators get their answers over HTTP/1.1 and HTTP/2, in the clear or in TLS.
 //! Time: `Mono` from the shell's clock; it only ages requests and connections.
 //! Invariants: media is never copied on its way to a socket; a viewer who stops reading is closed; errors are
 //! `application/problem+json` and never cached; nothing a client sends can do more than cost it its own connection.
-//! Spec: [HLS 6.2], RFC 9110, RFC 9112, RFC 9113, RFC 9457.
-//! When it fails: a busy port is a sentence; a broken connection is a counter.
+//! Spec: [HLS 6.2], RFC 9110, RFC 9112, RFC 9113, RFC 9457; RFC 8446 and RFC 5246 by rustls.
+//! When it fails: a busy port or a certificate of no use is a sentence; a broken connection is a counter.
 
 pub mod accept;
+mod access;
+pub mod certificate;
 pub mod connection;
 pub mod directives;
 pub mod health;
 pub mod media;
 mod pictures;
 pub mod respond;
+mod seats;
 mod tally;
+pub mod tls;
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, Uri, header};
 use hyper::body::Incoming;
 
+use crate::media::playback::SharedKeyring;
 use crate::package::origin::Origin;
+use access::Visitor;
 use connection::Connection;
 use respond::{Body, Problem};
 use tally::{Route, Tally};
 
 pub use accept::{BindError, Options, Server, bind, routes};
+pub use access::split as split_pass;
+pub use certificate::{Pair, Trouble};
 pub use health::{Check, Health};
+pub use tls::Tls;
 
 /// What is not media: called with every request that no room of `serve` answers.
 pub type Routes = Arc<dyn Fn(Request<Incoming>) -> RoutesFuture + Send + Sync>;
@@ -45,6 +54,8 @@ pub struct Peer(pub std::net::SocketAddr);
 pub struct Site {
     /// `/live/...`
     pub origin: Option<Arc<Origin>>,
+    /// What viewers of signed channels are let in by; without it nobody is.
+    pub keyring: Option<SharedKeyring>,
     /// `/healthz`, `/readyz`
     pub health: Option<Health>,
     /// `/metrics`
@@ -80,10 +91,21 @@ async fn route(
     connection: &Arc<Connection>,
     mut request: Request<Incoming>,
 ) -> (Route, Response<Body>) {
-    let path = request.uri().path();
-    if let (Some(origin), Some(rest)) = (&site.origin, path.strip_prefix("/live/")) {
-        return media::answer(origin, tally, rest, &request).await;
+    if let Some(origin) = &site.origin
+        && access::split(request.uri().path()).1.starts_with("/live/")
+    {
+        let request = media::light(request);
+        return live(site, origin, tally, connection, &request).await;
     }
+    let (pass, path) = access::split(request.uri().path());
+    // The watch page finds its pass in its own address.
+    if pass.is_some()
+        && path.starts_with("/watch/")
+        && let Ok(plain) = path.parse::<Uri>()
+    {
+        *request.uri_mut() = plain;
+    }
+    let path = request.uri().path();
     let health = match (path, &site.health, &site.metrics) {
         ("/healthz", Some(_), _) => Some((Route::Health, health::alive())),
         ("/readyz", Some(health), _) => Some((Route::Health, health.ready())),
@@ -111,4 +133,24 @@ async fn route(
     }
     let known = if response.status() == http::StatusCode::NOT_FOUND { Route::Unknown } else { Route::Page };
     (known, if head { respond::without_body(response) } else { response })
+}
+
+/// `/live/…`, for a viewer without a pass or with one.
+async fn live(
+    site: &Site,
+    origin: &Origin,
+    tally: &Tally,
+    connection: &Connection,
+    request: &Request<()>,
+) -> (Route, Response<Body>) {
+    let (pass, path) = access::split(request.uri().path());
+    let rest = path.strip_prefix("/live/").unwrap_or_default();
+    let (method, keyring) = (request.method(), site.keyring.as_ref());
+    let visitor = Visitor { pass, query: request.uri().query(), peer: connection.peer().ip() };
+    if let Some(asked) = rest.strip_suffix("/pass").and_then(media::Question::parse)
+        && matches!(*method, Method::GET | Method::HEAD)
+    {
+        return (Route::Pass, media::pass(origin, keyring, asked, visitor));
+    }
+    media::answer(origin, keyring, tally, rest, visitor, request).await
 }

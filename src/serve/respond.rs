@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
@@ -12,7 +11,7 @@ use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
-use super::connection::{Connection, Serving};
+use super::connection::Serving;
 use crate::package::window::Refusal;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -37,6 +36,8 @@ enum Content {
         body: UnsyncBoxBody<Bytes, BoxError>,
         /// What the foreign body said of its length; mapping its frames loses it.
         length: SizeHint,
+        /// Bytes of it that are still to come, where it said how many.
+        left: Option<u64>,
     },
 }
 
@@ -60,12 +61,33 @@ impl Body {
             })
         });
         let body = bytes.map_err(Into::into).boxed_unsync();
-        Body { content: Content::Boxed { body, length }, serving: None }
+        Body { content: Content::Boxed { body, left: length.exact(), length }, serving: None }
     }
 
-    pub(super) fn carry(&mut self, serving: Serving) {
+    pub(super) fn carry(&mut self, mut serving: Serving) {
+        match &self.content {
+            Content::Empty => serving.finish(),
+            Content::Chunks { chunks, .. } if chunks.is_empty() => serving.finish(),
+            Content::Chunks { length, .. } => serving.due(bytes_of(*length)),
+            Content::Boxed { body, left, .. } if *left == Some(0) || body.is_end_stream() => serving.finish(),
+            Content::Boxed { .. } => serving.due(0),
+        }
         self.serving = Some(serving);
     }
+}
+
+/// A chunk on its way, with `left` bytes behind it.
+fn sent(serving: &mut Option<Serving>, chunk: Bytes, left: Option<usize>, last: bool) -> Bytes {
+    let Some(serving) = serving else { return chunk };
+    if last {
+        serving.finish();
+    }
+    serving.send(chunk, left)
+}
+
+/// What is in memory fits.
+fn bytes_of(length: u64) -> usize {
+    usize::try_from(length).unwrap_or(usize::MAX)
 }
 
 impl From<Bytes> for Body {
@@ -85,20 +107,28 @@ impl HttpBody for Body {
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let connection = self.serving.as_ref().map(|s| Arc::clone(&s.connection));
-        let hold =
-            |bytes| connection.as_ref().map_or_else(|| Bytes::clone(&bytes), |c| Connection::hold(c, bytes.clone()));
-        match &mut self.content {
+        let Body { content, serving } = &mut *self;
+        match content {
             Content::Empty => Poll::Ready(None),
-            Content::Chunks { chunks, length } => match chunks.pop_front() {
-                Some(chunk) => {
-                    *length -= chunk.len() as u64;
-                    Poll::Ready(Some(Ok(Frame::data(hold(chunk)))))
+            Content::Chunks { chunks, length } => Poll::Ready(chunks.pop_front().map(|chunk| {
+                *length -= chunk.len() as u64;
+                Ok(Frame::data(sent(serving, chunk, Some(bytes_of(*length)), chunks.is_empty())))
+            })),
+            Content::Boxed { body, left, .. } => {
+                let frame = Pin::new(&mut *body).poll_frame(cx);
+                match (&frame, serving.as_mut()) {
+                    (Poll::Pending, Some(serving)) => serving.waits(),
+                    (Poll::Ready(Some(_)), Some(serving)) => serving.due(0),
+                    (Poll::Ready(None), Some(serving)) => serving.finish(),
+                    (_, None) => {}
                 }
-                None => Poll::Ready(None),
-            },
-            Content::Boxed { body, .. } => {
-                Pin::new(body).poll_frame(cx).map(|frame| frame.map(|frame| frame.map(|frame| frame.map_data(hold))))
+                let ended = body.is_end_stream();
+                let mut send = |bytes: Bytes| {
+                    *left = left.map(|left| left.saturating_sub(bytes.len() as u64));
+                    // With its last byte it is not asked again.
+                    sent(serving, bytes, None, ended || *left == Some(0))
+                };
+                frame.map(|frame| frame.map(|frame| frame.map(|frame| frame.map_data(&mut send))))
             }
         }
     }
@@ -384,6 +414,41 @@ mod tests {
                 let got: Vec<u8> = slice_chunks(&chunks, &(start..end)).concat();
                 assert_eq!(got, whole[start as usize..end as usize]);
             }
+        }
+    }
+
+    #[test]
+    fn an_answer_is_whole_with_its_last_byte_and_cut_short_before_it() {
+        use crate::serve::connection::Connection;
+        let peer = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+        let connection = std::sync::Arc::new(Connection::new(peer, crate::time::SystemClock::mono()));
+        let two = || [Bytes::from_static(b"one"), Bytes::from_static(b"two")];
+        let boxed = || {
+            let frames = two().map(|bytes| Ok::<_, BoxError>(Frame::data(bytes)));
+            let stream = http_body_util::StreamBody::new(futures_util::stream::iter(frames));
+            Body {
+                content: Content::Boxed { body: stream.boxed_unsync(), length: SizeHint::default(), left: Some(6) },
+                serving: None,
+            }
+        };
+        let empty = || Body::boxed(http_body_util::Empty::<Bytes>::new());
+        for (body, fetched, cut) in [
+            (Body::default(), 0, 0),
+            (empty(), 0, 0),
+            (Body::chunks(two()), 2, 0),
+            (Body::chunks(two()), 1, 1),
+            (boxed(), 2, 0),
+            (boxed(), 1, 1),
+            (Body::from("text".to_owned()), 0, 1),
+        ] {
+            let (mut body, before) = (body, connection.cut_short());
+            body.carry(connection.begin(http::Version::HTTP_2));
+            for _ in 0..fetched {
+                let frame = futures_util::FutureExt::now_or_never(body.frame()).flatten();
+                assert!(frame.is_some_and(|frame| frame.is_ok()));
+            }
+            drop(body);
+            assert_eq!((connection.cut_short() - before, connection.held_bytes()), (cut, 0));
         }
     }
 

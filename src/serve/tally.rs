@@ -16,6 +16,7 @@ pub(super) enum Route {
     Segment,
     Part,
     Picture,
+    Pass,
     Storyboard,
     Page,
     Health,
@@ -37,6 +38,7 @@ impl Route {
             Route::Segment => "segment",
             Route::Part => "part",
             Route::Picture => "picture",
+            Route::Pass => "pass",
             Route::Storyboard => "storyboard",
             Route::Page => "page",
             Route::Health => "health",
@@ -84,6 +86,7 @@ pub(super) struct Tally {
     seconds: [OnceLock<Histogram>; ROUTES],
     pub(super) blocked: Gauge,
     pub(super) connections: Gauge,
+    pub(super) handshakes: Gauge,
     pub(super) egress: Counter,
 }
 
@@ -94,6 +97,7 @@ impl Tally {
             seconds: Default::default(),
             blocked: gauge_handle(Metric::HttpBlocked, &[]),
             connections: gauge_handle(Metric::HttpConnections, &[]),
+            handshakes: gauge_handle(Metric::TlsHandshakesOpen, &[]),
             egress: counter(Metric::EgressBytes, &[]),
         }
     }

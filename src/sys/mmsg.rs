@@ -1,23 +1,35 @@
-//! `recvmmsg`: many datagrams for one system call, with their sources and the kernel's drop counter.
+//! `recvmmsg`: many datagrams for one system call, with their sources and the kernel's drop counter. Datagrams are handed
+//! on as slices of the memory that the kernel wrote them to, which is used again when nobody holds one any more.
 
+use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
+use bytes::BytesMut;
+
 /// Datagrams per call.
 pub const BATCH: usize = 64;
 /// Bytes kept of one datagram. More than any packet on an Ethernet path, so that an oversized one is seen as such.
 const SLOT: usize = 1_536;
+/// Datagrams in one piece of memory.
+const SLOTS: usize = 256;
+/// Pieces that are looked after until they are free again; beyond them memory comes new.
+const PIECES_MAX: usize = 64;
 
-/// Datagrams of one call. Its memory is made once.
+/// Datagrams of one call.
 pub struct RecvBatch {
-    bytes: Box<[[u8; SLOT]; BATCH]>,
+    /// Where the next datagrams go.
+    piece: BytesMut,
+    piece_bytes: usize,
+    /// Pieces that are full, the oldest first; some of their datagrams may still be held.
+    full: VecDeque<BytesMut>,
     names: Box<[Name; BATCH]>,
     controls: Box<[Control; BATCH]>,
-    received: [(Option<SocketAddr>, usize); BATCH],
-    count: usize,
+    received: Vec<(SocketAddr, BytesMut)>,
+    emptied: bool,
     drops: u32,
 }
 
@@ -33,27 +45,39 @@ struct Control([u8; 24]);
 
 impl Default for RecvBatch {
     fn default() -> RecvBatch {
-        RecvBatch {
-            bytes: Box::new([[0; SLOT]; BATCH]),
-            names: Box::new([Name([0; 32]); BATCH]),
-            controls: Box::new([Control([0; 24]); BATCH]),
-            received: [(None, 0); BATCH],
-            count: 0,
-            drops: 0,
-        }
+        RecvBatch::with_slots(SLOTS)
     }
 }
 
 impl RecvBatch {
-    /// Takes what the socket holds, at most `BATCH` datagrams, without waiting; fewer than `BATCH` means that it was
-    /// empty then.
+    /// With pieces of memory for `slots` datagrams each, at least one.
+    pub fn with_slots(slots: usize) -> RecvBatch {
+        let piece_bytes = slots.max(1) * SLOT;
+        RecvBatch {
+            piece: BytesMut::with_capacity(piece_bytes),
+            piece_bytes,
+            full: VecDeque::new(),
+            names: Box::new([Name([0; 32]); BATCH]),
+            controls: Box::new([Control([0; 24]); BATCH]),
+            received: Vec::with_capacity(BATCH),
+            emptied: false,
+            drops: 0,
+        }
+    }
+
+    /// Takes what the socket holds, at most `BATCH` datagrams, without waiting; how many.
     ///
     /// # Errors
     /// Those of `recvmmsg`; an empty socket is `Ok(0)`.
     pub fn recv(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
-        self.count = 0;
-        let mut parts: [libc::iovec; BATCH] =
-            std::array::from_fn(|i| libc::iovec { iov_base: self.bytes[i].as_mut_ptr().cast(), iov_len: SLOT });
+        self.received.clear();
+        self.renew();
+        let slots = (self.piece.capacity() / SLOT).min(BATCH);
+        let start = self.piece.spare_capacity_mut().as_mut_ptr();
+        let mut parts: [libc::iovec; BATCH] = std::array::from_fn(|i| {
+            let slot = start.wrapping_add(i * SLOT);
+            libc::iovec { iov_base: slot.cast(), iov_len: if i < slots { SLOT } else { 0 } }
+        });
         let mut headers: [libc::mmsghdr; BATCH] = std::array::from_fn(|i| {
             // SAFETY: `mmsghdr` is a C struct of integers and pointers, for which all zeros is a value.
             let mut header: libc::mmsghdr = unsafe { mem::zeroed() };
@@ -65,33 +89,60 @@ impl RecvBatch {
             header.msg_hdr.msg_controllen = 24;
             header
         });
-        // SAFETY: each header points at one slot, name and control of `self` and one entry of `parts`; all of them
-        // outlive the call and no two headers share one. `BATCH` is the length of `headers`.
+        // SAFETY: each of the first `slots` headers points at one slot of `piece`, which has room for all of them, and at
+        // one name and control of `self` and one entry of `parts`; all of them outlive the call and no two headers share
+        // one. `slots` is at most the length of `headers`.
         let result = unsafe {
-            libc::recvmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), BATCH as u32, libc::MSG_DONTWAIT, ptr::null_mut())
+            libc::recvmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), slots as u32, libc::MSG_DONTWAIT, ptr::null_mut())
         };
         let Ok(count) = usize::try_from(result) else {
+            self.emptied = true;
             let error = io::Error::last_os_error();
             return if error.kind() == io::ErrorKind::WouldBlock { Ok(0) } else { Err(error) };
         };
+        self.emptied = count < slots;
         for (i, header) in headers.iter().enumerate().take(count) {
-            self.received[i] = (address(&self.names[i].0), (header.msg_len as usize).min(SLOT));
+            let length = (header.msg_len as usize).min(SLOT);
+            let rest = self.piece.split_off(SLOT);
+            // SAFETY: the kernel wrote `length` bytes, at most a slot, at the start of what `piece` now is.
+            unsafe { self.piece.set_len(length) };
+            let datagram = mem::replace(&mut self.piece, rest);
+            if let Some(peer) = address(&self.names[i].0) {
+                self.received.push((peer, datagram));
+            }
             if header.msg_hdr.msg_controllen >= 20
                 && let Some(drops) = overflow(&self.controls[i].0)
             {
                 self.drops = drops;
             }
         }
-        self.count = count;
         Ok(count)
     }
 
+    /// Room for one datagram at least.
+    fn renew(&mut self) {
+        if self.piece.capacity() >= SLOT {
+            return;
+        }
+        let wanted = self.piece_bytes;
+        let free = self.full.front_mut().is_some_and(|oldest| oldest.try_reclaim(wanted));
+        let next = if free { self.full.pop_front() } else { None };
+        // The datagrams of the old one are out; what is left of it keeps the memory together until they are dropped.
+        let old = mem::replace(&mut self.piece, next.unwrap_or_else(|| BytesMut::with_capacity(wanted)));
+        self.full.push_back(old);
+        if self.full.len() > PIECES_MAX {
+            self.full.pop_front();
+        }
+    }
+
     /// The datagrams of the last call.
-    pub fn iter(&self) -> impl Iterator<Item = (SocketAddr, &[u8])> {
-        self.received[..self.count]
-            .iter()
-            .zip(self.bytes.iter())
-            .filter_map(|((peer, length), bytes)| peer.map(|peer| (peer, &bytes[..*length])))
+    pub fn drain(&mut self) -> impl Iterator<Item = (SocketAddr, BytesMut)> {
+        self.received.drain(..)
+    }
+
+    /// The last call left nothing in the socket.
+    pub fn emptied(&self) -> bool {
+        self.emptied
     }
 
     /// Datagrams that the kernel threw away since the socket was made because its buffer was full (needs
@@ -141,7 +192,7 @@ mod tests {
             let limit = rustix::time::Timespec { tv_sec: 5, tv_nsec: 0 };
             assert_eq!(rustix::event::poll(&mut fds, Some(&limit)).unwrap(), 1, "datagrams within 5 s");
             batch.recv(socket.as_fd()).unwrap();
-            seen.extend(batch.iter().map(|(peer, bytes)| (peer, bytes.to_vec())));
+            seen.extend(batch.drain().map(|(peer, bytes)| (peer, bytes.to_vec())));
         }
         seen
     }
@@ -178,6 +229,25 @@ mod tests {
         from.send_to(&[8; 10], to.local_addr().unwrap()).unwrap();
         receive(&to, &mut batch, 1);
         assert_eq!(seen + batch.kernel_drops() as usize, 100);
+    }
+
+    #[test]
+    fn memory_is_used_again_when_its_datagrams_are_gone_and_not_before() {
+        let (to, from) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+        let mut batch = RecvBatch::with_slots(4);
+        let (mut held, mut places) = (Vec::new(), std::collections::BTreeSet::new());
+        for n in 0..400u16 {
+            from.send_to(&n.to_be_bytes(), to.local_addr().unwrap()).unwrap();
+            while batch.recv(to.as_fd()).unwrap() == 0 {}
+            let (_, bytes) = batch.drain().next().unwrap();
+            places.insert(bytes.as_ptr() as usize);
+            held.push((n, bytes));
+            if held.len() > 10 {
+                let (n, bytes) = held.remove(0);
+                assert_eq!(bytes[..], n.to_be_bytes(), "nobody wrote over it");
+            }
+        }
+        assert!(places.len() <= 6 * 4, "{} places for 400 datagrams, ten of them held", places.len());
     }
 
     #[test]

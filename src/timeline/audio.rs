@@ -55,6 +55,11 @@ impl AudioGrid {
         m.saturating_mul(FRAME).div_euclid(i64::from(self.rate.max(1)))
     }
 
+    /// The frame that lasts at session time `time`.
+    pub(super) fn frame_at(&self, time: i64) -> i64 {
+        self.scaled(time).div_euclid(FRAME)
+    }
+
     /// Another sample rate: another grid, from where this one stands.
     pub(super) fn set_rate(&mut self, rate: u32) {
         if rate != self.rate && rate > 0 {

@@ -23,6 +23,8 @@ pub(super) struct Filler {
     away: Option<Away>,
     /// Every N below this was filled, or lies before the first fill.
     filled: i64,
+    /// Where the last fill began.
+    began: i64,
     /// Nothing is waited for: the source is known to be away.
     gone: bool,
     /// Of a ladder alone: when its last picture came. Sound that goes on without pictures does not stop the ladder.
@@ -52,6 +54,7 @@ impl Filler {
             next: None,
             away: None,
             filled: i64::MIN,
+            began: i64::MIN,
             gone: false,
             pictured: None,
             sounding: false,
@@ -62,7 +65,7 @@ impl Filler {
     pub(super) fn resume(&mut self, from: i64) {
         self.next = Some(self.rate.ticks(from));
         self.away = Some(Away { slate_from: from });
-        (self.filled, self.gone) = (from, true);
+        (self.filled, self.began, self.gone) = (from, from, true);
     }
 
     /// A source is about to deliver: it is waited for again.
@@ -107,6 +110,11 @@ impl Filler {
         n < self.filled
     }
 
+    /// `n` was shown without a picture of the source, in the last fill.
+    pub(super) fn showed(&self, n: i64) -> bool {
+        (self.began..self.filled).contains(&n)
+    }
+
     /// The session is over: nothing is filled any more.
     pub(super) fn stop(&mut self) {
         self.next = None;
@@ -141,6 +149,7 @@ impl Filler {
             }
             (None, next) => {
                 self.filled = self.filled.max(self.rate.frames(next?));
+                self.began = self.filled;
                 self.hold()
             }
         };

@@ -66,8 +66,11 @@ impl AudioClock {
                 self.parted = if parted { self.parted.or(Some(at)) } else { None };
                 let regular = frame == 0 || (step - frame).abs() < frame / 2;
                 let overdue = self.parted.is_some_and(|since| at.since(since) > INTERLEAVE);
+                let newer = |run, time| runs.run(run).is_some_and(|run| run.same_clock && time >= run.base);
                 return match native {
-                    Some((run, time)) if parted && (!regular || overdue) => self.follow(runs, run, time, raw, at),
+                    Some((run, time)) if parted && (!regular || overdue || newer(run, time)) => {
+                        self.follow(runs, run, time, raw, at)
+                    }
                     // The picture's clock jumped alone: from now on both go by arrival.
                     None if overdue => self.split(None, picture.map(|line| (line.run, line.offset)), raw, at),
                     _ => self.keep(runs, leg, map, time, at),

@@ -9,12 +9,14 @@ mod audio;
 mod filler;
 mod firewall;
 mod grid;
+mod markers;
 mod pdt;
 mod resume;
 mod run;
 mod running;
 mod session;
 mod source;
+mod tracks;
 
 pub use grid::probed_rate;
 pub use run::Rules;

@@ -52,8 +52,9 @@ impl Pdt {
         self.next.unwrap_or(self.line).ppm
     }
 
-    /// One frame of session time `time` (ticks) arrived; `max_n`: the furthest frame so far. A line to commit, if due.
-    pub(super) fn observe(&mut self, now: Mono, arrival: Wall, time: i64, max_n: i64) -> Option<PdtLine> {
+    /// One frame of session time `time` (ticks) arrived; `max_n`: the furthest frame so far; `dated`: the furthest one whose
+    /// date was told. A line to commit, if due.
+    pub(super) fn observe(&mut self, now: Mono, arrival: Wall, time: i64, max_n: i64, dated: i64) -> Option<PdtLine> {
         if let Some(next) = self.next.filter(|next| max_n >= next.from_n) {
             self.line = next;
             self.next = None;
@@ -95,7 +96,7 @@ impl Pdt {
             return None;
         }
         let f = i64::from(self.grid.cadence.segment);
-        let from_n = (max_n.div_euclid(f) + 2) * f;
+        let from_n = (max_n.max(dated).div_euclid(f) + 2) * f;
         let wall = self.line.at(&self.grid, from_n);
         let next = PdtLine { from_n, wall, ppm: self.line.ppm.saturating_add(change) };
         self.next = Some(next);
@@ -144,7 +145,7 @@ mod tests {
         let mut pdt = Pdt::new(grid, late, Mono(0));
         let seen = |pdt: &mut Pdt, n: i64, late: i64| {
             let arrival = n * 40_000_000 + late;
-            pdt.observe(Mono(arrival.cast_unsigned()), Wall(arrival), n * 3_600, n).map(|line| line.wall.0)
+            pdt.observe(Mono(arrival.cast_unsigned()), Wall(arrival), n * 3_600, n, 0).map(|line| line.wall.0)
         };
         assert_eq!(seen(&mut pdt, 3, 250_000_000), None);
         assert_eq!(seen(&mut pdt, 4, 90_000_000), Some(90_000_000));
@@ -165,7 +166,7 @@ mod tests {
             noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let ideal = n * (SECOND / 25) + n * (SECOND / 25) / 1_000_000 * ppm;
             let arrival = ideal + i64::try_from(noise >> 40).unwrap() % 30_000_000;
-            if let Some(line) = pdt.observe(Mono(arrival.cast_unsigned()), Wall(arrival), n * 3_600, n) {
+            if let Some(line) = pdt.observe(Mono(arrival.cast_unsigned()), Wall(arrival), n * 3_600, n, 0) {
                 lines.retain(|before| before.from_n != line.from_n);
                 lines.push(line);
             }
@@ -182,6 +183,20 @@ mod tests {
             assert!(worst <= 100_000_000, "{ppm} ppm: {} ms, {lines:?}", worst / 1_000_000);
             assert!(lines.len() <= 3 + 18 + 1, "{ppm} ppm: {} lines in 3 h", lines.len());
         }
+    }
+
+    #[test]
+    fn a_date_that_was_told_ahead_does_not_change() {
+        let grid = Grid { cadence: Cadence::for_rate(25.0, LatencyMode::Ultra), msn0: 1 };
+        let mut pdt = Pdt::new(grid, PdtLine { from_n: 0, wall: Wall(0), ppm: 0 }, Mono(0));
+        let mut lines = (0..3_600 * 25).filter_map(|n: i64| {
+            let arrival = n * (SECOND / 25) + n * (SECOND / 25) / 500;
+            let told = n + 700;
+            let line = pdt.observe(Mono(arrival.cast_unsigned()), Wall(arrival), n * 3_600, n, told)?;
+            Some((told, line.from_n))
+        });
+        let lines: Vec<_> = lines.by_ref().collect();
+        assert!(lines.len() > 3 && lines.iter().all(|(told, from)| from > told), "{lines:?}");
     }
 
     #[test]

@@ -59,6 +59,8 @@ pub(super) struct Run {
     delay0: i64,
     /// Smallest N that this run may show: earlier ones belong to what was before it.
     pub floor: i64,
+    /// The source's clock went on as it was: other headers began this run, no jump.
+    pub same_clock: bool,
 }
 
 /// Where a unit lies on its run.
@@ -197,6 +199,8 @@ struct Leg {
     tried: Option<u32>,
     /// Every N that it delivered.
     given: Shown,
+    /// The N of its last unit was among them before.
+    repeats: bool,
 }
 
 /// What became of a unit.
@@ -251,7 +255,8 @@ impl Runs {
     pub(super) fn resume(&mut self, anchors: &[Anchor], from: i64, pace: i64, at: Mono) {
         for anchor in anchors.iter().skip(anchors.len().saturating_sub(RUNS_MAX)) {
             let delay0 = nearest(anchor.pts0.cast_signed() - anchor.dts0.cast_signed(), 0);
-            let run = Run { anchor: *anchor, base: self.rate.ticks(anchor.n0), delay0, floor: anchor.n0.max(from) };
+            let (base, floor) = (self.rate.ticks(anchor.n0), anchor.n0.max(from));
+            let run = Run { anchor: *anchor, base, delay0, floor, same_clock: false };
             self.runs.push_back(run);
             self.own(anchor.n0, anchor.run);
         }
@@ -278,6 +283,11 @@ impl Runs {
     pub(super) fn line(&self, leg: u8) -> Option<Line> {
         let leg = self.legs.get(usize::from(leg))?;
         leg.line.filter(|_| leg.placed)
+    }
+
+    /// Two units of this leg, its last one among them, fell on one N.
+    pub(super) fn repeats(&self, leg: u8) -> bool {
+        self.legs.get(usize::from(leg)).is_some_and(|leg| leg.repeats)
     }
 
     pub(super) fn run(&self, id: u32) -> Option<&Run> {
@@ -411,7 +421,7 @@ impl Runs {
         let anchor = Anchor { run: self.next_run, term: 0, pts0: stamp.pts, dts0, n0 };
         self.next_run += 1;
         let floor = if late > 0 { next } else { n0 }.max(self.resumed.unwrap_or(i64::MIN));
-        let run = Run { anchor, base: self.rate.ticks(n0), delay0, floor };
+        let run = Run { anchor, base: self.rate.ticks(n0), delay0, floor, same_clock: false };
         if self.runs.len() == RUNS_MAX {
             self.runs.pop_front();
         }
@@ -425,6 +435,24 @@ impl Runs {
         let placed = run.place(self.rate, stamp, run.base);
         self.moved(leg, stamp, placed, false, Some(leg));
         (anchor, placed)
+    }
+
+    /// A unit of `leg` goes on where its line is.
+    pub(super) fn steps(&self, leg: u8, stamp: &Stamp) -> bool {
+        let line = self.line(leg).filter(|_| !self.legs[usize::from(leg)].fresh);
+        line.and_then(|line| {
+            let due = line.expected(stamp.arrival);
+            let time = self.run(line.run)?.place(self.rate, stamp, due).time;
+            Some(time > line.time && (time - due).abs() <= STEP_MAX)
+        })
+        .unwrap_or(false)
+    }
+
+    /// The newest run has the clock of the one before it: what bears a later stamp than its first picture is of it.
+    pub(super) fn goes_on(&mut self) {
+        if let Some(run) = self.runs.back_mut() {
+            run.same_clock = true;
+        }
     }
 
     /// From `n` on, indices belong to `run`.
@@ -453,7 +481,7 @@ impl Runs {
         state.fresh = false;
         state.tried = None;
         if shown {
-            state.given.show(placed.n);
+            state.repeats = !state.given.show(placed.n);
         }
         if on_air == Some(leg) {
             self.pace = Some(match self.pace {

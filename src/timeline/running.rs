@@ -9,12 +9,14 @@ use super::pdt::{Pdt, first_line};
 use super::run::{Placed, Runs, Shown, Stamp, Verdict};
 use super::session::{AudioOut, Facts, Filling, Leg, Out};
 use super::source::{Cutter, Index, Piece};
+use super::tracks::{self, LegAudio};
 use crate::media::access_unit::AccessUnit;
+use crate::media::captions::CaptionsSeen;
 use crate::media::channel::ChannelKind;
 use crate::media::fault::{At, Fault, FaultKind};
 use crate::media::grid::{Ends, Grid, PdtLine, Place, Record, SourceProfile};
 use crate::media::plan::{Plan, PlannedAudio};
-use crate::media::track::{AudioConfig, Codec, Pid, TrackConfig, VideoConfig};
+use crate::media::track::{AudioConfig, AudioRole, Codec, Pid, TrackConfig, VideoConfig};
 use crate::time::{Mono, Now, Wall};
 
 /// What becomes of an audio track.
@@ -39,6 +41,8 @@ pub(super) struct Track {
     pub(super) number: u16,
     /// Under which everything of it leaves, whatever a publisher that came later calls it.
     pub(super) pid: Pid,
+    pub(super) language: Option<String>,
+    pub(super) role: AudioRole,
     /// On air.
     pub(super) config: Option<AudioConfig>,
     pub(super) fate: Fate,
@@ -48,6 +52,14 @@ pub(super) struct Track {
     /// Frames whose segment is not decided yet.
     pub(super) undecided: VecDeque<(i64, Frame)>,
     pub(super) last: Option<Place>,
+    /// Session time of the picture beside which it was heard last; `None`: since the next one.
+    heard: Option<i64>,
+    /// It is not heard any more.
+    gone: bool,
+    /// Beside a source: the frame behind the last one that has its segment.
+    laid: i64,
+    /// How far it lies behind the pictures in the multiplex.
+    lag: i64,
 }
 
 #[derive(Debug)]
@@ -79,6 +91,10 @@ pub(super) struct Running {
     /// As `Track::pid`.
     pub(super) video_pid: Option<Pid>,
     pub(super) pieces: Vec<Piece>,
+    /// The furthest frame whose date was told ahead of it.
+    pub(super) dated: i64,
+    /// Session time of the last picture.
+    pictured: i64,
 }
 
 impl Track {
@@ -89,6 +105,8 @@ impl Track {
             grid: AudioGrid::new(u16::try_from(track).unwrap_or(u16::MAX), rate),
             number: u16::try_from(track).unwrap_or(u16::MAX),
             pid: audio.pid,
+            language: audio.language.clone(),
+            role: audio.role,
             config: audio.config.clone(),
             fate: match config {
                 None => Fate::Unknown,
@@ -98,6 +116,10 @@ impl Track {
             waiting: VecDeque::new(),
             undecided: VecDeque::new(),
             last: None,
+            heard: None,
+            gone: false,
+            laid: 0,
+            lag: LAG_KEPT,
         }
     }
 }
@@ -114,7 +136,7 @@ impl Running {
             ladder: facts.kind != ChannelKind::Transmux,
             cutter: plan.source.map(|source| Cutter::new(source, grid.cadence, grid.msn0)),
             gop: GopProbe::default(),
-            told: SourceProfile { rate, gop: plan.gop },
+            told: SourceProfile { rate, gop: plan.gop, captions: CaptionsSeen::default() },
             on_air: None,
             last_on_air: now,
             shown: Shown::default(),
@@ -128,6 +150,8 @@ impl Running {
             foreign: false,
             video_pid: plan.video.as_ref().map(|(pid, _)| *pid),
             pieces: Vec::new(),
+            dated: 0,
+            pictured: i64::MIN,
         }
     }
 
@@ -175,6 +199,12 @@ impl Running {
         if track.config.as_ref() == Some(config) || track.config.is_none() {
             return;
         }
+        if let Some(cutter) = self.cutter.as_ref().filter(|_| track.grid.rate() != config.sample_rate) {
+            // What still waits was counted at the old rate.
+            track.decide(&self.grid, cutter, out, true);
+            track.undecided.clear();
+            track.laid = 0;
+        }
         track.config = Some(config.clone());
         if !track.reconfigured(config) {
             let detail = "audio that is passed through changed to what cannot be: silence until it changes back or a \
@@ -188,7 +218,12 @@ impl Running {
     /// False: the unit has no place.
     pub(super) fn video(&mut self, now: Now, leg: u8, unit: AccessUnit, out: &mut VecDeque<Out>) -> bool {
         let (stamp, sane) = Stamp::new(unit.pts.raw33(), unit.dts.raw33(), unit.random_access, unit.received);
-        let verdict = self.runs.judge(leg, &stamp, self.on_air);
+        // Headers that wait begin a run of their own: the picture that brings them continues none.
+        let verdict = if self.reconfigure.is_some() && self.on_air == Some(leg) {
+            Verdict::Stray
+        } else {
+            self.runs.judge(leg, &stamp, self.on_air)
+        };
         if self.on_air != Some(leg) {
             return false;
         }
@@ -199,7 +234,6 @@ impl Running {
                 "PTS lies before DTS or 10 s behind it: DTS stands for it",
             ));
         }
-        let verdict = if self.reconfigure.is_some() { Verdict::Stray } else { verdict };
         let placed = match verdict {
             Verdict::Continues(placed) => placed,
             Verdict::Fits(placed) => {
@@ -210,7 +244,8 @@ impl Running {
                 Some(placed) => placed,
                 None if self.cutter.is_none() => {
                     // Too many jumps: the decoder is kept fed, nothing is shown before the next random access point.
-                    out.push_back(Out::Video { n: self.shown.next(), prime: true, hidden: false, unit });
+                    let n = self.shown.next();
+                    out.push_back(Out::Video { n, prime: true, hidden: false, doubled: false, unit });
                     return true;
                 }
                 None => return false,
@@ -218,7 +253,9 @@ impl Running {
         };
         self.watch(now, &placed, &unit, out);
         self.returned(now.mono, &placed, out);
-        self.emit(unit, &placed, out)
+        let taken = self.emit(leg, unit, &placed, out);
+        self.miss_sound(placed.time, out);
+        taken
     }
 
     fn new_run(
@@ -237,12 +274,20 @@ impl Running {
             return None;
         }
         self.made.push_back(now.mono);
+        self.listen_anew();
         let first = self.shown.max().is_none();
         let cut = self.cutter.as_ref().map(|_| i64::from(self.grid.cadence.segment));
+        if !first {
+            out.push_back(Out::Jumped { n: self.shown.next() });
+        }
+        let continues = self.reconfigure.is_some() && self.runs.steps(leg, stamp);
         let (anchor, placed) = self.runs.begin(leg, stamp, self.shown.next(), cut);
+        if continues {
+            self.runs.goes_on();
+        }
         self.gop.restart();
         if self.cutter.is_some() && !first {
-            self.close_audio(self.grid.msn_of(anchor.n0), out);
+            self.close_audio(anchor.n0, out);
             self.cut(out, |cutter, pieces| cutter.finish(Some(anchor.n0), pieces));
         }
         out.push_back(Out::Record(Record::Anchor(anchor)));
@@ -272,7 +317,7 @@ impl Running {
     /// What a unit teaches about PDT and the source's GOP.
     fn watch(&mut self, now: Now, placed: &Placed, unit: &AccessUnit, out: &mut VecDeque<Out>) {
         let max_n = self.shown.max().unwrap_or(0).max(placed.n);
-        if let Some(line) = self.pdt.observe(now.mono, arrival_wall(now, unit), placed.time, max_n) {
+        if let Some(line) = self.pdt.observe(now.mono, arrival_wall(now, unit), placed.time, max_n, self.dated) {
             out.push_back(Out::Record(Record::Pdt(line)));
         }
         if unit.random_access && !self.audio_only {
@@ -286,15 +331,16 @@ impl Running {
         }
     }
 
-    fn emit(&mut self, unit: AccessUnit, placed: &Placed, out: &mut VecDeque<Out>) -> bool {
-        let prime = self.runs.prime(placed);
-        let hidden = !prime && !self.shown.show(placed.n);
+    fn emit(&mut self, leg: u8, unit: AccessUnit, placed: &Placed, out: &mut VecDeque<Out>) -> bool {
+        let (n, prime) = (placed.n, self.runs.prime(placed));
+        let hidden = !prime && !self.shown.show(n);
+        let doubled = hidden && !self.filler.showed(n) && !self.runs.repeats(leg);
         if hidden && self.resume.is_none() && !self.filler.has_filled(placed.n) {
             out.push_back(fault(FaultKind::Collision, &unit, &format!("frame {} has a picture already", placed.n)));
         }
         if self.cutter.is_none() {
             self.resume = None;
-            out.push_back(Out::Video { n: placed.n, prime, hidden, unit });
+            out.push_back(Out::Video { n, prime, hidden, doubled, unit });
             return true;
         }
         // What was overtaken by its random access point is for decoders alone.
@@ -305,7 +351,7 @@ impl Running {
                 self.drain_undecided(out, false);
             }
             if self.ladder {
-                out.push_back(Out::Video { n: placed.n, prime, hidden, unit });
+                out.push_back(Out::Video { n, prime, hidden, doubled, unit });
             }
             return self.ladder;
         }
@@ -313,7 +359,7 @@ impl Running {
         let index = Index { d: placed.d, time: placed.time, shown_at: placed.shown_at };
         let snap = !self.runs.exact;
         if self.ladder {
-            out.push_back(Out::Video { n: placed.n, prime, hidden, unit: unit.clone() });
+            out.push_back(Out::Video { n, prime, hidden, doubled, unit: unit.clone() });
         }
         let Some(broken) = self.cutter.as_ref().map(|cutter| cutter.broken) else { return true };
         let at = At { byte: 0, pid: Some(unit.pid), pts: Some(unit.pts.0) };
@@ -370,6 +416,7 @@ impl Running {
             self.shown.fill(step.to);
         }
         out.push_back(Out::Fill { to: step.to, with: step.with });
+        self.listen_anew();
         self.cut(out, |cutter, pieces| cutter.fill(step.to, pieces));
         // A source rendition that lost a part's beginning goes on with the next random access point.
         if self.cutter.as_ref().is_some_and(Cutter::is_empty) {
@@ -434,6 +481,8 @@ impl Running {
             return;
         }
         let track = &mut self.tracks[index];
+        (track.heard, track.gone) = (None, false);
+        track.lag = self.pictured.saturating_sub(time).clamp(LAG_KEPT, SOUND_GONE);
         match track.fate {
             Fate::Unknown => {}
             Fate::Worker if time >= -PREROLL => {
@@ -468,6 +517,42 @@ impl Running {
         }
     }
 
+    /// Which of the session's tracks a leg's are.
+    pub(super) fn recognize(&self, audio: &mut [LegAudio], out: &mut VecDeque<Out>) {
+        tracks::assign(&self.tracks, audio);
+        for foreign in audio.iter().filter(|audio| audio.track.is_none()) {
+            let language = foreign.language.as_deref().unwrap_or("no language");
+            let detail = format!("audio in {language} that the session did not begin with: the next session has it");
+            let at = At { byte: 0, pid: Some(foreign.pid), pts: None };
+            out.push_back(Out::Fault(Fault { kind: FaultKind::AudioTrack, at, detail }));
+        }
+    }
+
+    /// The picture jumped or stood still: nobody knows yet what is missing.
+    fn listen_anew(&mut self) {
+        self.tracks.iter_mut().for_each(|track| track.heard = None);
+    }
+
+    /// A picture of session time `time` came. A passed-through track that is not heard beside pictures any more is silent
+    /// as far behind them as it was: players wait for every track they play.
+    fn miss_sound(&mut self, time: i64, out: &mut VecDeque<Out>) {
+        self.pictured = time;
+        for index in 0..self.tracks.len() {
+            let track = &mut self.tracks[index];
+            let heard = *track.heard.get_or_insert(time);
+            if track.fate != Fate::Pass || time - heard <= SOUND_GONE {
+                continue;
+            }
+            if !std::mem::replace(&mut track.gone, true) {
+                let at = At { byte: 0, pid: Some(track.pid), pts: None };
+                let detail = "an audio track is not heard any more: it is silent until it is back".to_owned();
+                out.push_back(Out::Fault(Fault { kind: FaultKind::AudioTrack, at, detail }));
+            }
+            let places = track.grid.silence_to(track.grid.frame_at(time - track.lag));
+            self.silence(index, places, out);
+        }
+    }
+
     /// Frame `m` to its segment and part: at once on a ladder's grid, with the source's cut otherwise.
     fn lay(&mut self, index: usize, m: i64, frame: Frame, out: &mut VecDeque<Out>) {
         let track = &mut self.tracks[index];
@@ -487,24 +572,19 @@ impl Running {
     /// Audio whose segment is decided now; all of it if `force`d.
     pub(super) fn drain_undecided(&mut self, out: &mut VecDeque<Out>, force: bool) {
         let Some(cutter) = &self.cutter else { return };
-        for track in &mut self.tracks {
-            while let Some((m, frame)) = track.undecided.pop_front() {
-                let (time, next) = (track.grid.time_of(m), track.grid.time_of(m + 1));
-                if time < cutter.begins() {
-                    continue;
-                }
-                let Some(place) = cutter.place_audio(time, next, force) else {
-                    track.undecided.push_front((m, frame));
-                    break;
-                };
-                track.put(&self.grid, false, m, place, frame, out);
-            }
-        }
+        self.tracks.iter_mut().for_each(|track| track.decide(&self.grid, cutter, out, force));
     }
 
-    /// Every audio track goes on in segment `msn`, whatever is open.
-    fn close_audio(&mut self, msn: u64, out: &mut VecDeque<Out>) {
+    /// Every audio track goes on in the segment that begins with frame `n0`, whatever is open. What was ahead of the picture
+    /// and would reach into it is the former run's, and has no place.
+    fn close_audio(&mut self, n0: i64, out: &mut VecDeque<Out>) {
+        for track in &mut self.tracks {
+            let first = self.grid.audio_at_frame(n0, track.grid.rate());
+            track.undecided.retain(|(m, _)| *m < first);
+            track.grid.next = track.grid.next.min(first);
+        }
         self.drain_undecided(out, true);
+        let msn = self.grid.msn_of(n0);
         for track in &mut self.tracks {
             track.undecided.clear();
             if track.fate == Fate::Pass {
@@ -525,6 +605,36 @@ impl Track {
             self.grid.set_rate(config.sample_rate);
         }
         config.passes_through()
+    }
+
+    /// Beside a source: frames whose segment is decided now; all of them if `force`d.
+    fn decide(&mut self, grid: &Grid, cutter: &Cutter, out: &mut VecDeque<Out>, force: bool) {
+        while let Some((m, frame)) = self.undecided.pop_front() {
+            let (time, next) = (self.grid.time_of(m), self.grid.time_of(m + 1));
+            if time < cutter.begins() {
+                continue;
+            }
+            let Some(place) = cutter.place_audio(time, next, force) else {
+                self.undecided.push_front((m, frame));
+                break;
+            };
+            self.lead_in(grid, cutter, m, place, out);
+            self.put(grid, false, m, place, frame, out);
+            self.laid = m + 1;
+        }
+    }
+
+    /// A part that loses its beginning to a hole would be shorter than parts may be: it begins with silence.
+    fn lead_in(&mut self, grid: &Grid, cutter: &Cutter, m: i64, place: Place, out: &mut VecDeque<Out>) {
+        let before = |m: i64| cutter.place_audio(self.grid.time_of(m), self.grid.time_of(m + 1), true);
+        let within = |m: &i64| before(*m).is_some_and(|p| (p.msn, p.part) == (place.msn, place.part));
+        let begins = |m: &i64| self.grid.time_of(*m) >= cutter.begins();
+        let silent = (self.laid.max(0)..m).rev().take(PART_FRAMES_MAX).take_while(|m| begins(m) && within(m)).count();
+        for m in m - i64::try_from(silent).unwrap_or(0)..m {
+            if let Some(place) = cutter.place_audio(self.grid.time_of(m), self.grid.time_of(m + 1), true) {
+                self.put(grid, false, m, place, Frame::Silence, out);
+            }
+        }
     }
 
     fn put(&mut self, grid: &Grid, ladder: bool, m: i64, place: Place, frame: Frame, out: &mut VecDeque<Out>) {
@@ -586,7 +696,13 @@ const GOPS_TELLING: u32 = 4;
 const SILENCE_FRAMES_MAX: i64 = 48;
 /// Audio frames that wait for the picture's cut: 2 s.
 const UNDECIDED_MAX: usize = 96;
+/// A track that is not heard beside pictures for so long has stopped: 1 s. From then on silence keeps it as far behind them
+/// as it was, at least 0.5 s.
+const SOUND_GONE: i64 = 90_000;
+const LAG_KEPT: i64 = 45_000;
 /// Parts that one hole may list.
 const GAPS_MAX: usize = 16_384;
+/// Audio frames of the longest part, and more.
+const PART_FRAMES_MAX: usize = 48;
 /// Audio this long before N = 0 primes the encoder: 0.5 s.
 const PREROLL: i64 = 45_000;

@@ -1,21 +1,26 @@
 //! The timeline of one session: units of its legs in, records and placed units out, in the order in which they count.
 
+use bytes::Bytes;
 use std::collections::VecDeque;
 
-use super::firewall::{AudioClock, Heard, WAIT};
+use super::firewall::{Heard, WAIT};
 use super::grid::RateProbe;
+use super::markers::{Marker, Markers, Place as MarkerPlace};
 use super::pdt::first_line;
 use super::run::{LEGS_MAX, Rules};
 use super::running::{Running, arrival_wall, fault};
 use super::source::{SourceSample, plan};
+use super::tracks::{self, LegAudio};
 use crate::media::access_unit::AccessUnit;
+use crate::media::captions::CaptionsSeen;
 use crate::media::channel::ChannelKind;
 use crate::media::fault::{Fault, FaultKind};
 use crate::media::grid::{Cadence, FrameRate, Grid, PdtLine, Place, Record, SourceGop, SourceProfile};
 use crate::media::limits;
+use crate::media::marker::{Cue, Dropped, PlacedCue, Tag};
 use crate::media::modes::LatencyMode;
 use crate::media::plan::{Plan, PlannedAudio, SourcePlan};
-use crate::media::track::{AudioConfig, Codec, Pid, Program, TrackConfig, VideoConfig};
+use crate::media::track::{Codec, Pid, Program, TrackConfig, VideoConfig};
 use crate::time::unwrap::nearest;
 use crate::time::{Mono, Now, Wall};
 
@@ -68,11 +73,13 @@ pub enum Out {
         pid: Pid,
         config: TrackConfig,
     },
-    /// For the worker. `prime`: decode only (before its run's first frame). `hidden`: N was shown before.
+    /// For the worker. `prime`: decode only (before its run's first frame). `hidden`: N was shown before; `doubled`: by
+    /// another leg's picture of it, which said all that this one does.
     Video {
         n: i64,
         prime: bool,
         hidden: bool,
+        doubled: bool,
         unit: AccessUnit,
     },
     /// Passed through.
@@ -84,6 +91,19 @@ pub enum Out {
         unit: AccessUnit,
     },
     Source(SourceSample),
+    /// A cue: its frame is not given out yet.
+    Cue(Box<PlacedCue>),
+    /// A timed tag; `time`: 90 kHz from N = 0.
+    Tag {
+        time: i64,
+        data: Bytes,
+    },
+    /// A marker came to nothing.
+    Dropped(Dropped),
+    /// Source time jumped in front of frame `n`: what was announced for it and later frames does not come.
+    Jumped {
+        n: i64,
+    },
     /// The source is away: every N below `to` that was not shown yet is, without it. Audio that is encoded anew is silent
     /// up to the same instant.
     Fill {
@@ -113,17 +133,12 @@ pub enum Out {
 #[derive(Debug, Default)]
 pub(super) struct Leg {
     pub(super) video: Option<Pid>,
-    audio: Vec<Pid>,
-    /// Of the audio tracks, by track.
-    languages: Vec<Option<String>>,
+    audio: Vec<LegAudio>,
     pub(super) video_config: Option<VideoConfig>,
-    /// By track.
-    audio_config: Vec<Option<AudioConfig>>,
     /// Nothing can be decoded before the next random access point.
     wait: bool,
     /// Decoding began at a picture of this PTS, raw: those shown before it that follow it need what was not received.
     lead: Option<u64>,
-    clocks: Vec<AudioClock>,
 }
 
 enum Role {
@@ -135,14 +150,15 @@ enum Role {
 impl Leg {
     /// `plan` with this leg's tracks.
     fn plan(&self, plan: Plan) -> Plan {
-        let one = |(track, pid): (usize, &Pid)| PlannedAudio {
-            pid: *pid,
-            language: self.languages.get(track).cloned().flatten(),
-            config: self.audio_config.get(track).cloned().flatten(),
+        let one = |audio: &LegAudio| PlannedAudio {
+            pid: audio.pid,
+            language: audio.language.clone(),
+            role: audio.role,
+            config: audio.config.clone(),
         };
         Plan {
             video: self.video.filter(|_| !plan.audio_only).zip(self.video_config.clone()),
-            audio: self.audio.iter().enumerate().map(one).collect(),
+            audio: self.audio.iter().map(one).collect(),
             ..plan
         }
     }
@@ -166,11 +182,16 @@ impl Leg {
         before
     }
 
+    /// Its audio that is the session's track `index`.
+    fn sound(&self, index: usize) -> Option<&LegAudio> {
+        self.audio.iter().find(|audio| audio.track == Some(index))
+    }
+
     fn role(&self, pid: Pid) -> Role {
         if self.video == Some(pid) {
             return Role::Video;
         }
-        self.audio.iter().position(|p| *p == pid).map_or(Role::Other, Role::Audio)
+        self.audio.iter().find(|audio| audio.pid == pid).and_then(|audio| audio.track).map_or(Role::Other, Role::Audio)
     }
 }
 
@@ -195,6 +216,7 @@ pub struct Timeline {
     facts: Facts,
     legs: [Leg; LEGS_MAX],
     probe: Probe,
+    markers: Markers,
     pub(super) running: Option<Box<Running>>,
     refused: bool,
     out: VecDeque<Out>,
@@ -207,6 +229,7 @@ impl Timeline {
             facts,
             legs: Default::default(),
             probe: Probe::default(),
+            markers: Markers::default(),
             running: None,
             refused: false,
             out: VecDeque::new(),
@@ -238,6 +261,7 @@ impl Timeline {
         if let Some(state) = self.legs.get_mut(usize::from(leg)) {
             *state = Leg { wait: true, ..Leg::default() };
         }
+        self.markers.forget(leg, &mut self.out);
         if let Some(running) = &mut self.running {
             running.runs.joined(leg);
             running.filler.joined();
@@ -256,24 +280,28 @@ impl Timeline {
     pub fn program(&mut self, leg: u8, program: &Program) {
         let Some(state) = self.legs.get_mut(usize::from(leg)) else { return };
         state.video = program.tracks.iter().find(|t| t.codec.is_video()).map(|t| t.pid);
-        let audio = || program.tracks.iter().filter(|t| t.codec.is_audio()).take(limits::TRACKS_MAX);
-        state.audio = audio().map(|t| t.pid).collect();
-        state.languages = audio().map(|t| t.language.clone()).collect();
-        state.audio_config.resize(state.audio.len(), None);
-        state.clocks.resize_with(state.audio.len(), AudioClock::default);
+        let mut before = std::mem::take(&mut state.audio);
+        let audio = program.tracks.iter().filter(|t| t.codec.is_audio()).take(limits::TRACKS_MAX);
+        state.audio = audio.map(|track| LegAudio::of(track, &mut before)).collect();
+        match &self.running {
+            Some(running) => running.recognize(&mut state.audio, &mut self.out),
+            None => tracks::number(&mut state.audio),
+        }
     }
 
     pub fn config(&mut self, leg: u8, pid: Pid, config: &TrackConfig) {
         let Some(state) = self.legs.get_mut(usize::from(leg)) else { return };
-        match (state.role(pid), config) {
-            (Role::Video, TrackConfig::Video(video)) => state.video_config = Some(video.clone()),
-            (Role::Audio(track), TrackConfig::Audio(audio)) => {
-                state.audio_config[track] = Some(audio.clone());
+        match config {
+            TrackConfig::Video(video) if state.video == Some(pid) => state.video_config = Some(video.clone()),
+            TrackConfig::Audio(audio) => {
+                let Some(known) = state.audio.iter_mut().find(|audio| audio.pid == pid) else { return };
+                known.config = Some(audio.clone());
+                let Some(track) = known.track else { return };
                 if let Some(running) = self.running.as_mut().filter(|running| running.on_air == Some(leg)) {
                     running.sound_headers(track, audio, &mut self.out);
                 }
             }
-            _ => {}
+            TrackConfig::Video(_) => {}
         }
     }
 
@@ -289,6 +317,27 @@ impl Timeline {
             self.collect(now, leg, unit);
             self.try_begin(now);
         }
+    }
+
+    /// A cue of `leg`, in the order of its demuxer.
+    pub fn cue(&mut self, leg: u8, cue: Cue) {
+        if !self.refused {
+            self.markers.push(leg, Marker::Cue(cue), &mut self.out);
+        }
+    }
+
+    /// A timed tag of `leg`.
+    pub fn tag(&mut self, leg: u8, tag: Tag) {
+        if !self.refused {
+            self.markers.push(leg, Marker::Tag(tag), &mut self.out);
+        }
+    }
+
+    fn settle(&mut self, leg: u8) {
+        let Some(running) = &mut self.running else { return };
+        let place = MarkerPlace { runs: &running.runs, on_air: running.on_air, next: running.shown.next() };
+        self.markers.settle(leg, &place, &mut self.out);
+        running.dated = self.markers.furthest();
     }
 
     /// When `handle_timeout` is due.
@@ -334,7 +383,7 @@ impl Timeline {
     fn rate_pending(&self) -> bool {
         let leg = self.probe.leg.map(|leg| &self.legs[usize::from(leg)]);
         let named = leg.and_then(|leg| leg.video_config.as_ref()?.rate);
-        let configs = leg.is_none_or(|leg| leg.audio_config.iter().all(Option::is_some));
+        let configs = leg.is_none_or(|leg| leg.audio.iter().all(|audio| audio.config.is_some()));
         !(self.probe.rate.enough(self.stored().is_some(), named) && configs)
     }
 
@@ -397,7 +446,7 @@ impl Timeline {
         let waited = now.mono.since(start);
         if self.probe.audio_only {
             let leg = self.probe.leg.map(|leg| &self.legs[usize::from(leg)]);
-            let known = leg.is_some_and(|leg| leg.audio_config.iter().all(Option::is_some));
+            let known = leg.is_some_and(|leg| leg.audio.iter().all(|audio| audio.config.is_some()));
             if known || waited >= RATE_WAIT {
                 self.begin(now);
             }
@@ -468,9 +517,15 @@ impl Timeline {
         self.out.push_back(Out::Record(Record::Plan(Box::new(plan.clone()))));
         self.out.push_back(Out::Record(Record::Pdt(line)));
         if stored.is_none() && !audio_only {
-            self.out.push_back(Out::Profile(SourceProfile { rate: cadence.rate, gop }));
+            self.out.push_back(Out::Profile(SourceProfile {
+                rate: cadence.rate,
+                gop,
+                captions: CaptionsSeen::default(),
+            }));
         }
-        self.running = Some(Box::new(Running::new(&plan, self.facts, line, now.mono)));
+        let running = Running::new(&plan, self.facts, line, now.mono);
+        self.legs.iter_mut().for_each(|leg| running.recognize(&mut leg.audio, &mut self.out));
+        self.running = Some(Box::new(running));
         self.out.push_back(Out::Ready(Box::new(plan)));
         for (now, leg, unit) in std::mem::take(&mut self.probe.units) {
             self.route(now, leg, unit);
@@ -492,7 +547,7 @@ impl Timeline {
     /// Arrival and time since the first, of the reference units that were collected.
     fn arrivals(&self, leg: u8, audio_only: bool) -> Vec<(Wall, i64)> {
         let state = &self.legs[usize::from(leg)];
-        let reference = if audio_only { state.audio.first().copied() } else { state.video };
+        let reference = if audio_only { state.audio.first().map(|audio| audio.pid) } else { state.video };
         let (mut seen, mut last) = (Vec::new(), None);
         for (now, from, unit) in &self.probe.units {
             if *from != leg || Some(unit.pid) != reference {
@@ -571,11 +626,12 @@ impl Timeline {
                 if moved || random_access {
                     self.drain_waiting(now);
                 }
+                self.settle(leg);
             }
             Role::Audio(0) if audio_only => {
                 state.wait = false;
                 running.take_over(leg, now.mono, true);
-                if let Some(config) = state.audio_config.first().and_then(Option::as_ref)
+                if let Some(config) = state.sound(0).and_then(|audio| audio.config.as_ref())
                     && running.on_air == Some(leg)
                 {
                     running.sound_headers(0, config, &mut self.out);
@@ -584,6 +640,7 @@ impl Timeline {
                 if !running.audio_reference(now, leg, unit, &mut self.out) {
                     self.skipped += 1;
                 }
+                self.settle(leg);
             }
             Role::Audio(track) if running.on_air == Some(leg) || running.on_air.is_none() => {
                 let Some(track) = running.tracks.get_mut(track) else { return };
@@ -605,8 +662,8 @@ impl Timeline {
         let Some(leg) = running.on_air else { return };
         let state = &mut self.legs[usize::from(leg)];
         for index in 0..running.tracks.len() {
-            let Some(clock) = state.clocks.get_mut(index) else { continue };
-            if let Some(config) = state.audio_config.get(index).and_then(Option::as_ref)
+            let Some(audio) = state.audio.iter_mut().find(|audio| audio.track == Some(index)) else { continue };
+            if let Some(config) = &audio.config
                 && !running.tracks[index].waiting.is_empty()
             {
                 running.sound_headers(index, config, &mut self.out);
@@ -614,7 +671,7 @@ impl Timeline {
             while let Some(unit) = running.tracks[index].waiting.pop_front() {
                 let may_wait = now.mono.since(unit.received) < WAIT;
                 let frame = running.tracks[index].grid.frame();
-                let heard = clock.judge(&running.runs, leg, unit.pts.raw33(), frame, unit.received, may_wait);
+                let heard = audio.clock.judge(&running.runs, leg, unit.pts.raw33(), frame, unit.received, may_wait);
                 let Heard::At { run, time, moved, split } = heard else {
                     if may_wait {
                         running.tracks[index].waiting.push_front(unit);

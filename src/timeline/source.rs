@@ -102,6 +102,8 @@ pub(super) struct Cutter {
     /// Segments that began lately, oldest first.
     begun: VecDeque<Open>,
     part_start: i64,
+    /// When the open part began, ticks.
+    part_at: i64,
     /// Next part is number `part_index` of the open segment.
     part_index: u32,
     held: Option<Held>,
@@ -122,9 +124,10 @@ impl Cutter {
             msn0,
             begun: VecDeque::new(),
             part_start: 0,
+            part_at: i64::MIN,
             part_index: 0,
             held: None,
-            latest: 0,
+            latest: i64::MIN,
             horizon: i64::MIN,
             broken: 0,
         }
@@ -154,8 +157,14 @@ impl Cutter {
             self.begun.pop_front();
         }
         self.begun.push_back(Open { k, start, at });
-        self.part_start = start;
+        (self.part_start, self.part_at) = (start, at);
         self.part_index = 0;
+    }
+
+    /// The open part ends at d = `at`, and another one of its segment begins.
+    fn next_part(&mut self, at: i64, when: i64) {
+        (self.part_start, self.part_at) = (at, when);
+        self.part_index += 1;
     }
 
     /// Where the segment after `open` begins at the latest: on the last part boundary of its interval that keeps `open`
@@ -171,6 +180,8 @@ impl Cutter {
     /// A unit in decode order; what it completes goes to `out`.
     pub(super) fn push(&mut self, unit: AccessUnit, index: Index, snap: bool, out: &mut Vec<Piece>) {
         let Index { d, time, shown_at } = index;
+        // Decode times increase, whatever the stamps say.
+        let time = time.max(self.latest.saturating_add(1));
         let Some(mut open) = self.open() else {
             // First of a run: the grid says which segment.
             self.begin(d.div_euclid(self.f()), d, time);
@@ -179,8 +190,6 @@ impl Cutter {
         };
         let d = d.max(self.part_start);
         let before = self.held.as_ref().map_or(d, |held| held.d);
-        // Decode times increase, whatever the stamps say.
-        let time = time.max(self.latest + 1);
         let mut ended = self.begun_empty();
         // The first sample of a part that lost its beginning stands for it.
         let mut dts = ended.filter(|_| d < self.part_start + self.part).unwrap_or(time);
@@ -197,15 +206,14 @@ impl Cutter {
             let nominal = self.rate.ticks(at);
             let hole = d - before > 1 || snap || (dts - nominal).abs() > self.rate.ticks(1) / 4;
             let when = if at == d && !hole { time } else { nominal };
-            self.close(open, when, segment, &mut ended, out);
+            let when = self.close(open, when, segment, &mut ended, out);
             if segment {
                 let promised = if self.plan.cut == Cut::Regular { cut && d == (open.k + 1) * self.f() } else { cut };
                 self.broken += u64::from(!promised);
                 self.begin(open.k + 1, at, when);
                 open = self.open().unwrap_or(open);
             } else {
-                self.part_start = at;
-                self.part_index += 1;
+                self.next_part(at, when);
             }
             if at == d || (at < d && d < at + self.part) {
                 dts = when;
@@ -232,13 +240,12 @@ impl Cutter {
             if boundary > to {
                 break;
             }
-            let (when, segment) = (self.rate.ticks(boundary), boundary >= next);
-            self.close(open, when, segment, &mut ended, out);
+            let segment = boundary >= next;
+            let when = self.close(open, self.rate.ticks(boundary), segment, &mut ended, out);
             if segment {
                 self.begin(open.k + 1, boundary, when);
             } else {
-                self.part_start = boundary;
-                self.part_index += 1;
+                self.next_part(boundary, when);
             }
             self.latest = self.latest.max(when - 1);
         }
@@ -259,11 +266,13 @@ impl Cutter {
 
     /// When the open part began, if it has no sample.
     fn begun_empty(&self) -> Option<i64> {
-        self.is_empty().then(|| self.rate.ticks(self.part_start))
+        self.is_empty().then_some(self.part_at)
     }
 
-    /// Ends the open part at `when`: with the held sample, or as a gap.
-    fn close(&mut self, open: Open, when: i64, segment: bool, ended: &mut Option<i64>, out: &mut Vec<Piece>) {
+    /// Ends the open part at `when`, or where it has lasted at all: with the held sample, or as a gap. Returns when.
+    fn close(&mut self, open: Open, when: i64, segment: bool, ended: &mut Option<i64>, out: &mut Vec<Piece>) -> i64 {
+        let began = ended.or(self.held.as_ref().map(|held| held.dts));
+        let when = began.map_or(when, |began| when.max(began + 1));
         let ends = if segment { Ends::Segment } else { Ends::Part };
         match *ended {
             None => self.release(when, open.k, ends, out),
@@ -273,6 +282,7 @@ impl Cutter {
             }
         }
         *ended = Some(when);
+        when
     }
 
     fn release(&mut self, until: i64, k: i64, ends: Ends, out: &mut Vec<Piece>) {
@@ -355,3 +365,44 @@ fn span(from: i64, to: i64) -> u32 {
 const BEGUN_MAX: usize = 8;
 /// Segments that one jump may skip as gaps.
 const GAP_SEGMENTS_MAX: i64 = 4;
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::media::track::Codec;
+    use crate::time::{Dts, Mono, Pts};
+
+    fn unit(time: i64, random_access: bool) -> AccessUnit {
+        AccessUnit {
+            pid: 256,
+            codec: Codec::H264,
+            pts: Pts(time),
+            dts: Dts(time),
+            random_access,
+            damaged: false,
+            received: Mono(0),
+            data: Bytes::from_static(b"unit"),
+        }
+    }
+
+    #[test]
+    fn decode_times_rise_where_a_key_picture_shares_its_frame_with_the_first_of_a_part() {
+        let table = Cadence::for_rate(12.5, LatencyMode::Low);
+        let mut cutter = Cutter::new(plan(SourceGop::Unknown, table, LatencyMode::Low), table, 1_000);
+        let (mut pieces, mut before) = (Vec::new(), None);
+        // 30000/1001 pictures a second on a grid of 12.5: the second one of each of its frames is a key picture.
+        for time in (0..400).map(|i| i * 3_003) {
+            let d = table.rate.frames(time);
+            let key = before.replace(d).is_none_or(|before| before == d);
+            cutter.push(unit(time, key), Index { d, time, shown_at: time }, true, &mut pieces);
+        }
+        let sample = |piece| if let Piece::Sample(sample) = piece { Some(sample) } else { None };
+        let samples: Vec<SourceSample> = pieces.into_iter().filter_map(sample).collect();
+        assert_eq!(samples.len(), 399, "one is held");
+        for two in samples.windows(2) {
+            assert_eq!(two[0].dts + i64::from(two[0].duration), two[1].dts, "{two:?}");
+        }
+    }
+}

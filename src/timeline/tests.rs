@@ -12,7 +12,10 @@ use crate::media::plan::{Cut, Plan, SourcePlan};
 use crate::media::track::{AudioConfig, Codec, Colour, Program, Track, TrackConfig, VideoConfig};
 use crate::time::{Dts, Mono, Now, Pts, Wall};
 
+mod breaks;
 mod codecs;
+mod languages;
+mod markers;
 mod resume;
 
 const VIDEO: u16 = 256;
@@ -113,7 +116,7 @@ impl Mux {
 
 fn open(timeline: &mut Timeline, hz: u32) {
     timeline.leg_joined(0);
-    let track = |pid, codec| Track { pid, codec, language: None };
+    let track = |pid, codec| Track::new(pid, codec);
     let tracks = vec![track(VIDEO, Codec::H264), track(AUDIO, Codec::Aac)];
     timeline.program(0, &Program { number: 1, pcr_pid: None, tracks });
     timeline.config(0, VIDEO, &video_config());
@@ -330,7 +333,10 @@ fn source_cuts_keep_every_promise_at_every_rate_and_gop() {
                 let mut mux = Mux::default();
                 mux.video(rate, WRAP - 400_000, 0..frames, &idr);
                 mux.audio(48_000, WRAP - 400_000 + rate.ticks(1), 500, 0..24 * 46);
-                let out = mux.run(facts(ChannelKind::Transmux, stored.then_some(SourceProfile { rate, gop })));
+                let out = mux.run(facts(
+                    ChannelKind::Transmux,
+                    stored.then_some(SourceProfile { rate, gop, captions: Default::default() }),
+                ));
                 check_source(&out, &what);
                 check_audio(&out, &what);
                 let plan = ready(&out).source.unwrap();
@@ -347,7 +353,7 @@ fn source_cuts_keep_every_promise_at_every_rate_and_gop() {
 #[test]
 fn a_stored_profile_gives_way_to_headers_that_name_another_rate() {
     let (old, new) = (FrameRate::new(25_000, 1_000), FrameRate::new(30_000, 1_001));
-    let stored = SourceProfile { rate: old, gop: SourceGop::Regular(50) };
+    let stored = SourceProfile { rate: old, gop: SourceGop::Regular(50), captions: Default::default() };
     for kind in [ChannelKind::Transcode, ChannelKind::Transmux] {
         let mut mux = Mux::default();
         mux.video(new, 900_000, 0..300, |k| k % 60 == 0);
@@ -379,7 +385,8 @@ fn composition_offsets_give_the_sources_own_presentation_times() {
         let mut mux = Mux::default();
         mux.video(rate, 77_777, 0..400, |k| k % 48 == 0);
         let gop = SourceGop::Regular(48);
-        let out = mux.run(facts(ChannelKind::Transmux, Some(SourceProfile { rate, gop })));
+        let out =
+            mux.run(facts(ChannelKind::Transmux, Some(SourceProfile { rate, gop, captions: Default::default() })));
         let first = 77_777 + rate.ticks(1);
         let mut seen = 0;
         for out in &out {
@@ -457,7 +464,7 @@ fn the_second_leg_takes_over_on_the_same_numbers_at_a_random_access_point() {
         let mut out = Vec::new();
         open(&mut timeline, 48_000);
         timeline.leg_joined(1);
-        let tracks = vec![Track { pid: VIDEO, codec: Codec::H264, language: None }];
+        let tracks = vec![Track::new(VIDEO, Codec::H264)];
         timeline.program(1, &Program { number: 1, pcr_pid: None, tracks });
         timeline.config(1, VIDEO, &video_config());
         for (at, unit) in mux.0 {
@@ -486,6 +493,45 @@ fn the_second_leg_takes_over_on_the_same_numbers_at_a_random_access_point() {
 }
 
 #[test]
+fn what_another_leg_showed_is_doubled_and_what_was_filled_is_not() {
+    let rate = FrameRate::new(25_000, 1_000);
+    let mut mux = Mux::default();
+    mux.video(rate, 9, 0..600, |k| k % 10 == 0);
+    let mut timeline = Timeline::new(facts(ChannelKind::Transcode, None));
+    open(&mut timeline, 48_000);
+    timeline.leg_joined(1);
+    timeline.program(1, &Program { number: 1, pcr_pid: None, tracks: vec![Track::new(VIDEO, Codec::H264)] });
+    timeline.config(1, VIDEO, &video_config());
+    // Leg b brings everything 1.4 s later than leg a, which dies after 12 s.
+    let (second, dies) = (126_000, 12 * 90_000);
+    let a = mux.0.iter().filter(|(at, _)| *at < dies).map(|(at, unit)| (*at, 0, unit.clone()));
+    let mut units: Vec<_> = a.chain(mux.0.iter().map(|(at, unit)| (at + second, 1, unit.clone()))).collect();
+    units.sort_by_key(|(at, ..)| *at);
+    let mut out = Vec::new();
+    for (at, leg, unit) in units {
+        while let Some(due) = timeline.deadline().filter(|due| *due <= now(at).mono) {
+            timeline.handle_timeout(Now { mono: due, ..now(at) });
+            if timeline.deadline() == Some(due) {
+                break;
+            }
+        }
+        timeline.push(now(at), leg, AccessUnit { received: now(at).mono, ..unit });
+        out.extend(std::iter::from_fn(|| timeline.poll()));
+    }
+    // Frames up to this one were shown by leg a.
+    let last = dies / 3_600 - 1;
+    let hidden: Vec<(i64, bool)> = out
+        .iter()
+        .filter_map(|out| match out {
+            Out::Video { n, hidden: true, doubled, .. } => Some((*n, *doubled)),
+            _ => None,
+        })
+        .collect();
+    assert!(hidden.iter().any(|(n, _)| *n <= last) && hidden.iter().any(|(n, _)| *n > last), "{hidden:?}");
+    assert!(hidden.iter().all(|(n, doubled)| *doubled == (*n <= last)), "{last}: {hidden:?}");
+}
+
+#[test]
 fn holes_of_any_length_never_skip_a_number_or_stretch_a_part() {
     let mut seed = 1u64;
     for rate in rates() {
@@ -501,7 +547,8 @@ fn holes_of_any_length_never_skip_a_number_or_stretch_a_part() {
                 }
                 *at >= dark
             });
-            let out = mux.run(facts(ChannelKind::Transmux, Some(SourceProfile { rate, gop })));
+            let out =
+                mux.run(facts(ChannelKind::Transmux, Some(SourceProfile { rate, gop, captions: Default::default() })));
             let what = format!("{rate:?}, GOP {name}");
             assert!(items(&out, None).iter().any(|item| item.gap), "{what}: no hole spans a part");
             check_source(&out, &what);
@@ -562,8 +609,10 @@ fn a_ladder_is_ready_within_half_a_second_of_the_first_idr() {
     for rate in rates() {
         let mut mux = Mux::default();
         mux.video(rate, 9, 0..30, |k| k == 0);
-        let mut timeline =
-            Timeline::new(facts(ChannelKind::Transcode, Some(SourceProfile { rate, gop: SourceGop::Unknown })));
+        let mut timeline = Timeline::new(facts(
+            ChannelKind::Transcode,
+            Some(SourceProfile { rate, gop: SourceGop::Unknown, captions: Default::default() }),
+        ));
         open(&mut timeline, 48_000);
         let mut units = mux.0.into_iter();
         while timeline.on_air().is_none() {
@@ -719,7 +768,7 @@ fn a_program_without_video_makes_its_grid_from_audio() {
     for kind in [ChannelKind::Transcode, ChannelKind::Transmux] {
         let mut timeline = Timeline::new(facts(kind, None));
         timeline.leg_joined(0);
-        let tracks = vec![Track { pid: AUDIO, codec: Codec::Aac, language: None }];
+        let tracks = vec![Track::new(AUDIO, Codec::Aac)];
         timeline.program(0, &Program { number: 1, pcr_pid: None, tracks });
         let config =
             AudioConfig { codec: Codec::Aac, object_type: 2, sample_rate: 44_100, channels: 2, asc: Bytes::new() };

@@ -64,7 +64,7 @@ fn page(status: StatusCode, text: String) -> Response<Vec<u8>> {
 }
 
 /// The player works in a worker made of a blob and feeds the picture through one.
-const POLICY: &str = "default-src 'self'; media-src 'self' blob:; worker-src 'self' blob:; img-src 'self' data:; \
+const POLICY: &str = "default-src 'self'; media-src 'self' blob: data:; worker-src 'self' blob:; img-src 'self' data:; \
                       object-src 'none'; base-uri 'none'";
 
 fn status_response(status: &Status) -> Response<Vec<u8>> {

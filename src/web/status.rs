@@ -34,7 +34,9 @@ pub struct ChannelStatus {
     pub since_ms: Option<u64>,
     /// A sentence for the viewer, if there is something to say (the cause of an error).
     pub detail: Option<String>,
-    /// Address of the newest picture; another one with each picture.
+    /// Only who has a signed address may watch it.
+    pub signed: bool,
+    /// Address of the newest picture; another one with each picture. Of a signed channel none is told.
     pub poster: Option<String>,
     pub renditions: Vec<RenditionStatus>,
 }

@@ -105,6 +105,39 @@ fn a_key_is_rotated_with_grace_or_without() {
 }
 
 #[test]
+fn a_channels_own_passphrase_is_put_and_taken_away_and_never_shown() {
+    let rig = Rig::new();
+    rig.make_channel("news");
+    let (path, whose) = ("/v1/channels/news/srt-passphrase", || {
+        let inputs = rig.get("/v1/channels/news/inputs").json()["inputs"].take();
+        inputs.as_array().unwrap().iter().map(|input| input["passphrase"].clone()).collect::<Vec<_>>()
+    });
+    assert_eq!(whose(), [Value::Null, Value::Null]);
+    let put = rig.ask("PUT", path, json!({ "passphrase": "a long passphrase" }));
+    assert_eq!((put.status, put.header("etag")), (200, Some("\"2\"")), "{}", put.text());
+    assert_eq!(whose(), ["channel", "channel"]);
+    let shown = rig.get("/v1/channels/news");
+    assert_eq!(shown.json()["srt_passphrase"], true);
+    for answer in [put, shown, rig.get("/v1/channels"), rig.get("/v1/events"), rig.get("/v1/audit")] {
+        assert!(!answer.text().contains("long passphrase"), "{}", answer.text());
+    }
+    for (body, pointer) in [
+        (json!({ "passphrase": "short" }), "/passphrase"),
+        (json!({ "passphrase": "x".repeat(80) }), "/passphrase"),
+        (json!({ "passphrase": 7 }), ""),
+        (json!({ "passphrase": "a long passphrase", "more": 1 }), ""),
+        (json!("a long passphrase"), ""),
+    ] {
+        let refused = rig.ask("PUT", path, body.clone());
+        assert_eq!((refused.status, &refused.json()["errors"][0]["pointer"]), (422, &json!(pointer)), "{body}");
+    }
+    let stale = rig.ask_with("PUT", path, &[("If-Match", "\"1\"")], json!({ "passphrase": "another passphrase" }));
+    assert_eq!(stale.code(), "revision_mismatch");
+    assert_eq!(rig.ask("DELETE", path, Value::Null).status, 204);
+    assert_eq!((whose(), rig.ask("DELETE", path, Value::Null).code().as_str()), (vec![Value::Null; 2], "not_found"));
+}
+
+#[test]
 fn ladders_templates_and_inputs() {
     let rig = Rig::new();
     let ladder = json!([{ "name": "720p", "height": 720, "bitrate": 2_800_000, "codec": "hevc" }]);
@@ -150,6 +183,53 @@ fn ladders_templates_and_inputs() {
     let inputs = rig.get("/v1/channels/match/inputs").json();
     assert_eq!(inputs["inputs"].as_array().unwrap().len(), 1);
     assert_eq!(inputs["inputs"][0]["stream_id"], "match/KEY");
+}
+
+#[test]
+fn the_source_of_a_channel_is_shown_without_its_secrets_wherever_it_is_shown() {
+    let rig = Rig::new();
+    let address = "srt://camera.example.com:9000?passphrase=planted secret&streamid=planted&latency=300";
+    let shown = "srt://camera.example.com:9000?passphrase=**********&streamid=**********&latency=300";
+    let made = rig.post("/v1/channels", json!({ "name": "camera", "pull": address }));
+    assert_eq!((made.status, made.json()["pull"].as_str()), (201, Some(shown)), "{}", made.text());
+    let changed = rig.ask("PATCH", "/v1/channels/camera", json!({ "pull": shown, "takeover": "newest" }));
+    assert_eq!(changed.json()["applied"]["now"], json!(["takeover"]), "{}", changed.text());
+    let inputs = rig.get("/v1/channels/camera/inputs");
+    let all = inputs.json()["inputs"].as_array().unwrap().clone();
+    assert_eq!(
+        all.iter().map(|input| input["direction"].as_str().unwrap()).collect::<Vec<_>>(),
+        ["push", "push", "pull"]
+    );
+    let source = &all[2];
+    assert_eq!((source["url"].as_str(), source["latency_ms"].as_u64()), (Some(shown), Some(300)));
+    assert_eq!((source["state"].as_str(), source["passphrase"].as_str()), (Some("calling"), Some("source")));
+    assert_eq!(source["error"], "nobody answers at the address");
+    assert_eq!((&all[0]["state"], &all[0]["error"]), (&Value::Null, &Value::Null));
+    rig.post("/v1/channels/camera/stop", Value::Null);
+    let off = rig.get("/v1/channels/camera/inputs").json()["inputs"][2].clone();
+    assert_eq!((&off["state"], &off["error"]), (&json!("off"), &Value::Null));
+    rig.post("/v1/channels/camera/start", Value::Null);
+    for said in [made, changed, inputs, rig.get("/v1/channels"), rig.get("/v1/events"), rig.get("/v1/audit")] {
+        assert!(!said.text().contains("planted"), "{}", said.text());
+    }
+    // The data plane has it whole, in another process too.
+    let whole = |rig: &Rig| {
+        let effects = rig.plane.0.lock().unwrap();
+        let told = effects.iter().rev().find_map(|effect| match effect {
+            Effect::Declare { door, .. } => door.pull.as_ref().map(|pull| pull.expose().to_owned()),
+            _ => None,
+        });
+        told.unwrap()
+    };
+    assert_eq!(whole(&rig), address);
+    let rig = rig.restarted();
+    assert_eq!(whole(&rig), address);
+    let gone = rig.ask("PATCH", "/v1/channels/camera", json!({ "pull": null }));
+    assert_eq!((gone.json()["pull"].clone(), gone.json()["applied"]["now"].clone()), (Value::Null, json!(["pull"])));
+    assert_eq!(rig.get("/v1/channels/camera/inputs").json()["inputs"].as_array().unwrap().len(), 2);
+    let wrong = rig.ask("PATCH", "/v1/channels/camera", json!({ "pull": "srt://camera?passphrase=planted secret" }));
+    assert_eq!((wrong.status, wrong.json()["errors"][0]["pointer"].as_str()), (422, Some("/pull")));
+    assert!(!wrong.text().contains("planted"), "{}", wrong.text());
 }
 
 #[test]

@@ -21,6 +21,9 @@ const { values: options } = parseArgs({
     start: { type: 'string', default: '30' },
     /** Renditions to switch to, evenly spread over the time; 'auto' is one too. */
     switch: { type: 'string', default: '' },
+    /** A sound track to choose at half time, by name; and captions to show from the start, by INSTREAM-ID. */
+    audio: { type: 'string', default: '' },
+    captions: { type: 'string', default: '' },
     screenshot: { type: 'string', default: '' },
     viewport: { type: 'string', default: '1280x800' },
     phone: { type: 'boolean', default: false },
@@ -38,7 +41,9 @@ const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-ru
 function instrument() {
   const probe = (window.probe = {
     frames: { seen: 0, unread: 0, first: null, last: null, skipped: 0, repeated: 0, backward: 0 },
-    glass: [], latency: [], states: [], stepMs: [], audio: { rms: 0, decoded: 0 },
+    glass: [], latency: [], states: [], stepMs: [], audio: { rms: 0, decoded: 0 }, tones: [], captions: [],
+    // Media time of each picture by its counter, and what the metadata tracks held.
+    times: new Map(), cues: new Map(),
   });
   const video = document.querySelector('video');
   const canvas = new OffscreenCanvas(340, 24);
@@ -71,7 +76,7 @@ function instrument() {
     return crc8([value >> 16, (value >> 8) & 255, value & 255]) === Number(bits & 255n) ? value : null;
   }
   let lastShown = 0;
-  function frame(now) {
+  function frame(now, meta) {
     video.requestVideoFrameCallback(frame);
     if (!video.videoWidth) return;
     const height = video.videoHeight;
@@ -91,6 +96,7 @@ function instrument() {
       else f.skipped += counter - f.last - 1;
     }
     f.last = counter;
+    probe.times.set(counter, meta.mediaTime);
     if (drawn !== null) {
       const hundredths = Math.floor(Date.now() / 10) % 2 ** 24;
       probe.glass.push(((hundredths - drawn + 2 ** 24) % 2 ** 24) / 100);
@@ -100,11 +106,26 @@ function instrument() {
 
   let last = '';
   setInterval(() => {
+    for (const track of video.textTracks) {
+      if (track.mode !== 'showing') continue;
+      // A cue of line 21 is a row of it.
+      const words = [...(track.activeCues ?? [])].map((cue) => cue.text.trim()).filter(Boolean).join(' ');
+      if (words && probe.captions.at(-1) !== words) probe.captions.push(words);
+    }
     const rung = window.rung;
     const mark = `${rung.state} ${rung.session ?? ''} ${rung.level ?? ''}`;
     if (mark !== last) {
       last = mark;
       probe.states.push({ ms: Math.round(performance.now()), state: rung.state, session: rung.session, level: rung.level });
+    }
+    for (const track of video.textTracks) {
+      if (track.kind !== 'metadata') continue;
+      for (const cue of track.cues ?? []) {
+        const { key, info, data } = cue.value ?? {};
+        const [type, id, start] = [cue.type ?? '', cue.id ?? '', cue.startTime];
+        const text = info || (typeof data === 'string' ? data : '');
+        probe.cues.set([type, id, start, key].join(), { type, id, start, key: key ?? '', text: String(text) });
+      }
     }
     if (rung.state === 'live' && rung.latency !== null) probe.latency.push(Number(rung.latency.toFixed(3)));
   }, 100);
@@ -115,10 +136,14 @@ function instrument() {
     const meter = context.createAnalyser();
     context.createMediaElementSource(video).connect(meter).connect(context.destination);
     const samples = new Float32Array(meter.fftSize);
+    const bands = new Float32Array(meter.frequencyBinCount);
     setInterval(() => {
       meter.getFloatTimeDomainData(samples);
       const rms = Math.sqrt(samples.reduce((sum, s) => sum + s * s, 0) / samples.length);
       probe.audio.rms = Math.max(probe.audio.rms, Number(rms.toFixed(4)));
+      meter.getFloatFrequencyData(bands);
+      const loudest = bands.reduce((best, level, at) => (level > bands[best] ? at : best), 0);
+      if (rms > 0.001) probe.tones.push({ ms: Math.round(performance.now()), hz: Math.round((loudest * context.sampleRate) / meter.fftSize) });
     }, 50);
   };
 }
@@ -150,10 +175,18 @@ try {
     await page.waitForFunction(() => window.rung.state === 'live', null, { timeout: Number(options.start) * 1000 });
     await page.evaluate(() => window.listen());
     const before = await page.evaluate(() => document.querySelector('video').webkitAudioDecodedByteCount ?? 0);
+    if (options.captions) await page.evaluate((id) => window.rung.setCaptions(id), options.captions);
     const targets = options.switch.split(',').filter(Boolean);
     const slice = (report.seconds * 1000) / (targets.length + 1);
     const switches = [];
-    await sleep(slice);
+    let chosen = null;
+    if (options.audio) {
+      await sleep(slice / 2);
+      chosen = await page.evaluate((name) => { window.rung.setAudio(name); return Math.round(performance.now()); }, options.audio);
+      await sleep(slice / 2);
+    } else {
+      await sleep(slice);
+    }
     for (const to of targets) {
       const start = Date.now();
       await page.evaluate((name) => window.rung.setLevel(name), to);
@@ -168,7 +201,17 @@ try {
       const { hls, ...rung } = window.rung;
       window.probe.audio.decoded = document.querySelector('video').webkitAudioDecodedByteCount ?? 0;
       const video = document.querySelector('video');
-      return { rung, probe: window.probe, size: [video.videoWidth, video.videoHeight] };
+      const { times, cues, ...probe } = window.probe;
+      // Where pictures lie in media time, by all that were seen: a busy browser shows few, and some of them late.
+      const seen = [...times].sort((a, b) => a[0] - b[0]);
+      const median = (list) => list.sort((a, b) => a - b)[list.length >> 1];
+      const step = median(seen.slice(1).map(([n, at], k) => (at - seen[k][1]) / (n - seen[k][0])));
+      const first = median(seen.map(([n, at]) => at - n * step));
+      probe.cues = [...cues.values()].map((cue) => {
+        const picture = Math.round((cue.start - first) / step);
+        return { ...cue, picture: Number.isFinite(picture) && picture >= 0 ? picture : null };
+      });
+      return { rung, probe, size: [video.videoWidth, video.videoHeight] };
     });
     const { rung, probe } = got;
     report = {
@@ -181,7 +224,8 @@ try {
       frames: probe.frames, longest_step_ms: Math.round(Math.max(0, ...probe.stepMs)), shown: rung.frames, dropped: rung.dropped,
       levels: rung.levels, level: rung.level, switches,
       audio: { playing: probe.audio.decoded > before && probe.audio.rms > 0.001, decoded_bytes: probe.audio.decoded - before, rms: probe.audio.rms },
-      states: probe.states,
+      states: probe.states, cues: probe.cues,
+      tracks: { audios: rung.audios, audio: rung.audio, services: rung.services, captions: probe.captions, chosen_ms: chosen, tones: probe.tones },
     };
   }
   report.console = said;

@@ -251,7 +251,11 @@ fn ffmpeg_decodes_real_media_without_a_word() {
         let sample = Sample { dts: n * 1_000, duration: 1_000, cto: 0, sync, data, stamps: Stamps::default() };
         segmenter.push(at(0), sample, grid.place_frame(n));
     }
-    let sound = RenditionOutput::new(world.spec("a-und-1", Kind::Audio { language: None, default: true }, 128_000));
+    let sound = RenditionOutput::new(world.spec(
+        "a-und-1",
+        Kind::Audio { language: None, default: true, role: Default::default() },
+        128_000,
+    ));
     let config = AudioConfig { ..audio_config(48_000) };
     let init = InitSection::audio(&config, 128_000);
     let mut segmenter = Segmenter::new(sound.clone(), init, Cut::Audio, grid, line);

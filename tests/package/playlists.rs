@@ -83,7 +83,7 @@ fn gaps_are_listed_in_the_place_of_media() {
 #[test]
 fn the_multivariant_playlist_names_variants_and_the_audio_group() {
     let mut world = World::new(29.97, LatencyMode::Ultra).video("360p").video("180p").audio("a-eng-1", 48_000);
-    let kind = Kind::Audio { language: Some("deu".to_owned()), default: false };
+    let kind = Kind::Audio { language: Some("deu".to_owned()), default: false, role: Default::default() };
     let german = RenditionOutput::new(world.spec(&audio_name(Some("deu"), 2), kind, 128_000));
     let init = InitSection::audio(&audio_config(48_000), 128_000);
     let mut segmenter = Segmenter::new(german.clone(), init, Cut::Audio, world.grid, world.line);

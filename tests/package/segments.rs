@@ -1,9 +1,13 @@
 //! What the segmenter makes of samples: exact times, cuts, gaps, discontinuities, samples that come wrong.
 
+use mp4_atom::{Atom, Emsg, EmsgTimestamp, Header, ReadAtom, ReadFrom};
 use rung::media::grid::{Cadence, Ends, Grid};
 use rung::media::modes::LatencyMode;
+use rung::media::sample::{Sample, Stamps};
+use rung::package::fmp4::emsg::TimedTag;
 use rung::package::fmp4::init::InitSection;
 use rung::package::fmp4::read::{Fragment, fragments};
+use rung::package::player::parse;
 use rung::package::segmenter::{Counts, Cut, PartPublished, Segmenter};
 use rung::package::window::{Answer, Directives, Kind, Media, RenditionOutput};
 use std::sync::Arc;
@@ -254,6 +258,38 @@ fn discontinuities_are_counted_when_they_leave_and_maps_go_with_their_segments()
 }
 
 #[test]
+fn a_source_that_breaks_off_again_and_again_keeps_three_target_durations_listed() {
+    let (output, mut segmenter, _) = source(2);
+    let mut first = 0;
+    for k in 0..60u64 {
+        if k > 20 {
+            segmenter.discontinuity(at(0), None, None);
+        }
+        // Two seconds, then a third of one.
+        let from = i64::try_from(k).unwrap() * 50;
+        frames(&mut segmenter, k, from, from + if k >= 20 { 8 } else { 50 });
+        let list = parse::media(&text(&output)).unwrap();
+        let whole: u64 = list.segments.iter().filter(|s| s.whole.is_some()).map(|s| s.duration()).sum();
+        assert!(whole >= 6_000_000 || list.msn == MSN0 || list.segments.len() >= 30, "{k}: {whole} us");
+        assert!(list.msn >= first, "{k}");
+        first = list.msn;
+    }
+}
+
+#[test]
+fn a_place_that_no_segment_has_is_late() {
+    let mut world = World::new(25.0, LatencyMode::Ultra).video("360p");
+    world.run_to(3_000);
+    let now = world.now;
+    // The last part of a segment of 50 frames is number 4.
+    let (sample, _) = world.sample(0, 75);
+    world.feeders[0].segmenter.push(now, sample, place(1, 5, Ends::Part));
+    assert_eq!(world.feeders[0].segmenter.counts().late, 1);
+    world.run_to(9_000);
+    assert_eq!(world.output(0).facts().gap_parts, 0);
+}
+
+#[test]
 fn samples_of_a_segment_that_a_discontinuity_ended_are_late() {
     let (_, mut segmenter, _) = source(2);
     frames(&mut segmenter, 0, 0, 15);
@@ -326,4 +362,92 @@ fn unlisted_parts_are_taken_back_and_made_again_without_a_trace() {
     let (once, again) = (playlist(false), playlist(true));
     assert!(once.0.contains("#EXT-X-DISCONTINUITY\n"), "{}", once.0);
     assert_eq!(once, again);
+}
+
+/// (segment, part, presentation time, text) of each event message box, as an independent parser reads them.
+fn tags(output: &RenditionOutput, msns: std::ops::Range<u64>) -> Vec<(u64, usize, u64, String)> {
+    let mut found = Vec::new();
+    for msn in msns {
+        for (part, chunk) in media(output, msn).chunks.iter().enumerate() {
+            let mut rest = &chunk[..];
+            while let Ok(header) = Header::read_from(&mut rest) {
+                let size = header.size.expect("a size");
+                if header.kind == Emsg::KIND {
+                    let emsg = Emsg::read_atom(&header, &mut &rest[..size]).expect("an emsg box");
+                    let EmsgTimestamp::Absolute(time) = emsg.presentation_time else { panic!("version 1") };
+                    assert_eq!(
+                        (emsg.scheme_id_uri.as_str(), emsg.event_duration),
+                        ("https://aomedia.org/emsg/ID3", u32::MAX)
+                    );
+                    found.push((msn, part, time, String::from_utf8(emsg.message_data).expect("text")));
+                }
+                rest = &rest[size..];
+            }
+        }
+    }
+    found
+}
+
+fn tag(ms: i64, text: &str) -> TimedTag {
+    TimedTag { time: ms * 90, data: text.to_owned().into() }
+}
+
+#[test]
+fn a_tag_stands_in_the_part_of_its_time_and_a_late_one_in_the_next() {
+    let mut world = World::new(25.0, LatencyMode::Ultra).video("360p");
+    // Told in another order than they are due; one at the very start of a part, one at its last tick.
+    for (ms, text) in [(4_800, "start"), (800, "early"), (5_199, "last"), (4_801, "within")] {
+        world.feeders[0].segmenter.tag(tag(ms, text));
+    }
+    world.run_to(6_600);
+    world.feeders[0].segmenter.tag(tag(3_000, "late"));
+    world.feeders[0].segmenter.tag(tag(-9_000, "long over"));
+    world.run_to(12_500);
+    let expected = [(0, 2, 800, "early"), (2, 2, 4_800, "start"), (2, 2, 4_801, "within"), (2, 2, 5_199, "last")];
+    let mut expected: Vec<_> = expected.map(|(k, part, ms, text)| (MSN0 + k, part, ms * 25, text.to_owned())).into();
+    let found = tags(&world.output(0), MSN0..MSN0 + 6);
+    let late = found.last().cloned().expect("the late one");
+    assert!(late.3 == "late" && late.2 == (late.0 - MSN0) * 50_000 + late.1 as u64 * 10_000, "{late:?}");
+    assert!((6_000..7_200).contains(&(late.2 / 25)), "{late:?}");
+    expected.push(late);
+    assert_eq!(found, expected);
+    let counts = world.feeders[0].segmenter.counts();
+    assert_eq!((counts.tags_late, counts.tags_lost), (1, 1));
+}
+
+#[test]
+fn tags_of_one_part_are_bounded_and_what_is_over_follows() {
+    let mut world = World::new(25.0, LatencyMode::Ultra).video("360p");
+    for k in 0..80 {
+        world.feeders[0].segmenter.tag(tag(1_000 + k, &format!("{k}")));
+    }
+    world.run_to(6_500);
+    let found = tags(&world.output(0), MSN0..MSN0 + 3);
+    assert_eq!(found.len(), 64, "the oldest of what waits go");
+    let of = |part: usize| found.iter().filter(|tag| (tag.0, tag.1) == (MSN0, part)).count();
+    assert_eq!((of(2), of(3), of(4)), (16, 16, 16));
+    assert_eq!(world.feeders[0].segmenter.counts().tags_lost, 16);
+}
+
+/// Without parts an open segment can be made again: its tags come again, too.
+#[test]
+fn tags_of_a_part_that_is_taken_back_are_not_lost() {
+    let mut world = World::new(25.0, LatencyMode::Low).video("360p");
+    world.feeders[0].segmenter.tag(tag(4_100, "kept"));
+    world.feeders[0].segmenter.tag(tag(4_900, "again"));
+    world.run_to(5_700);
+    let frame = |n: i64| world.grid.place_frame(n);
+    let segmenter = &mut world.feeders[0].segmenter;
+    segmenter.take_back((MSN0 + 2, 1));
+    for n in 110..150 {
+        let (data, stamps) = (vec![7; 10].into(), Stamps::default());
+        segmenter.push(
+            at(9_000),
+            Sample { dts: n * 1_000, duration: 1_000, cto: 0, sync: false, data, stamps },
+            frame(n),
+        );
+    }
+    let found = tags(&world.output(0), MSN0 + 2..MSN0 + 3);
+    let texts: Vec<_> = found.iter().map(|tag| (tag.1, tag.3.as_str())).collect();
+    assert_eq!(texts, [(0, "kept"), (2, "again")]);
 }

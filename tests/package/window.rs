@@ -170,6 +170,26 @@ fn segments_outlive_their_listing_by_a_window() {
 }
 
 #[test]
+fn a_channels_own_window_is_owed_as_long_again() {
+    let mut world = World::new(25.0, LatencyMode::Ultra);
+    world.targets = world.targets.windowed(world.grid.cadence, Some(60));
+    let mut world = world.video("360p");
+    world.run_to(200_000); // 100 segments; 70..99 listed, 39..99 held
+    let text = world.text(0);
+    assert!(text.contains(&format!("#EXT-X-MEDIA-SEQUENCE:{}\n", MSN0 + 70)));
+    let output = world.output(0);
+    let segment = |n: u64| output.segment(world.now, world.now, MSN0 + n);
+    // Segment 39 left with segment 69: since then it has stayed for itself and the thirty that were listed with it.
+    assert!(now(segment(69)) && now(segment(39)));
+    assert_eq!((refused(segment(38)), output.facts().segments_held), (404, 61));
+    // The bound of its memory does not take it away before.
+    let targets = output.spec().targets;
+    let (rate, of_source) = (8_000_000, targets.bytes_max(0, true));
+    assert!(targets.bytes_max(rate, false) as u64 >= rate / 8 * 122);
+    assert_eq!(of_source, 2 * rung::package::window::RETAINED_BYTES_MAX);
+}
+
+#[test]
 fn modes_without_parts_ignore_directives_and_list_whole_segments_only() {
     for mode in [LatencyMode::Low, LatencyMode::Normal] {
         let mut world = World::new(25.0, mode).video("360p");
@@ -208,13 +228,21 @@ fn a_thousand_waiters_cause_one_render_and_one_wake_each() {
     let output = world.output(0);
     let before = output.facts().renders;
     let wakers: Vec<(Arc<Count>, Waker)> = (0..1_000).map(|_| counted()).collect();
+    let mut keys = Vec::new();
     for (_, waker) in &wakers {
-        output.wait(waker);
+        keys.push(output.wait(waker));
         assert!(until(ask(&world, 2, 2)).is_some());
     }
     assert_eq!(output.facts().waiting, 1_000);
     world.run_to(5_200);
-    assert_eq!(output.facts().waiting, 0);
+    let woken = || wakers.iter().filter(|(count, _)| count.0.load(Ordering::Relaxed) == 1).count();
+    assert_eq!(woken(), 16, "the publisher wakes a few");
+    // Each of those who are awake asks and leaves, and with that wakes the next ones.
+    for (at, key) in keys.into_iter().enumerate() {
+        assert!(woken() > at, "waiter {at} sleeps");
+        output.cancel(key);
+    }
+    assert_eq!((output.facts().waiting, woken()), (0, 1_000));
     let answers: Vec<_> = (0..1_000).map(|_| ask(&world, 2, 2)).collect();
     assert!(wakers.iter().all(|(count, _)| count.0.load(Ordering::Relaxed) == 1));
     assert_eq!(output.facts().renders - before, 1);
@@ -253,6 +281,31 @@ fn cancelled_waiters_are_not_woken() {
     output.cancel(key);
     world.run_to(5_200);
     assert_eq!((kept.0.load(Ordering::Relaxed), cancelled.0.load(Ordering::Relaxed)), (1, 0));
+}
+
+#[test]
+fn waiters_that_go_away_unwoken_leave_nobody_asleep() {
+    let mut world = world(5_000);
+    let output = world.output(0);
+    let wakers: Vec<(Arc<Count>, Waker)> = (0..100).map(|_| counted()).collect();
+    let keys: Vec<u64> = wakers.iter().map(|(_, waker)| output.wait(waker)).collect();
+    world.run_to(5_200);
+    // The next change comes while most of them are still to be told of the first; a newcomer is told of the second.
+    let ((late, waker), count) = (counted(), |at: usize| wakers[at].0.0.load(Ordering::Relaxed));
+    let late_key = output.wait(&waker);
+    world.run_to(5_600);
+    assert!((16..100).contains(&(0..100).filter(|at| count(*at) == 1).count()), "most are asleep");
+    // From the last one on they give up; each that goes wakes others, and is not woken itself any more.
+    let mut asleep = Vec::new();
+    for at in (70..100).rev() {
+        output.cancel(keys[at]);
+        asleep.extend((count(at) == 0).then_some(at));
+    }
+    assert!((0..70).all(|at| count(at) == 1) && !asleep.is_empty());
+    assert!(asleep.iter().all(|at| count(*at) == 0));
+    assert_eq!(late.0.load(Ordering::Relaxed), 1);
+    output.cancel(late_key);
+    assert_eq!(output.facts().waiting, 0);
 }
 
 #[test]
@@ -420,6 +473,7 @@ fn a_shed_rendition_goes_on_as_gap_and_comes_back() {
     world.output(0).set_shed(false);
     let report = world.watch(16_000, keep);
     assert_eq!(report.broken, 0, "{:#?}", report.violations);
+    assert!(report.late.is_empty(), "{:#?}", report.late);
     let text = world.text(0);
     assert_eq!(text.matches("#EXT-X-GAP\n").count(), 2, "{text}");
     assert!(!text.contains("EXT-X-DISCONTINUITY\n"), "the same init and timeline need none");

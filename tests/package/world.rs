@@ -2,11 +2,9 @@
 //! a server would.
 
 use bytes::Bytes;
-use rung::media::channel::SessionId;
 use rung::media::grid::{Cadence, Ends, Grid, PdtLine, Place};
 use rung::media::modes::LatencyMode;
 use rung::media::sample::{Sample, Stamps};
-use rung::media::track::{AudioConfig, Codec, Colour, VideoConfig};
 use rung::package::fmp4::init::InitSection;
 use rung::package::origin::SessionOutput;
 use rung::package::player::{Fetch, Player, Report};
@@ -18,41 +16,13 @@ use rung::package::window::{
 use rung::time::{Mono, Now, Wall};
 use std::sync::Arc;
 
-/// 2026-11-20T12:00:00Z.
-pub(crate) const WALL0: i64 = 1_795_176_000_000_000_000;
-/// The world starts here, so that nothing is at the clock's zero.
-pub(crate) const MONO0: u64 = 1_000_000_000;
-pub(crate) const MSN0: u64 = 1_795_176_000;
+#[path = "../support/made_up.rs"]
+mod made_up;
+
+pub(crate) use made_up::{MONO0, MSN0, WALL0, audio_config, session_id, video_config};
 
 pub(crate) fn at(ms: u64) -> Mono {
     Mono(MONO0 + ms * 1_000_000)
-}
-
-pub(crate) fn session_id() -> SessionId {
-    SessionId::new(ulid::Ulid(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef))
-}
-
-pub(crate) fn video_config() -> VideoConfig {
-    VideoConfig {
-        codec: Codec::H264,
-        width: 640,
-        height: 360,
-        sar: (1, 1),
-        rate: None,
-        interlaced: false,
-        colour: Colour { primaries: 1, transfer: 1, matrix: 1, full_range: false },
-        profile: [0x64, 0x00, 0x1e],
-        bit_depth: 8,
-        chroma_format: 1,
-        reorder: Some(0),
-        sps: Bytes::from_static(&[0x67, 0x64, 0x00, 0x1e, 0xac, 0xd9, 0x40, 0xa0]),
-        pps: vec![Bytes::from_static(&[0x68, 0xeb, 0xe3, 0xcb])],
-    }
-}
-
-pub(crate) fn audio_config(rate: u32) -> AudioConfig {
-    let asc: &[u8] = if rate == 44_100 { &[0x12, 0x10] } else { &[0x11, 0x90] };
-    AudioConfig { codec: Codec::Aac, object_type: 2, sample_rate: rate, channels: 2, asc: Bytes::copy_from_slice(asc) }
 }
 
 pub(crate) struct Feeder {
@@ -64,6 +34,8 @@ pub(crate) struct Feeder {
     /// Bytes of a sample.
     pub(crate) size: usize,
     pub(crate) stopped: bool,
+    /// Session time that was passed over.
+    skipped: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -117,7 +89,11 @@ impl World {
     }
 
     pub(crate) fn audio(self, name: &str, rate: u32) -> World {
-        let spec = self.spec(name, Kind::Audio { language: Some("eng".to_owned()), default: true }, 128_000);
+        let spec = self.spec(
+            name,
+            Kind::Audio { language: Some("eng".to_owned()), default: true, role: Default::default() },
+            128_000,
+        );
         self.with(spec, Track::Audio(rate))
     }
 
@@ -131,7 +107,7 @@ impl World {
         let output = RenditionOutput::new(spec);
         self.session.add(output.clone());
         let segmenter = Segmenter::new(output, init, cut, self.grid, self.line);
-        self.feeders.push(Feeder { segmenter, kind, next: 0, delay_ms: 0, size: 300, stopped: false });
+        self.feeders.push(Feeder { segmenter, kind, next: 0, delay_ms: 0, size: 300, stopped: false, skipped: 0 });
         self
     }
 
@@ -142,7 +118,7 @@ impl World {
     /// Pushes every sample whose end lies at or before `ms`, tracks interleaved by time.
     pub(crate) fn run_to(&mut self, ms: u64) {
         loop {
-            let due = |f: &Feeder| (end_nanos(&self.grid, f) + f.delay_ms * 1_000_000, f.stopped);
+            let due = |f: &Feeder| (end_nanos(&self.grid, f) - f.skipped + f.delay_ms * 1_000_000, f.stopped);
             let first = self.feeders.iter().enumerate().filter(|(_, f)| !f.stopped).min_by_key(|(_, f)| due(f));
             let Some((index, feeder)) = first else { break };
             let (end, _) = due(feeder);
@@ -174,6 +150,21 @@ impl World {
         self.feeders[index].next = next;
     }
 
+    /// All tracks go on in the next segment, behind a DISCONTINUITY: no time is waited for.
+    pub(crate) fn renew(&mut self) {
+        let frame = self.feeders[0].next;
+        let n0 = self.grid.segment_start(frame) + i64::from(self.grid.cadence.segment);
+        let line = PdtLine { from_n: n0, wall: self.clock().wall, ppm: 0 };
+        for feeder in &mut self.feeders {
+            feeder.segmenter.discontinuity(self.now, None, Some(line));
+            feeder.skipped = self.grid.nanos_at(n0).cast_unsigned() - (self.now.0 - MONO0);
+            feeder.next = match feeder.kind {
+                Track::Video => n0,
+                Track::Audio(rate) => self.grid.audio_at_frame(n0, rate),
+            };
+        }
+    }
+
     pub(crate) fn end(&mut self) {
         for feeder in &mut self.feeders {
             feeder.stopped = true;
@@ -200,6 +191,10 @@ impl World {
         if path == "index.m3u8" {
             return Some(self.session.multivariant().map_or((404, Bytes::new()), |p| (200, p.plain.clone())));
         }
+        if let Some(name) = path.strip_suffix(".iframes.m3u8") {
+            let output = self.session.rendition(name)?;
+            return flat(output.iframes(since, self.now, &directives(query)), |p| p.plain.clone());
+        }
         if let Some(name) = path.strip_suffix(".m3u8") {
             let output = self.session.rendition(name)?;
             return flat(output.playlist(since, self.now, &directives(query)), |p| p.plain.clone());
@@ -212,6 +207,9 @@ impl World {
         let media = |m: &rung::package::window::Media| Bytes::from(m.chunks.concat());
         if let Some(map) = stem.strip_prefix("init-") {
             return Some(output.init(map.parse().unwrap()).map_or((404, Bytes::new()), |b| (200, b)));
+        }
+        if let Some(msn) = stem.strip_prefix('i') {
+            return flat(output.iframe(msn.parse().unwrap()), media);
         }
         if let Some(msn) = stem.strip_prefix('s') {
             return flat(output.segment(since, self.now, msn.parse().unwrap()), media);
@@ -286,6 +284,7 @@ fn directives(query: &str) -> Directives {
         match pair.split_once('=').unwrap() {
             ("_HLS_msn", v) => found.msn = Some(v.parse().unwrap()),
             ("_HLS_part", v) => found.part = Some(v.parse().unwrap()),
+            ("_HLS_skip", "v2") => found.skip = Skip::V2,
             ("_HLS_skip", _) => found.skip = Skip::Yes,
             other => panic!("{other:?}"),
         }

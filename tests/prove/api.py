@@ -381,3 +381,5 @@ quiet = {name: max(rows[0][1][name], rows[2][1][name]) for name in ("one", "ladd
 added = max(rows[1][1][name] - quiet[name] for name in quiet)
 print(f"\nLateness with the load within 20 ms of that without: {verdict(added <= 0.02)} ({added * 1000:+.1f} ms)."
       f" {' '.join(notes)}")
+goal("the daemon with nothing to do, CPU", "one core", "<= 0.20 %", f"{idle * 100:.2f} %", idle <= 0.002)
+goal(f"the daemon with {len(tables)} channels and nothing to do, resident memory", "-", "<= 40 MiB", f"{few_rss / 2**20:.0f} MiB", few_rss <= 40 * 2**20)

@@ -90,13 +90,17 @@ for channel, first, later in start_up():
 print("\nTrue glass-to-glass in Chromium with hls.js, from drawing to the screen, by the picture's own clock:\n")
 print("| mode | watched s | median | p95 | largest | aim | stalls | fatal errors | frames not read | first picture ms |")
 print("|---|---|---|---|---|---|---|---|---|---|")
+found = []
 for mode, listed, seconds, (low, high) in GLASS:
     report, what = watch(mode, listed, seconds)
     say(f"{mode}: {json.dumps(report)[:1500]}")
     glass, frames = report["glass_to_glass"], report["frames"]
     aim, held = ("<= 3.0", glass["p50"] <= 3.0) if mode == "ultra" else (f"{low}-{high}", low <= glass["p50"] <= high)
+    found.append((f"true latency in a browser, `{mode}`, median", f"{low}-{high} s promised", f"{aim} s", f"{glass['p50']:.2f} s", held))
     calm = report["stalls"] == 0 and report["fatal"] == 0
     print(f"| {mode} | {seconds} | {glass['p50']:.2f} | {glass['p95']:.2f} | {glass['max']:.2f} | {aim} {verdict(held)} | "
           f"{report['stalls']} {verdict(calm)} | {report['fatal']} | {frames['unread']} of {frames['seen']} | "
           f"{report['first_frame_ms']} |")
 print(f"\n{what}.")
+for goals in found:
+    goal(*goals)

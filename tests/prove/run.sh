@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Takes every figure and writes docs/figures.md. Each program prints one Markdown section to standard output.
+# Takes every figure and writes docs/figures.md. Each program prints one Markdown section to standard output; its lines
+# `<!-- goal: … -->` become rows of the table in front.
+#   RUNG_FIGURES_FILE   another file than docs/figures.md
 #   RUNG_SHORT=1   the short forms (about ten minutes instead of an hour)
 #   RUNG_FIGURES="ladder frames"   only these; the others keep their last section
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-names=(ladder scaling transmux latency frames memory restart serve api client schemathesis)
+names=(ladder scaling srt interop quic transmux latency players plain viewers cdn frames memory restart serve api client schemathesis fuzz)
 target=${CARGO_TARGET_DIR:-target}
 scratch=$target/figures
 mkdir -p "$scratch" docs
@@ -19,6 +21,12 @@ take() {
       printf '## Scaling on the CPU, beside swscale\n\n```\n'
       cargo bench --quiet -p rung-worker --bench scale
       printf '```\n' ;;
+    srt)
+      printf '## SRT: receiving alone, and over lossy paths\n\nPublishers of 4 Mb/s over loopback, CPU of the receiver alone; libsrt is a `srt-live-transmit` for each.\n\n```\n'
+      cargo bench --quiet -p rung --bench srt_receive
+      printf '```\n\nlibsrt sends 6 Mb/s through a relay that delays, loses and reorders; three receivers beside each other.\n\n'
+      cargo bench --quiet -p rung --bench srt_loss ;;
+    quic) cargo bench --quiet -p rung --bench quic_loss ;;
     *) python3 "tests/prove/$1.py" ;;
   esac
 }
@@ -41,10 +49,14 @@ x264=$(ffmpeg -v quiet -f lavfi -i color=s=64x64:d=0.04 -c:v libx264 -f h264 - |
   printf -- '- kernel: %s\n' "$(uname -sr)"
   printf -- '- peers: %s; %s; %s\n' "$(ffmpeg -version | head -1 | cut -d' ' -f1-3)" "$x264" "$(chromium --version 2>/dev/null | head -1 || true)"
   printf -- '- rung: %s, %s\n' "$("$target/release/rung" --version)" "$(git rev-parse --short HEAD 2>/dev/null || echo 'no git')"
+  printf '\n| measure | peer or limit | aim | seen |\n|---|---|---|---|\n'
   for name in "${names[@]}"; do
-    if [ -s "$scratch/$name.md" ]; then printf '\n'; cat "$scratch/$name.md"; fi
+    if [ -s "$scratch/$name.md" ]; then sed -n 's/^<!-- goal: \(.*\) -->$/| \1 |/p' "$scratch/$name.md"; fi
   done
-} >docs/figures.md
+  for name in "${names[@]}"; do
+    if [ -s "$scratch/$name.md" ]; then printf '\n'; sed '/^<!-- goal: /d' "$scratch/$name.md"; fi
+  done
+} >"${RUNG_FIGURES_FILE:-docs/figures.md}"
 if [ ${#failed[@]} -gt 0 ]; then
   echo "no figures from: ${failed[*]}" >&2
   exit 1

@@ -5,46 +5,32 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rung::ingest::srt::{
-    Closing, Connected, Event, PAYLOAD, Passphrase, Port, PortConfig, PortCounters, Publish, PublishEnd, PublishEvent,
-    PublishStats, PublisherStats, SrtUrl,
+use rung::ingest::srt::{Port, PortConfig, PortCounters, Publish, PullUrl, SrtUrl};
+use rung::ingest::{
+    Closing, Connected, Event, PAYLOAD, PublishEnd, PublishEvent, PublishStats, PublisherId, PublisherStats, PullNews,
+    PullState,
 };
-use rung::ingest::{PublisherId, Roster, RosterEntry};
-use rung::media::channel::{ChannelName, Takeover};
-use rung::media::key::KeyDigest;
+use rung::media::channel::ChannelName;
+use rung::media::key::Passphrase;
 use rung::time::{Mono, SystemClock};
+
+use crate::ports::{Board, Log, pace, roster};
 
 /// Nothing in these tests may take longer.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
-pub(crate) const KEY: &str = "k3yk3yk3yk3yk3yk3yk3yk3yk3";
 pub(crate) const PASS: &str = "a long passphrase";
 
-/// Waits for `span` without a reason to wake earlier: only to pace a source, never to let something settle.
-pub(crate) fn pace(span: Duration) {
-    let limit = rustix::event::Timespec { tv_sec: span.as_secs() as i64, tv_nsec: span.subsec_nanos().into() };
-    rustix::event::poll(&mut [], Some(&limit)).unwrap();
-}
-
-/// Channels `c1` to `c9`, all with `KEY`: `c8` is stopped, the newest wins on `c9`.
-pub(crate) fn roster() -> Arc<Roster> {
-    let entry = |n: u32| RosterEntry {
-        key: KeyDigest::of(KEY),
-        takeover: if n == 9 { Takeover::Newest } else { Takeover::IfSilent },
-        stopped: n == 8,
-    };
-    Arc::new(Roster((1..=9).map(|n| (ChannelName::new(&format!("c{n}")).unwrap(), entry(n))).collect()))
-}
-
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) enum Order {
     Close(PublisherId, Closing),
     Stats(PublisherId),
+    Pull(ChannelName, Option<PullUrl>),
     Stop,
 }
 
@@ -55,6 +41,8 @@ pub(crate) struct Seen {
     pub(crate) closed: Vec<(PublisherId, Closing, PublisherStats)>,
     /// Channel, code, sentence.
     pub(crate) refused: Vec<(Option<String>, u16, String)>,
+    /// Of sources that are called, every news.
+    pub(crate) pulls: Vec<PullNews>,
     pub(crate) tallies: HashMap<PublisherId, Tally>,
     pub(crate) stats: HashMap<PublisherId, PublisherStats>,
     pub(crate) counters: PortCounters,
@@ -67,8 +55,20 @@ impl Seen {
         self.connected.iter().rev().find(|c| c.channel.as_str() == channel)
     }
 
+    /// State and error of the channel's source.
+    pub(crate) fn pull(&self, channel: &str) -> Option<(PullState, String)> {
+        let status = self.pulls.iter().rev().find(|news| news.channel.as_str() == channel).map(|news| &news.status)?;
+        Some((status.state, status.error.clone().unwrap_or_default()))
+    }
+
     pub(crate) fn tally(&self, channel: &str) -> Option<&Tally> {
         self.on(channel).and_then(|c| self.tallies.get(&c.publisher))
+    }
+}
+
+impl Log for Seen {
+    fn log(&self) -> &str {
+        &self.log
     }
 }
 
@@ -77,7 +77,9 @@ impl Seen {
 pub(crate) struct Tally {
     pub(crate) payloads: u64,
     pub(crate) bytes: u64,
-    /// Of numbered payloads: the next number, numbers that never came, payloads that are not what was sent.
+    /// Of numbered payloads: the first number (`srt-live-transmit` reads ten and throws them away if it is not connected
+    /// then), the next one, numbers between that never came, payloads that are not what was sent.
+    pub(crate) first: Option<u64>,
     pub(crate) next: u64,
     pub(crate) gaps: u64,
     pub(crate) corrupt: u64,
@@ -97,6 +99,9 @@ impl Tally {
             if payload != numbered(number) {
                 self.corrupt += 1;
             }
+            if self.first.is_none() {
+                (self.first, self.next) = (Some(number), number);
+            }
             self.gaps += number.abs_diff(self.next);
             self.next = number + 1;
         }
@@ -114,7 +119,7 @@ pub(crate) fn numbered(n: u64) -> Vec<u8> {
 
 pub(crate) struct TestPort {
     pub(crate) address: SocketAddr,
-    seen: Arc<(Mutex<Seen>, Condvar)>,
+    seen: Board<Seen>,
     commands: SyncSender<Order>,
     thread: Option<JoinHandle<()>>,
 }
@@ -135,9 +140,9 @@ impl TestPort {
     pub(crate) fn with(config: PortConfig) -> TestPort {
         let mut port = Port::bind(config, roster()).unwrap();
         let address = port.local_addr().unwrap();
-        let seen = Arc::new((Mutex::new(Seen::default()), Condvar::new()));
+        let seen = Board::default();
         let (commands, inbox) = sync_channel(16);
-        let shared = Arc::clone(&seen);
+        let shared: Board<Seen> = seen.clone();
         let thread = std::thread::spawn(move || {
             loop {
                 let mut stop = false;
@@ -151,24 +156,21 @@ impl TestPort {
                 rustix::event::poll(fds, Some(&limit)).unwrap();
                 now = SystemClock::mono();
                 port.run(now);
-                let (lock, news) = &*shared;
                 for command in inbox.try_iter() {
                     match command {
                         Order::Close(publisher, why) => port.close(now, publisher, why),
                         Order::Stats(publisher) => {
                             let stats = port.stats(now, publisher).unwrap();
-                            lock.lock().unwrap_or_else(PoisonError::into_inner).stats.insert(publisher, stats);
+                            shared.write(|seen| drop(seen.stats.insert(publisher, stats)));
                         }
+                        Order::Pull(channel, url) => port.pull(now, &channel, url),
                         Order::Stop => {
                             port.shutdown(now);
                             stop = true;
                         }
                     }
                 }
-                let mut seen = lock.lock().unwrap_or_else(PoisonError::into_inner);
-                take(&mut port, &mut seen);
-                drop(seen);
-                news.notify_all();
+                shared.write(|seen| take(&mut port, seen));
                 if stop {
                     return;
                 }
@@ -181,20 +183,33 @@ impl TestPort {
         self.commands.send(command).unwrap();
     }
 
+    /// The channel's source is there from now on.
+    pub(crate) fn pull(&self, channel: &str, url: &str) {
+        self.command(Order::Pull(ChannelName::new(channel).unwrap(), Some(PullUrl::parse(url).unwrap())));
+    }
+
+    pub(crate) fn pull_no_more(&self, channel: &str) {
+        self.command(Order::Pull(ChannelName::new(channel).unwrap(), None));
+    }
+
+    /// Until the channel's source is in `state`; its error.
+    #[track_caller]
+    pub(crate) fn wait_pull(&self, channel: &str, state: PullState) -> String {
+        let fits = |seen: &Seen| seen.pull(channel).filter(|(now, _)| *now == state).map(|(_, error)| error);
+        self.wait(&format!("{channel} is {}", state.name()), fits)
+    }
+
+    /// Until a call of the channel's source has failed; why.
+    #[track_caller]
+    pub(crate) fn wait_pull_error(&self, channel: &str) -> String {
+        let error = |seen: &Seen| seen.pull(channel).map(|(_, error)| error).filter(|error| !error.is_empty());
+        self.wait(&format!("the source of {channel} failed"), error)
+    }
+
     /// Until `what` finds what it looks for.
     #[track_caller]
-    pub(crate) fn wait<T>(&self, why: &str, mut what: impl FnMut(&Seen) -> Option<T>) -> T {
-        let limit = SystemClock::mono() + LIMIT;
-        let (lock, news) = &*self.seen;
-        let mut seen = lock.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            if let Some(found) = what(&seen) {
-                return found;
-            }
-            let left = limit - SystemClock::mono();
-            assert!(!left.is_zero(), "within {LIMIT:?}: {why}; {}", seen.log);
-            seen = news.wait_timeout(seen, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
+    pub(crate) fn wait<T>(&self, why: &str, what: impl FnMut(&Seen) -> Option<T>) -> T {
+        self.seen.wait(LIMIT, why, what)
     }
 
     #[track_caller]
@@ -203,7 +218,7 @@ impl TestPort {
     }
 
     pub(crate) fn look<T>(&self, what: impl FnOnce(&Seen) -> T) -> T {
-        what(&self.seen.0.lock().unwrap_or_else(PoisonError::into_inner))
+        self.seen.look(what)
     }
 
     pub(crate) fn url(&self, options: &str) -> SrtUrl {
@@ -237,6 +252,7 @@ fn take(port: &mut Port, seen: &mut Seen) {
             Event::Refused { channel, code, why, .. } => {
                 seen.refused.push((channel.map(|c| c.to_string()), code, why));
             }
+            Event::Pull(news) => seen.pulls.push(news),
             Event::Overflow { publisher } => panic!("{publisher}: this harness takes every event"),
         }
     }
@@ -357,6 +373,18 @@ impl Peer {
     pub(crate) fn kill(&mut self) {
         self.child.kill().ok();
         self.child.wait().unwrap();
+    }
+
+    /// Whether it ends by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        let limit = SystemClock::mono() + LIMIT;
+        while self.child.try_wait().unwrap().is_none() {
+            if SystemClock::mono() >= limit {
+                return false;
+            }
+            pace(Duration::from_millis(20));
+        }
+        true
     }
 
     /// What it wrote to stderr, once it has ended by itself.

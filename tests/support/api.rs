@@ -12,6 +12,7 @@ use rung::control::ledger::{Ledger, Plane};
 use rung::control::lifecycle::{Effect, Publish};
 use rung::control::state::{self, State};
 use rung::media::channel::{ChannelName, Leg, PublisherId};
+use rung::pipeline::ports::{PullState, PullStatus};
 use rung::pipeline::snapshots;
 use rung::serve::{Options, Server, Site, routes};
 use serde_json::Value;
@@ -64,6 +65,12 @@ fn snapshot(channel: &ChannelName, reply: snapshots::Reply) -> bool {
     true
 }
 
+/// The source of `camera` does not answer; no other is called.
+fn pull(channel: &ChannelName) -> Option<PullStatus> {
+    let error = Some("nobody answers at the address".to_owned());
+    (channel.as_str() == "camera").then_some(PullStatus { state: PullState::Calling, error })
+}
+
 /// Limits that no test meets by accident.
 pub(crate) fn open_doors() -> api::Options {
     let wide = rung::control::auth::Limit { burst: 1e9, per_second: 1e9 };
@@ -84,7 +91,7 @@ impl Rig {
         let plane = Arc::new(Recorder::default());
         let ledger = Arc::new(Ledger::open(Arc::new(state), Arc::clone(&plane) as Arc<dyn Plane>).unwrap());
         ledger.recover().unwrap();
-        let media = Media { settled, snapshot: Arc::new(snapshot) };
+        let media = Media { settled, snapshot: Arc::new(snapshot), pull: Arc::new(pull) };
         let api = Api::open(Arc::clone(&ledger), options, media).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let site = Site { routes: Some(routes(api.filter())), ..Site::default() };
@@ -197,7 +204,7 @@ pub(crate) fn admin_token(folder: &Path) -> String {
 
 /// Polls until there is a value.
 pub(crate) fn wait<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(value) = probe() {
             return value;

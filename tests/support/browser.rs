@@ -17,11 +17,23 @@ pub(crate) struct Options {
     /// PNG to write at the end.
     pub(crate) screenshot: Option<String>,
     pub(crate) phone: bool,
+    /// A sound track to choose at half time, by name.
+    pub(crate) audio: Option<String>,
+    /// Captions to show, by INSTREAM-ID.
+    pub(crate) captions: Option<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { seconds: 10, start: 30, switch: Vec::new(), screenshot: None, phone: false }
+        Options {
+            seconds: 10,
+            start: 30,
+            switch: Vec::new(),
+            screenshot: None,
+            phone: false,
+            audio: None,
+            captions: None,
+        }
     }
 }
 
@@ -54,6 +66,10 @@ pub(crate) struct BrowserReport {
     pub(crate) switches: Vec<Switch>,
     pub(crate) audio: Audio,
     pub(crate) states: Vec<Step>,
+    /// Of the metadata tracks.
+    #[serde(default)]
+    pub(crate) cues: Vec<MetadataCue>,
+    pub(crate) tracks: Tracks,
     /// Errors in the browser's console.
     pub(crate) console: Vec<String>,
 }
@@ -94,6 +110,46 @@ pub(crate) struct Audio {
     pub(crate) rms: f64,
 }
 
+/// What the player handed to the page.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct MetadataCue {
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    pub(crate) id: String,
+    pub(crate) start: f64,
+    pub(crate) key: String,
+    pub(crate) text: String,
+    /// The number of the picture that is shown then, by the media times of all that were seen.
+    pub(crate) picture: Option<u32>,
+}
+
+/// Sound tracks and captions.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Tracks {
+    /// Names, and the one that plays.
+    pub(crate) audios: Vec<String>,
+    pub(crate) audio: Option<String>,
+    pub(crate) services: Vec<Service>,
+    /// What was shown, each when it changed.
+    pub(crate) captions: Vec<String>,
+    /// When the other sound track was chosen.
+    pub(crate) chosen_ms: Option<u64>,
+    pub(crate) tones: Vec<Tone>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Service {
+    pub(crate) id: String,
+    pub(crate) name: String,
+}
+
+/// The loudest frequency at a moment.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Tone {
+    pub(crate) ms: u64,
+    pub(crate) hz: u32,
+}
+
 /// A change of state, session or rendition, `ms` after the page was opened.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Step {
@@ -111,6 +167,11 @@ pub(crate) fn watch(url: &str, options: &Options) -> BrowserReport {
     command.args(["--start", &options.start.to_string(), "--switch", &options.switch.join(",")]);
     if let Some(path) = &options.screenshot {
         command.args(["--screenshot", path]);
+    }
+    for (name, value) in [("--audio", &options.audio), ("--captions", &options.captions)] {
+        if let Some(value) = value {
+            command.args([name, value]);
+        }
     }
     if options.phone {
         command.arg("--phone");

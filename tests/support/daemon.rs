@@ -7,12 +7,18 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
+/// Limits of waits are what a quiet machine needs, with room; a slow or busy one gets so many times as long. What is
+/// waited for is what counts: figures of speed are `make prove`'s.
+pub(crate) const SLOW: u32 = 3;
+
 /// The publish key of every channel in tests.
 pub(crate) const KEY: &str = "abcdefghijklmnopqrstuvwx12";
 
 pub(crate) struct Daemon {
     child: Child,
     pub(crate) http: SocketAddr,
+    /// Where it is configured.
+    pub(crate) https: Option<SocketAddr>,
     pub(crate) srt: SocketAddr,
     pub(crate) metrics: SocketAddr,
     folder: std::sync::Arc<tempfile::TempDir>,
@@ -42,8 +48,10 @@ impl Daemon {
         let head = format!("[[bootstrap.channel]]\nkey_file = \"test.key\"{eos}");
         let channels = channels.replace("[[bootstrap.channel]]", &head);
         let srt = if more.contains("[srt]") { "" } else { "[srt]\nlisten = \"127.0.0.1:0\"\n" };
-        let config =
-            format!("{srt}{more}\n[http]\nlisten = \"127.0.0.1:0\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n{channels}");
+        let quic = if more.contains("[quic]") { "" } else { "[quic]\nenabled = false\n" };
+        let config = format!(
+            "{srt}{quic}{more}\n[http]\nlisten = \"127.0.0.1:0\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n{channels}"
+        );
         let file = folder.path().join("rung.toml");
         std::fs::write(&file, config).expect("writable");
         folder.into()
@@ -88,12 +96,13 @@ impl Daemon {
         let mut command = Daemon::command(wrapper, folder.path());
         let mut child = command.stdout(Stdio::piped()).envs(env.iter().copied()).spawn().expect("rung starts");
         let lines = read_until_ready(&mut child);
-        let address = |what: &str| -> SocketAddr {
-            let line = lines.iter().find(|l| l.trim_start().starts_with(what));
-            let line = line.unwrap_or_else(|| panic!("no {what} line in {lines:?}"));
+        let line = |what: &str| lines.iter().find(|l| l.split_whitespace().next() == Some(what));
+        let find = |line: &String| -> SocketAddr {
             line.split_whitespace().find_map(|w| w.parse().ok()).unwrap_or_else(|| panic!("no address in {line:?}"))
         };
-        Daemon { http: address("http"), srt: address("srt"), metrics: address("metrics"), child, folder }
+        let address = |what: &str| find(line(what).unwrap_or_else(|| panic!("no {what} line in {lines:?}")));
+        let https = line("https").map(find);
+        Daemon { http: address("http"), https, srt: address("srt"), metrics: address("metrics"), child, folder }
     }
 
     /// Where its configuration, its log and its state are.
@@ -182,6 +191,11 @@ impl Daemon {
     /// SIGTERM, and its exit within 10 s.
     pub(crate) fn stop(&mut self) -> std::process::ExitStatus {
         signal(self.pid(), "TERM");
+        self.exit()
+    }
+
+    /// Its exit within 10 s: it was told to.
+    pub(crate) fn exit(&mut self) -> std::process::ExitStatus {
         wait(Duration::from_secs(10), "the daemon's exit", || self.child.try_wait().expect("own child"))
     }
 }
@@ -227,7 +241,7 @@ fn read_until_ready(child: &mut Child) -> Vec<String> {
         }
     });
     let mut lines = Vec::new();
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + SLOW * Duration::from_secs(20);
     loop {
         match receive.recv_timeout(end.saturating_duration_since(Instant::now())) {
             Ok(line) if line == "ready" => return lines,
@@ -237,8 +251,9 @@ fn read_until_ready(child: &mut Child) -> Vec<String> {
     }
 }
 
-/// Polls `probe` until it gives a value.
+/// Polls `probe` until it gives a value, for [`SLOW`] times `limit` at most.
 pub(crate) fn wait<T>(limit: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let limit = SLOW * limit;
     let end = Instant::now() + limit;
     loop {
         if let Some(value) = probe() {

@@ -116,6 +116,7 @@ impl Fold {
             }
             What::ChannelDeleted {} if from != ChannelState::Deleted => {
                 channel.keys.clear();
+                channel.config.policy.pull = None;
                 channel.armed = false;
                 channel.deleted_at = Some(event.at);
                 ChannelState::Deleted

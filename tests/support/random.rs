@@ -11,8 +11,22 @@ impl Random {
         z ^ z >> 31
     }
 
+    /// 0 to 1, evenly.
+    pub(crate) fn share(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
     /// 0 to `n` - 1.
     pub(crate) fn below(&mut self, n: usize) -> usize {
         (self.next() % n.max(1) as u64) as usize
+    }
+
+    pub(crate) fn bytes(&mut self, length: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(length + 8);
+        while bytes.len() < length {
+            bytes.extend_from_slice(&self.next().to_be_bytes());
+        }
+        bytes.truncate(length);
+        bytes
     }
 }

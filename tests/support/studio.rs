@@ -60,8 +60,11 @@ impl Broadcast {
             inputs.push(input);
             threads.push(std::thread::spawn(move || cut_video(child, &output, (width, height), grid, line)));
         }
-        let output =
-            RenditionOutput::new(spec("a-eng-1", Kind::Audio { language: Some("eng".into()), default: true }, 128_000));
+        let output = RenditionOutput::new(spec(
+            "a-eng-1",
+            Kind::Audio { language: Some("eng".into()), default: true, role: Default::default() },
+            128_000,
+        ));
         session.add(output.clone());
         let stop = Arc::new(AtomicBool::new(false));
         let (quiet, drawn) = (stop.clone(), stop.clone());

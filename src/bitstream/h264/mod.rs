@@ -85,6 +85,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_scaling_list_may_say_what_it_likes() {
+        // High profile, 4:2:0, a scaling list whose first delta_scale is 2^31 - 1.
+        let sps = [0x67, 100, 0, 40, 0xAD, 0x80, 0, 0, 3, 0, 0xFF, 0xFF, 0xFF, 0xFE, 0x80, 0xFF, 0xFF, 0xFF, 0xFF];
+        // All that counts is that it is answered.
+        assert!(Sps::parse(&sps).is_err());
+    }
+
+    #[test]
     fn samples_hold_neither_parameter_sets_nor_delimiters_nor_filler() {
         let stream = [
             &[0, 0, 0, 1, 9, 0xF0][..],

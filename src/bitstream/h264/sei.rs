@@ -13,16 +13,20 @@ pub fn recovery_point(unit: &[u8]) -> Option<u16> {
             return u16::try_from(bits.ue()?).ok();
         }
         bits.skip(bytes.checked_mul(8)?)?;
-        // rbsp_trailing_bits: 0x80 and nothing behind it.
-        let mut rest = bits.clone();
-        if rest.u(8) == Some(0x80) && rest.u(8).is_none() {
+        if is_trailing(&bits) {
             return None;
         }
     }
 }
 
-/// ff_byte x n + last byte.
-fn read_size(bits: &mut Bits<'_>) -> Option<u32> {
+/// What is left is rbsp_trailing_bits: 0x80 and nothing behind it.
+pub(in crate::bitstream) fn is_trailing(bits: &Bits<'_>) -> bool {
+    let mut rest = bits.clone();
+    rest.u(8) == Some(0x80) && rest.u(8).is_none()
+}
+
+/// Payload type or size: ff_byte x n + last byte.
+pub(in crate::bitstream) fn read_size(bits: &mut Bits<'_>) -> Option<u32> {
     let mut size = 0u32;
     loop {
         let byte = bits.u(8)?;

@@ -133,7 +133,8 @@ fn skip_scaling_list(r: &mut Bits<'_>, size: u32) -> Option<()> {
     let (mut last, mut next) = (8i32, 8i32);
     for _ in 0..size {
         if next != 0 {
-            next = (last + r.se()?).rem_euclid(256);
+            // delta_scale is -128 to 127; of more than that the low bits count.
+            next = last.wrapping_add(r.se()?).rem_euclid(256);
         }
         last = if next == 0 { last } else { next };
     }

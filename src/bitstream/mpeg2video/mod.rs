@@ -13,6 +13,7 @@ pub mod start {
     pub const PICTURE: u8 = 0x00;
     pub const SLICE_MIN: u8 = 0x01;
     pub const SLICE_MAX: u8 = 0xAF;
+    pub const USER_DATA: u8 = 0xB2;
     pub const SEQUENCE: u8 = 0xB3;
     pub const EXTENSION: u8 = 0xB5;
     pub const SEQUENCE_END: u8 = 0xB7;

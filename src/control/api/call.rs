@@ -90,6 +90,11 @@ impl Call {
         self.captured.first().map_or("", String::as_str)
     }
 
+    /// The same where its name may hold spaces: see `check_label`.
+    pub(super) fn label(&self) -> String {
+        self.id().replace("%20", " ")
+    }
+
     /// # Panics
     /// On a route without a scope: nobody asked who calls.
     pub(super) fn caller(&self) -> &Caller {
@@ -205,6 +210,14 @@ impl Call {
     pub(super) fn secret_bits(&self, salt: [u8; 32]) -> Result<[u8; 32], Problem> {
         Ok(self.idempotency_key()?.map_or(salt, |key| self.caller().derive(&salt, key)))
     }
+}
+
+/// What is wrong with a name that people give to tokens and playback keys, for `Problem::fields`.
+pub(super) fn check_label(name: &str) -> Option<(String, String)> {
+    let letters = |b: u8| b.is_ascii_alphanumeric() || b"._ -".contains(&b);
+    let begins = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+    let wrong = !begins || name.len() > 63 || !name.bytes().all(letters);
+    wrong.then(|| ("/name".to_owned(), "write 1 to 63 letters, digits, '.', '_', '-' or spaces".to_owned()))
 }
 
 /// The channel of that id or name, as far as `token` may know of it.

@@ -17,6 +17,8 @@ use crate::control::auth::{self, Limit, Limits, Secret};
 use crate::control::ledger::Change;
 use crate::control::record::{TokenId, Utc};
 use crate::control::state::{Db, Error, Need, Table, Ticket, Write};
+use crate::media::key::hex;
+use crate::media::playback::Keyring;
 use crate::sys::random;
 use crate::time::{SystemClock, Wall};
 
@@ -73,6 +75,8 @@ struct Kept {
 pub(super) enum SecretKind {
     StreamKey,
     Token,
+    /// Of a key that signs viewers in: the store keeps it, because signatures are checked with it.
+    SigningSecret,
 }
 
 impl SecretKind {
@@ -80,13 +84,14 @@ impl SecretKind {
         match self {
             SecretKind::StreamKey => auth::publish_key(bits),
             SecretKind::Token => Secret::of(bits).reveal().to_owned(),
+            SecretKind::SigningSecret => hex(&bits),
         }
     }
 
     fn member(self) -> &'static str {
         match self {
             SecretKind::StreamKey => "stream_key",
-            SecretKind::Token => "secret",
+            SecretKind::Token | SecretKind::SigningSecret => "secret",
         }
     }
 }
@@ -99,17 +104,27 @@ pub(super) struct Done {
     pub(super) target: String,
     /// The answer shows the secret that was made of the call's bits.
     pub(super) secret: Option<SecretKind>,
+    /// What viewers' signatures are checked by from the commit on.
+    pub(super) keyring: Option<Keyring>,
 }
 
 impl Done {
     pub(super) fn new(changes: Vec<Change>, answer: Answer, target: impl ToString) -> Done {
-        Done { changes, answer, target: target.to_string(), secret: None }
+        Done { changes, answer, target: target.to_string(), secret: None, keyring: None }
     }
 
     #[must_use]
     pub(super) fn with(self, secret: SecretKind) -> Done {
         Done { secret: Some(secret), ..self }
     }
+}
+
+/// What a transaction leaves for those who hear of its commit.
+struct Told {
+    answer: Answer,
+    secret: Option<SecretKind>,
+    salt: [u8; 32],
+    keyring: Option<Keyring>,
 }
 
 /// A key and the request that it stands for.
@@ -133,17 +148,25 @@ pub(super) async fn change(
     let transaction = move |txn: &mut Write<'_, '_>, now: Wall| {
         if let Some(kept) = before(txn, key, now)? {
             let (answer, secret, salt) = kept;
-            return Ok::<_, Problem>((Vec::new(), (answer, secret, salt)));
+            return Ok::<_, Problem>((Vec::new(), Told { answer, secret, salt, keyring: None }));
         }
-        let Done { changes, answer, target, secret } = work(txn, now)?;
+        let Done { changes, answer, target, secret, keyring } = work(txn, now)?;
         let row = AuditRecord { at: now.into(), target: Some(target), status: answer.status.as_u16(), ..row.clone() };
         audit(txn, &row)?;
         if let Some(key) = key {
             keep(txn, key, &answer, secret, salt, now)?;
         }
-        Ok((changes, (answer, secret, salt)))
+        Ok((changes, Told { answer, secret, salt, keyring }))
     };
-    let (mut answer, secret, salt) = call.api.ledger.submit(need, transaction).await?;
+    // A caller that goes away before the answer has changed it nevertheless, and two callers may hear of their commits in
+    // any order: neither may decide which keys are good.
+    let shared = call.api.keyring.clone();
+    let then = move |told: &Told| {
+        if let Some(keyring) = &told.keyring {
+            shared.replace(keyring.clone());
+        }
+    };
+    let Told { mut answer, secret, salt, .. } = call.api.ledger.submit_then(need, transaction, then).await?;
     if let (Some(kind), Body::Json(body)) = (secret, &mut answer.body) {
         body[kind.member()] = Value::from(kind.text(call.secret_bits(salt)?));
     }

@@ -3,6 +3,7 @@
 use http::{StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::sync::Arc;
 use std::time::Duration;
 use utoipa::ToSchema;
 
@@ -110,7 +111,7 @@ pub(super) async fn create_channel(call: &Call) -> Result<Answer, Problem> {
         let view = json!(ChannelWithKey {
             channel: ChannelView::new(&channel, None),
             stream_key: String::new(),
-            inputs: inputs(&channel.config, &host, options.srt_port, options.srt_passphrase),
+            inputs: inputs(&channel, &host, &options, None),
         });
         let answer = Answer::created(format!("/v1/channels/{}", channel.id), &view).revision(channel.revision);
         Ok(Done::new(vec![made], answer, channel.id).with(SecretKind::StreamKey))
@@ -193,7 +194,7 @@ pub(super) async fn rotate_channel_key(call: &Call) -> Result<Answer, Problem> {
     let grace = read_grace(&call.json_or_nothing()?)?;
     let bits = call.secret_bits(call.salt)?;
     let (id, token) = (call.id().to_owned(), call.token().clone());
-    let (host, options) = (host(call), call.api.options.clone());
+    let (host, options, look) = (host(call), call.api.options.clone(), Arc::clone(&call.api.media.pull));
     change(call, Need::Ordinary, move |txn, now| {
         let channel = super::call::reachable(&txn.view(), &id, &token)?;
         let key = StreamKey::of(&SecretKind::StreamKey.text(bits), Utc::from(now));
@@ -202,7 +203,7 @@ pub(super) async fn rotate_channel_key(call: &Call) -> Result<Answer, Problem> {
         let answer = Answer::json(&ChannelWithKey {
             channel: view_of(&made, &channel),
             stream_key: String::new(),
-            inputs: inputs(&channel.config, &host, options.srt_port, options.srt_passphrase),
+            inputs: inputs(&channel, &host, &options, look(&channel.config.name)),
         });
         let answer = answer.revision(channel.revision);
         Ok(Done::new(vec![made], answer, channel.id).with(SecretKind::StreamKey))
@@ -245,7 +246,7 @@ pub(super) async fn put_channel_renditions(call: &Call) -> Result<Answer, Proble
     .await
 }
 
-/// Where and how to publish.
+/// Where and how to publish; and how far the source is that Rung calls, if there is one.
 #[utoipa::path(get, path = "/v1/channels/{id}/inputs", tag = "channels", security(("token" = ["channels:read"])),
     params(("id" = String, Path, description = "The channel's name or id.")),
     responses((status = 200, description = "The inputs; `KEY` stands for the publish key.", body = Inputs)))]
@@ -253,7 +254,8 @@ pub(super) async fn get_channel_inputs(call: &Call) -> Result<Answer, Problem> {
     call.query.expect_known(&[])?;
     let options = &call.api.options;
     let channel = call.read(|view| call.channel(view))?;
-    let inputs = inputs(&channel.config, &host(call), options.srt_port, options.srt_passphrase);
+    let pull = (call.api.media.pull)(&channel.config.name);
+    let inputs = inputs(&channel, &host(call), options, pull);
     Ok(Answer::json(&Inputs { inputs }))
 }
 
@@ -314,7 +316,7 @@ fn step(txn: &mut Write<'_, '_>, channel: &ChannelRecord, command: Command, now:
 }
 
 /// One command to the channel of the path, and its answer.
-async fn command(
+pub(super) async fn command(
     call: &Call,
     precondition: Precondition,
     what: Command,
@@ -386,7 +388,7 @@ fn read_grace(body: &Value) -> Result<Duration, Problem> {
 }
 
 /// The name that the caller reached this box by, without its port.
-fn host(call: &Call) -> String {
+pub(super) fn host(call: &Call) -> String {
     let given = call.headers.get(header::HOST).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let authority = given.parse::<http::uri::Authority>().ok();
     authority.map(|a| a.host().to_owned()).filter(|host| !host.is_empty()).unwrap_or_else(|| "HOST".into())

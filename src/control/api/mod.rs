@@ -1,7 +1,8 @@
 //! Purpose: operators and their programs see and change channels over HTTP: REST under `/v1`, described by OpenAPI.
 //! Time: UTC in records and answers; `Mono` for rates. Waiting is bounded by the caller's `Prefer` and by 30 s.
 //! Invariants: an answer of success comes after the commit; a change, its audit row and its answer for a repeated key are
-//! one transaction; no answer but the first, or an equal repeated request's, shows a secret, and none is kept in the store;
+//! one transaction; no answer but the first, or an equal repeated request's, shows a secret, and none is kept in the store but
+//! those that signatures are checked with;
 //! a token never learns of channels that it does not reach.
 //! Spec: RFC 9110, RFC 9457 (problems), RFC 6750 (bearer tokens), RFC 7396 (merge patch), RFC 7240 (Prefer), HTML
 //! (server-sent events), OpenAPI 3.1.
@@ -18,6 +19,8 @@ mod gpus;
 mod logo;
 mod openapi;
 mod page;
+mod passphrase;
+mod playback;
 mod problem;
 mod routes;
 mod sessions;
@@ -43,8 +46,10 @@ use super::auth::Limit;
 use super::ledger::Ledger;
 use super::state::{Db, Error, Need, State, Table};
 use crate::media::channel::{ChannelName, SessionId};
+use crate::media::playback::SharedKeyring;
 use crate::pipeline::devices::Devices;
 use crate::pipeline::gpus::Gpus;
+use crate::pipeline::ports::PullStatus;
 use crate::pipeline::snapshots;
 use crate::serve::Peer;
 use crate::sys::random;
@@ -76,11 +81,23 @@ pub type Settled = Arc<dyn Fn(&Awaited) -> bool + Send + Sync>;
 /// Asks for a picture of a channel. False: too much is asked of the data plane already, and there will be no answer.
 pub type TakeSnapshot = Arc<dyn Fn(&ChannelName, snapshots::Reply) -> bool + Send + Sync>;
 
+/// How far the source of a channel is that the box calls; `None`: it calls none.
+pub type LookAtPull = Arc<dyn Fn(&ChannelName) -> Option<PullStatus> + Send + Sync>;
+
 /// What the API asks of the data plane.
 #[derive(Clone)]
 pub struct Media {
+    pub pull: LookAtPull,
     pub settled: Settled,
     pub snapshot: TakeSnapshot,
+}
+
+/// Where publishers come by QUIC.
+#[derive(Clone, Debug)]
+pub struct QuicInput {
+    pub port: u16,
+    /// SHA-256 of the certificate; `None`: an authority vouches for it.
+    pub pin: Option<String>,
 }
 
 /// How the API behaves, and what it must know of the box.
@@ -90,6 +107,8 @@ pub struct Options {
     pub srt_port: u16,
     /// Publishers must give a passphrase.
     pub srt_passphrase: bool,
+    /// The QUIC port that publishers come to.
+    pub quic: Option<QuicInput>,
     /// PUT, PATCH and DELETE without `If-Match` are refused.
     pub strict: bool,
     /// Requests of one token.
@@ -115,6 +134,7 @@ impl Default for Options {
         Options {
             srt_port: 9000,
             srt_passphrase: false,
+            quic: None,
             strict: false,
             requests: Limit { burst: 200.0, per_second: 100.0 },
             failures: Limit { burst: 20.0, per_second: 0.2 },
@@ -146,6 +166,7 @@ pub struct Api {
     running: Running,
     /// What makes cursors this box's own.
     cursor_key: [u8; 32],
+    keyring: SharedKeyring,
     since: Mono,
     streams: AtomicUsize,
     tail: stream::Tail,
@@ -171,6 +192,7 @@ impl Api {
             Ok::<_, Error>(fresh)
         });
         let cursor_key = key.wait().map_err(|e| e.to_string())?;
+        let keyring = playback::open(ledger.state()).map_err(|e| e.to_string())?;
         let bodies = Arc::new(Semaphore::new(options.bodies_bytes_max));
         Ok(Arc::new(Api {
             access: Access::new(&options),
@@ -180,12 +202,18 @@ impl Api {
             options,
             media,
             cursor_key,
+            keyring,
             since: SystemClock::mono(),
             streams: AtomicUsize::new(0),
             tail: stream::Tail::default(),
             bodies,
             closing: watch::Sender::new(false),
         }))
+    }
+
+    /// What signatures of viewers are checked by.
+    pub fn keyring(&self) -> SharedKeyring {
+        self.keyring.clone()
     }
 
     /// Everything under `/v1`.

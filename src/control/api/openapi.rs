@@ -12,7 +12,7 @@ use utoipa::{Modify, OpenApi};
 use super::answer::{Answer, Body};
 use super::call::Call;
 use super::problem::{Code, Problem, ProblemView};
-use super::{audit, channels, events, logo, sessions, stream, system, templates, tokens};
+use super::{audit, channels, events, logo, passphrase, playback, sessions, stream, system, templates, tokens};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -25,11 +25,14 @@ use super::{audit, channels, events, logo, sessions, stream, system, templates, 
     paths(
         channels::list_channels, channels::create_channel, channels::get_channel, channels::update_channel,
         channels::delete_channel, channels::start_channel, channels::stop_channel, channels::rotate_channel_key,
+        passphrase::put_channel_srt_passphrase, passphrase::delete_channel_srt_passphrase,
         channels::get_channel_renditions, channels::put_channel_renditions, channels::get_channel_inputs,
         channels::take_snapshot, logo::get_channel_logo, logo::put_channel_logo, logo::delete_channel_logo,
         sessions::list_channel_sessions, sessions::list_sessions, sessions::get_session, sessions::end_session,
         templates::list_templates, templates::create_template, templates::get_template, templates::update_template,
         templates::delete_template, tokens::list_tokens, tokens::create_token, tokens::delete_token,
+        playback::sign_channel_playback, playback::list_playback_keys, playback::create_playback_key,
+        playback::delete_playback_key,
         events::list_events, stream::stream_events, audit::list_audit, system::get_system, get_openapi,
     ),
     components(schemas(ProblemView, Code, channels::ListedState)),
@@ -37,6 +40,7 @@ use super::{audit, channels, events, logo, sessions, stream, system, templates, 
         (name = "channels", description = "Configured live services."),
         (name = "sessions", description = "Broadcasts of channels."),
         (name = "templates", description = "Ladders with a name, copied into channels."),
+        (name = "playback", description = "Who may watch: signed addresses, and the keys that sign."),
         (name = "events", description = "What happened, kept for 7 days."),
         (name = "tokens", description = "Who may do what, and who did."),
         (name = "system", description = "The box."),
@@ -47,7 +51,7 @@ struct Document;
 
 /// Schemas with members that may be left out: those of requests, and of problems. All others are answers, which hold every
 /// member, be it `null`.
-const WITH_OPTIONAL_MEMBERS: [&str; 12] = [
+const WITH_OPTIONAL_MEMBERS: [&str; 13] = [
     "NewChannel",
     "ChannelPatch",
     "NewRenditions",
@@ -58,6 +62,7 @@ const WITH_OPTIONAL_MEMBERS: [&str; 12] = [
     "NewTemplate",
     "TemplatePatch",
     "NewToken",
+    "NewPlaybackKey",
     "Problem",
     "FieldProblem",
 ];

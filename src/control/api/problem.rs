@@ -114,6 +114,8 @@ pub(super) struct ProblemView {
     errors: Vec<FieldProblem>,
 }
 
+const FIELDS_TOLD: usize = 32;
+
 impl Problem {
     pub fn new(code: Code, detail: impl Into<String>) -> Problem {
         Problem { code, detail: detail.into(), errors: Vec::new(), retry_after: None, allow: None, challenge: None }
@@ -127,13 +129,15 @@ impl Problem {
     }
 
     /// Fields of the body that are wrong: pointer and what to write instead.
+    /// The first `FIELDS_TOLD` of them are told: an answer stays about as long as what it answers.
     pub fn fields(wrong: Vec<(String, String)>) -> Problem {
         let detail = match wrong.as_slice() {
             [(pointer, detail)] => format!("{pointer}: {detail}"),
             all => format!("{} fields are wrong: see errors", all.len()),
         };
         let error = |(pointer, detail)| FieldProblem { pointer: Some(pointer), parameter: None, detail };
-        Problem { errors: wrong.into_iter().map(error).collect(), ..Problem::new(Code::InvalidFields, detail) }
+        let errors = wrong.into_iter().take(FIELDS_TOLD).map(error).collect();
+        Problem { errors, ..Problem::new(Code::InvalidFields, detail) }
     }
 
     pub fn field(pointer: &str, detail: impl Into<String>) -> Problem {
@@ -199,7 +203,7 @@ impl From<lifecycle::Refusal> for Problem {
             Why::NotFound => Code::NotFound,
             Why::RevisionMismatch => Code::RevisionMismatch,
             Why::ChannelActive => Code::ChannelActive,
-            Why::Stopped | Why::NotStarted | Why::Denied | Why::NoSuchLeg => Code::ChannelState,
+            Why::Stopped | Why::NotStarted | Why::Denied | Why::NotFromHere | Why::NoSuchLeg => Code::ChannelState,
         };
         Problem::new(code, refusal.detail)
     }

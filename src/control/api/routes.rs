@@ -12,7 +12,10 @@ use warp::reply::Response;
 use super::answer::{Answer, problem_response};
 use super::call::{Call, Query};
 use super::problem::{Code, Problem};
-use super::{Api, Whole, audit, channels, events, logo, openapi, sessions, stream, system, templates, tokens};
+use super::{
+    Api, Whole, audit, channels, events, logo, openapi, passphrase, playback, sessions, stream, system, templates,
+    tokens,
+};
 use crate::control::auth::Scope;
 use crate::control::state::Ulid;
 use crate::sys::random;
@@ -58,6 +61,8 @@ routes! {
     POST "/v1/channels/{id}/start" Some(ChannelsWrite) => channels::start_channel;
     POST "/v1/channels/{id}/stop" Some(ChannelsWrite) => channels::stop_channel;
     POST "/v1/channels/{id}/rotate-key" Some(ChannelsWrite) => channels::rotate_channel_key;
+    PUT "/v1/channels/{id}/srt-passphrase" Some(ChannelsWrite) => passphrase::put_channel_srt_passphrase;
+    DELETE "/v1/channels/{id}/srt-passphrase" Some(ChannelsWrite) => passphrase::delete_channel_srt_passphrase;
     GET "/v1/channels/{id}/renditions" Some(ChannelsRead) => channels::get_channel_renditions;
     PUT "/v1/channels/{id}/renditions" Some(ChannelsWrite) => channels::put_channel_renditions;
     GET "/v1/channels/{id}/inputs" Some(ChannelsRead) => channels::get_channel_inputs;
@@ -65,6 +70,7 @@ routes! {
     GET "/v1/channels/{id}/logo" Some(ChannelsRead) => logo::get_channel_logo;
     PUT "/v1/channels/{id}/logo" Some(ChannelsWrite) => logo::put_channel_logo;
     DELETE "/v1/channels/{id}/logo" Some(ChannelsWrite) => logo::delete_channel_logo;
+    GET "/v1/channels/{id}/playback" Some(ChannelsWrite) => playback::sign_channel_playback;
     GET "/v1/channels/{id}/sessions" Some(SessionsRead) => sessions::list_channel_sessions;
     GET "/v1/sessions" Some(SessionsRead) => sessions::list_sessions;
     GET "/v1/sessions/{id}" Some(SessionsRead) => sessions::get_session;
@@ -77,6 +83,9 @@ routes! {
     GET "/v1/tokens" Some(TokensAdmin) => tokens::list_tokens;
     POST "/v1/tokens" Some(TokensAdmin) => tokens::create_token;
     DELETE "/v1/tokens/{id}" Some(TokensAdmin) => tokens::delete_token;
+    GET "/v1/playback-keys" Some(TokensAdmin) => playback::list_playback_keys;
+    POST "/v1/playback-keys" Some(TokensAdmin) => playback::create_playback_key;
+    DELETE "/v1/playback-keys/{id}" Some(TokensAdmin) => playback::delete_playback_key;
     GET "/v1/events" Some(SessionsRead) => events::list_events;
     GET "/v1/events/stream" Some(SessionsRead) => stream::stream_events;
     GET "/v1/audit" Some(TokensAdmin) => audit::list_audit;

@@ -1,6 +1,5 @@
 //! Tokens: made, listed, revoked.
 
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -8,13 +7,14 @@ use utoipa::ToSchema;
 
 use super::access::{self, TOKENS};
 use super::answer::Answer;
-use super::call::{Call, KeyHeader, find_channel};
+use super::call::{Call, KeyHeader, check_label, find_channel};
 use super::change::{Done, SecretKind, change};
 use super::page::{Page, PageQuery, asked, collect, newest_first, page};
 use super::problem::{Code, Problem};
 use crate::control::auth::{Scope, Secret, TokenRecord};
 use crate::control::record::{ChannelId, TokenId, Utc};
 use crate::control::state::{Db, Need, Read, Ulid};
+use crate::media::networks::Networks;
 use crate::sys::random;
 
 /// Tokens of one box.
@@ -33,7 +33,7 @@ pub(super) struct TokenView {
     channels: Option<BTreeSet<ChannelId>>,
     /// Only from these networks; `null`: from anywhere.
     #[schema(value_type = Option<Vec<String>>)]
-    networks: Option<Vec<IpNet>>,
+    networks: Option<Networks>,
     created_at: Utc,
     expires_at: Option<Utc>,
     /// Up to a minute old.
@@ -146,7 +146,7 @@ pub(super) async fn create_token(call: &Call) -> Result<Answer, Problem> {
 pub(super) async fn delete_token(call: &Call) -> Result<Answer, Problem> {
     call.query.expect_known(&[])?;
     call.expect_unlimited()?;
-    let id = percent_decoded(call.id());
+    let id = call.label();
     change(call, Need::Essential, move |txn, _| {
         let token = find(&txn.view(), &id)?.ok_or_else(|| Problem::not_found("token"))?;
         access::delete(txn, &token)?;
@@ -160,7 +160,7 @@ struct Wanted {
     name: String,
     scopes: BTreeSet<Scope>,
     channels: Option<Vec<String>>,
-    networks: Option<Vec<IpNet>>,
+    networks: Option<Networks>,
     expires_at: Option<Utc>,
 }
 
@@ -170,28 +170,20 @@ fn read(body: Value) -> Result<Wanted, Problem> {
         let what = format!("{e}: write {{\"name\": \"automation\", \"scopes\": [...]}}; scopes are {names}");
         Problem::field("", what)
     })?;
-    let mut wrong = Vec::new();
-    let letters = |b: u8| b.is_ascii_alphanumeric() || b"._ -".contains(&b);
-    let begins = new.name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
-    if !begins || new.name.len() > 63 || !new.name.bytes().all(letters) {
-        wrong.push(("/name".to_owned(), "write 1 to 63 letters, digits, '.', '_', '-' or spaces".to_owned()));
-    }
+    let mut wrong: Vec<_> = check_label(&new.name).into_iter().collect();
     if new.scopes.is_empty() {
         wrong.push(("/scopes".to_owned(), format!("write at least one of {names}")));
     }
     if new.channels.as_ref().is_some_and(|channels| channels.len() > 1_000) {
         wrong.push(("/channels".to_owned(), "a token is for 1000 channels at most, or for all: null".to_owned()));
     }
-    let mut networks = Vec::new();
-    for (i, text) in new.networks.iter().flatten().enumerate().take(101) {
-        match text.parse::<IpNet>() {
-            _ if i == 100 => wrong.push(("/networks".to_owned(), "a token has 100 networks at most".to_owned())),
-            Ok(network) => networks.push(network),
-            Err(_) => {
-                wrong.push((format!("/networks/{i}"), format!("{text:?}: write something like \"192.0.2.0/24\"")))
-            }
+    let networks = new.networks.as_ref().and_then(|texts| match Networks::parse(texts.iter().map(String::as_str)) {
+        Ok(networks) => Some(networks),
+        Err((place, what)) => {
+            wrong.push((format!("/networks{place}"), what));
+            None
         }
-    }
+    });
     let expires_at = new.expires_at.as_ref().and_then(|text| match text.parse::<Utc>() {
         Ok(at) => Some(at),
         Err(what) => {
@@ -202,7 +194,6 @@ fn read(body: Value) -> Result<Wanted, Problem> {
     if !wrong.is_empty() {
         return Err(Problem::fields(wrong));
     }
-    let networks = new.networks.is_some().then_some(networks);
     Ok(Wanted {
         name: new.name,
         scopes: new.scopes.into_iter().collect(),
@@ -229,9 +220,4 @@ fn find(view: &Read<'_>, id_or_name: &str) -> Result<Option<TokenRecord>, Proble
     }
     let mut rows = view.scan(&TOKENS)?.filter_map(Result::ok);
     Ok(rows.find(|(_, token)| token.name == id_or_name).map(|(_, token)| token))
-}
-
-/// A token's name may hold spaces.
-fn percent_decoded(text: &str) -> String {
-    text.replace("%20", " ")
 }

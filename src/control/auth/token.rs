@@ -1,6 +1,5 @@
 //! API tokens.
 
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,6 +8,7 @@ use std::net::IpAddr;
 use super::Scope;
 use crate::control::record::{ChannelId, TokenId, Utc};
 use crate::media::key::{KeyDigest, hex};
+use crate::media::networks::Networks;
 
 /// A token's text, once: `rk_` and 256 random bits in 64 hexadecimal digits. Debug prints nothing of it.
 #[derive(Clone, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub struct TokenRecord {
     pub channels: Option<BTreeSet<ChannelId>>,
     /// Only from these networks; `None`: from anywhere.
     #[serde(default)]
-    pub networks: Option<Vec<IpNet>>,
+    pub networks: Option<Networks>,
     pub created_at: Utc,
     #[serde(default)]
     pub expires_at: Option<Utc>,
@@ -96,9 +96,7 @@ impl TokenRecord {
         if self.expires_at.is_some_and(|at| now >= at) {
             return Err(Denied::Expired);
         }
-        // A dual-stack socket shows IPv4 callers as mapped addresses.
-        let peer = peer.to_canonical();
-        if self.networks.as_ref().is_some_and(|nets| !nets.iter().any(|net| net.contains(&peer))) {
+        if self.networks.as_ref().is_some_and(|networks| !networks.hold(peer)) {
             return Err(Denied::Network);
         }
         if !self.scopes.iter().any(|has| has.covers(scope)) {
@@ -171,10 +169,10 @@ mod tests {
         let mut token = record();
         assert_eq!(token.permits(at(5), HERE, Scope::ChannelsRead), Ok(()));
         assert_eq!(token.permits(at(5), HERE, Scope::TokensAdmin), Err(Denied::Scope(Scope::TokensAdmin)));
-        token.networks = Some(vec!["10.1.0.0/16".parse().unwrap()]);
+        token.networks = Some(Networks::parse(["10.1.0.0/16"]).unwrap());
         let mapped: IpAddr = "::ffff:10.1.2.3".parse().unwrap();
         assert_eq!(token.permits(at(5), mapped, Scope::ChannelsWrite), Ok(()));
-        token.networks = Some(vec!["10.2.0.0/16".parse().unwrap()]);
+        token.networks = Some(Networks::parse(["10.2.0.0/16"]).unwrap());
         assert_eq!(token.permits(at(5), HERE, Scope::ChannelsWrite), Err(Denied::Network));
         token.expires_at = Some(at(5));
         assert_eq!(token.permits(at(5), HERE, Scope::ChannelsWrite), Err(Denied::Expired));

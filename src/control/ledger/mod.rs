@@ -180,6 +180,20 @@ impl Ledger {
         need: Need,
         change: impl Fn(&mut Write<'_, '_>, Wall) -> Result<(Vec<Change>, T), E> + Send + 'static,
     ) -> Result<T, E> {
+        self.submit_then(need, change, |_| {}).await
+    }
+
+    /// The same, and `then` hears what was committed, whether or not the caller still waits for it. It is called in the
+    /// order of commits by the thread that committed: it must not wait.
+    ///
+    /// # Errors
+    /// The refusal, or why nothing was written.
+    pub async fn submit_then<T: Send + 'static, E: From<Error> + Send + 'static>(
+        &self,
+        need: Need,
+        change: impl Fn(&mut Write<'_, '_>, Wall) -> Result<(Vec<Change>, T), E> + Send + 'static,
+        then: impl FnOnce(&T) + Send + 'static,
+    ) -> Result<T, E> {
         let (told, outcome) = oneshot::channel();
         let (shared, inbox) = (Arc::clone(&self.shared), self.inbox.clone());
         self.shared.state.control.write_then(
@@ -188,6 +202,7 @@ impl Ledger {
             move |result: Result<(Vec<Change>, T), E>| {
                 let result = result.map(|(changes, value)| {
                     shared.committed(changes);
+                    then(&value);
                     value
                 });
                 // Full: the clerk is awake anyway.

@@ -223,7 +223,11 @@ fn what_a_channel_learnt_and_its_numbers_outlive_the_process() {
     assert!(here.plane.2.lock().unwrap().is_empty(), "a new channel has no past");
     here.ledger.publish(name(), publish());
     let session = here.begun();
-    let profile = SourceProfile { rate: FrameRate::new(25_000, 1_000), gop: SourceGop::Regular(50) };
+    let profile = SourceProfile {
+        rate: FrameRate::new(25_000, 1_000),
+        gop: SourceGop::Regular(50),
+        captions: Default::default(),
+    };
     here.ledger.fact(name(), session.clone(), Fact::Learnt(profile));
     let (wall, grid) = (SystemClock.now().wall, Grid { cadence: Cadence::for_rate(25.0, Mode::Ultra), msn0: 5_000 });
     let plan = Plan {
@@ -253,4 +257,38 @@ fn what_a_channel_learnt_and_its_numbers_outlive_the_process() {
     assert_eq!(past.len(), 1);
     assert_eq!(past[0].profile, Some(profile));
     assert!(past[0].last_msn.is_some_and(|msn| (5_050..=5_060).contains(&msn)), "{past:?}");
+}
+
+#[test]
+fn what_follows_a_commit_is_done_in_the_order_of_commits_and_without_a_caller_who_waits() {
+    use futures_util::FutureExt;
+    const COUNT: Table<String, u64> = Table::json(Db::Meta, 1);
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Machine::open(folder.path());
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let count = || {
+        let heard = Arc::clone(&heard);
+        let add = |txn: &mut Write<'_, '_>, _| {
+            let name = "counted by a test".to_owned();
+            let n = txn.get(&COUNT, &name)?.unwrap_or(0);
+            txn.put(&COUNT, &name, &(n + 1))?;
+            Ok::<_, Error>((Vec::new(), n))
+        };
+        machine.ledger.submit_then(Need::Ordinary, add, move |n| heard.lock().unwrap().push(*n))
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..20 {
+                    machine.runtime.block_on(count()).unwrap();
+                }
+            });
+        }
+    });
+    // Asked for, and gone.
+    for _ in 0..40 {
+        drop(count().now_or_never());
+    }
+    machine.runtime.block_on(count()).unwrap();
+    assert_eq!(*heard.lock().unwrap(), (0..201).collect::<Vec<u64>>());
 }

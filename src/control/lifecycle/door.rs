@@ -1,9 +1,14 @@
 //! What a publisher meets: the part of a channel that decides on admission, small enough to be kept on the shard.
 
+use std::net::IpAddr;
+use std::time::Duration;
+
 use super::refusal::{Code, Refusal};
 use crate::control::record::{Activation, ChannelRecord, ChannelState, Legs, Utc};
 use crate::media::channel::{Leg, Takeover};
-use crate::media::key::KeyDigest;
+use crate::media::key::{KeyDigest, Passphrase};
+use crate::media::networks::Networks;
+use crate::pipeline::ports::PullUrl;
 use crate::time::Wall;
 
 /// Keys that may be valid at once, during a rotation.
@@ -18,6 +23,14 @@ pub struct Door {
     /// What happens to a publisher that comes while another one holds its leg.
     pub takeover: Takeover,
     pub legs: Legs,
+    /// Networks that publishers may come from; `None`: from anywhere.
+    pub from: Option<Networks>,
+    /// What SRT publishers must encrypt with; `None`: what the box wants of all.
+    pub passphrase: Option<Passphrase>,
+    /// The least receive latency that its publishers get.
+    pub latency: Duration,
+    /// The source that is called while publishers may come in.
+    pub pull: Option<PullUrl>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +58,18 @@ impl Door {
             ChannelState::Idle if channel.armed || policy.activation == Activation::Auto => Opening::Open,
             ChannelState::Idle => Opening::NotStarted,
         };
-        Door { keys, opening, takeover: policy.takeover, legs: policy.legs }
+        let latency = Duration::from_millis(channel.config.profile.mode.params().srt_latency_ms.into());
+        let pull = policy.pull.clone().filter(|_| opening == Opening::Open);
+        Door {
+            keys,
+            opening,
+            takeover: policy.takeover,
+            legs: policy.legs,
+            from: policy.publish_from.clone(),
+            passphrase: channel.srt_passphrase.clone(),
+            latency,
+            pull,
+        }
     }
 
     /// Of a channel that does not exist: it takes the same time to be refused.
@@ -55,12 +79,16 @@ impl Door {
             opening: Opening::Absent,
             takeover: Takeover::default(),
             legs: Legs::default(),
+            from: None,
+            passphrase: None,
+            latency: Duration::ZERO,
+            pull: None,
         }
     }
 
     /// # Errors
     /// The publisher is refused. Who has no valid key learns nothing else.
-    pub fn admit(&self, key: &str, leg: Leg, now: Wall) -> Result<(), Refusal> {
+    pub fn admit(&self, key: &str, leg: Leg, from: IpAddr, now: Wall) -> Result<(), Refusal> {
         let now = Utc::from(now);
         let mut known = false;
         for (digest, expires_at) in &self.keys {
@@ -68,11 +96,21 @@ impl Door {
             let fits = digest.matches(key) & expires_at.is_none_or(|at| now < at);
             known |= fits;
         }
-        if known { self.lets_in(leg) } else { Err(Refusal::denied()) }
+        if !known {
+            return Err(Refusal::denied());
+        }
+        if self.from.as_ref().is_some_and(|networks| !networks.hold(from)) {
+            let what = format!("the channel takes no publisher of {from}: add its network to publish_from");
+            return Err(Refusal::new(Code::NotFromHere, what));
+        }
+        self.lets_in(leg)
     }
 
     /// All that is asked of a publisher but its key.
-    pub(super) fn lets_in(&self, leg: Leg) -> Result<(), Refusal> {
+    ///
+    /// # Errors
+    /// The publisher is refused.
+    pub fn lets_in(&self, leg: Leg) -> Result<(), Refusal> {
         match self.opening {
             Opening::Absent => Err(Refusal::denied()),
             Opening::Stopped => Err(Refusal::new(Code::Stopped, "the channel is stopped: start it first")),

@@ -129,7 +129,7 @@ pub fn recover(
     let there = step.channel_after(channel).filter(|c| c.state != ChannelState::Deleted);
     let resumed = there.zip(step.open_after(open)).map(|(channel, session)| Effect::Resume {
         session: session.id.clone(),
-        channel: Box::new(channel.config.with(session.profile.clone()).to_channel()),
+        channel: Box::new(channel.config.with(session.profile.clone()).to_channel(channel.playback_id)),
     });
     step.effects = there.map(declare).into_iter().chain(resumed).collect();
     step
@@ -385,14 +385,17 @@ fn announcement(before: Option<&ChannelRecord>, after: &ChannelRecord) -> Option
     if after.state == ChannelState::Deleted {
         return was_there.then(|| Effect::Withdraw(after.config.name.clone()));
     }
-    let same = before.is_some_and(|b| {
-        Door::of(b) == Door::of(after) && b.config.to_channel() == after.config.to_channel() && was_there
-    });
+    let same =
+        before.is_some_and(|b| Door::of(b) == Door::of(after) && to_channel(b) == to_channel(after) && was_there);
     (!same).then(|| declare(after))
 }
 
 fn declare(channel: &ChannelRecord) -> Effect {
-    Effect::Declare { channel: Box::new(channel.config.to_channel()), door: Box::new(Door::of(channel)) }
+    Effect::Declare { channel: Box::new(to_channel(channel)), door: Box::new(Door::of(channel)) }
+}
+
+fn to_channel(channel: &ChannelRecord) -> Channel {
+    channel.config.to_channel(channel.playback_id)
 }
 
 impl Step {

@@ -12,6 +12,7 @@ use crate::control::record::{
     LogoImage, PlaybackId, StreamKey, Utc, What,
 };
 use crate::media::channel::SessionId;
+use crate::media::key::Passphrase;
 use crate::media::limits::CHANNELS_MAX;
 use crate::time::Wall;
 use ulid::Ulid;
@@ -43,6 +44,8 @@ pub enum Command {
         key: StreamKey,
         grace: Duration,
     },
+    /// What SRT publishers must encrypt with from now on; `None`: what the box wants of all. Who is on air stays.
+    Passphrase(Option<Passphrase>),
     /// Ends this session and leaves the channel as it is: an encoder that calls again makes a new session.
     EndSession(SessionId),
 }
@@ -105,6 +108,16 @@ impl Work<'_> {
                 self.delete(force)?;
             }
             Command::RotateKey { key, grace } => self.rotate(key, grace),
+            Command::Passphrase(passphrase) => {
+                if passphrase.is_none() && self.channel.srt_passphrase.is_none() {
+                    let what = "the channel has no passphrase of its own: PUT one to /v1/channels/{id}/srt-passphrase";
+                    return Err(Refusal::new(Code::NotFound, what));
+                }
+                if self.channel.srt_passphrase != passphrase {
+                    self.channel.srt_passphrase = passphrase;
+                    self.updated(vec!["srt_passphrase".into()]);
+                }
+            }
             Command::EndSession(session) => {
                 if self.open.as_ref().is_some_and(|open| open.id == session) {
                     self.end_and_idle(EndedReason::UserStop, self.now);
@@ -136,7 +149,9 @@ impl Work<'_> {
         let (old, new) = (fields::as_json(&self.channel.config), fields::as_json(&config));
         let changed = |applies| {
             let of = FIELDS.iter().filter(move |(_, a)| *a == applies).map(|(name, _)| *name);
-            of.filter(|name| old.get(*name) != new.get(*name)).collect::<Vec<_>>()
+            // Of a source's address its secrets are not to be seen.
+            let source = self.channel.config.policy.pull != config.policy.pull;
+            of.filter(|name| old.get(*name) != new.get(*name) || (*name == "pull" && source)).collect::<Vec<_>>()
         };
         self.outcome.now = changed(Applies::Now);
         self.outcome.next_session = changed(Applies::NextSession);
@@ -195,6 +210,8 @@ impl Work<'_> {
         self.channel.state = ChannelState::Deleted;
         self.channel.armed = false;
         self.channel.stream_keys.clear();
+        self.channel.srt_passphrase = None;
+        self.channel.config.policy.pull = None;
         self.channel.deleted_at = Some(self.now);
         self.tell(What::ChannelDeleted {});
         Ok(())

@@ -37,6 +37,8 @@ pub enum Code {
     NotStarted,
     /// Unknown channel or wrong key; nobody is told which.
     Denied,
+    /// A publisher with a key, of an address that the channel takes none of.
+    NotFromHere,
     /// A second leg of a channel that has one.
     NoSuchLeg,
 }
@@ -54,6 +56,7 @@ impl Code {
             Code::Stopped => "stopped",
             Code::NotStarted => "not_started",
             Code::Denied => "denied",
+            Code::NotFromHere => "not_from_here",
             Code::NoSuchLeg => "no_such_leg",
         }
     }
@@ -61,7 +64,7 @@ impl Code {
     /// As a publisher is told (`SRT_REJX_…`); `None`: no answer to a publisher.
     pub fn srt(self) -> Option<u16> {
         match self {
-            Code::Denied => Some(1401),
+            Code::Denied | Code::NotFromHere => Some(1401),
             Code::Stopped | Code::NotStarted => Some(1403),
             Code::NoSuchLeg => Some(1415),
             _ => None,

@@ -8,22 +8,31 @@ use std::time::Duration;
 use utoipa::ToSchema;
 
 use super::{ChannelId, PlaybackId, Utc};
+use crate::media::captions::CaptionService;
 use crate::media::channel::{BackendPolicy, Channel, ChannelKind, ChannelName, Ladder, Takeover};
 use crate::media::crop::Margins;
-use crate::media::key::{KeyDigest, hex};
+use crate::media::key::{KeyDigest, Passphrase, hex};
 use crate::media::limits::MAX_DURATION_S;
 use crate::media::logo::{Logo, LogoPicture, LogoPlace};
 use crate::media::modes::LatencyMode;
+use crate::media::networks::Networks;
+use crate::media::playback::{Access, PlaybackPolicy};
+use crate::media::steering::Steering;
+use crate::pipeline::ports::PullUrl;
 
-/// One channel. Holds digests of keys: never sent to anybody as it is.
+/// One channel. Holds digests of keys and a passphrase: never sent to anybody as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChannelRecord {
     pub id: ChannelId,
-    #[serde(flatten)]
+    /// Its secrets are kept beside it, in `pull_address`: nowhere else are they written.
+    #[serde(flatten, with = "kept")]
     pub config: ChannelConfig,
     pub playback_id: PlaybackId,
     /// Newest first: one, or two while a rotation lasts; none once deleted.
     pub stream_keys: Vec<StreamKey>,
+    /// What SRT publishers must encrypt with; `None`: what the box wants of all.
+    #[serde(default)]
+    pub srt_passphrase: Option<Passphrase>,
     pub state: ChannelState,
     /// A channel with manual activation was started and takes publishers.
     pub armed: bool,
@@ -51,6 +60,7 @@ impl ChannelRecord {
             config,
             playback_id,
             stream_keys,
+            srt_passphrase: None,
             state: ChannelState::Idle,
             armed: false,
             revision: 1,
@@ -59,6 +69,38 @@ impl ChannelRecord {
             updated_at: at,
             deleted_at: None,
         }
+    }
+}
+
+/// A configuration with what it does not show.
+mod kept {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::{ChannelConfig, PullUrl};
+
+    #[derive(Serialize)]
+    struct Written<'a> {
+        #[serde(flatten)]
+        config: &'a ChannelConfig,
+        pull_address: Option<&'a str>,
+    }
+
+    #[derive(Deserialize)]
+    struct Read {
+        #[serde(flatten)]
+        config: ChannelConfig,
+        #[serde(default)]
+        pull_address: Option<PullUrl>,
+    }
+
+    pub(super) fn serialize<S: Serializer>(config: &ChannelConfig, serializer: S) -> Result<S::Ok, S::Error> {
+        Written { config, pull_address: config.policy.pull.as_ref().map(PullUrl::expose) }.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ChannelConfig, D::Error> {
+        let Read { mut config, pull_address } = Read::deserialize(deserializer)?;
+        config.policy.pull = pull_address;
+        Ok(config)
     }
 }
 
@@ -82,6 +124,10 @@ pub struct Profile {
     pub ladder: Option<Ladder>,
     /// PART-HOLD-BACK in milliseconds (`ultra` only); `None`: the mode's.
     pub hold_back_ms: Option<u32>,
+    /// How far back viewers may go, seconds; `None`: the mode's window.
+    pub window_s: Option<u32>,
+    /// EXT-X-START, seconds from the end, below zero; `None`: none.
+    pub start_offset_s: Option<i32>,
     /// `None`: the mode's.
     pub preset: Option<Preset>,
     /// Where it may run; `None`: as the box is configured.
@@ -89,6 +135,12 @@ pub struct Profile {
     pub slate: Slate,
     /// Cut off the source's picture before it is scaled: what is left is all that the renditions know of. `None`: nothing.
     pub crop: Option<Margins>,
+    /// Closed captions that players are told of. `None`: those that the source's PMT describes, else those that were seen in
+    /// its pictures. An empty list: none, and encoded pictures carry none.
+    #[schema(max_items = 20)]
+    pub captions: Option<Vec<CaptionService>>,
+    /// The multivariant playlist has a variant of sound alone. Apple forbids one on tvOS.
+    pub audio_only: bool,
     /// A session's longest life in seconds; 0: unlimited.
     pub max_duration_s: u32,
 }
@@ -105,6 +157,17 @@ pub struct Policy {
     /// A publisher that says it has finished ends the session.
     pub end_on_eos: bool,
     pub legs: Legs,
+    /// Networks that publishers may come from; `None`: from anywhere.
+    #[schema(value_type = Option<Vec<String>>)]
+    pub publish_from: Option<Networks>,
+    /// Where an SRT source listens that Rung calls, `srt://host:port`; secrets in it are not shown. `None`: publishers come
+    /// by themselves.
+    #[schema(value_type = Option<String>)]
+    pub pull: Option<PullUrl>,
+    /// Origins that players are steered to. `None`: they stay where they found the channel.
+    pub steering: Option<Steering>,
+    /// Who may watch. What viewers hold of signed addresses lasts until they expire.
+    pub playback_policy: PlaybackPolicy,
     /// Over every rendition that is encoded. `None`: there is none.
     pub logo: Option<LogoSettings>,
 }
@@ -176,10 +239,14 @@ pub const FIELDS: &[(&str, Applies)] = &[
     ("mode", Applies::NextSession),
     ("ladder", Applies::NextSession),
     ("hold_back_ms", Applies::NextSession),
+    ("window_s", Applies::NextSession),
+    ("start_offset_s", Applies::NextSession),
     ("preset", Applies::NextSession),
     ("backend", Applies::NextSession),
     ("slate", Applies::NextSession),
     ("crop", Applies::NextSession),
+    ("captions", Applies::NextSession),
+    ("audio_only", Applies::NextSession),
     ("max_duration_s", Applies::NextSession),
     ("takeover", Applies::Now),
     ("activation", Applies::Now),
@@ -187,9 +254,15 @@ pub const FIELDS: &[(&str, Applies)] = &[
     ("on_max_duration", Applies::Now),
     ("end_on_eos", Applies::Now),
     ("legs", Applies::Now),
+    ("publish_from", Applies::Now),
+    ("pull", Applies::Now),
+    ("steering", Applies::Now),
+    ("playback_policy", Applies::Now),
     ("logo", Applies::Now),
     ("playback_id", Applies::ByRung),
     ("stream_keys", Applies::ByRung),
+    ("srt_passphrase", Applies::ByRung),
+    ("pull_address", Applies::ByRung),
     ("state", Applies::ByRung),
     ("armed", Applies::ByRung),
     ("revision", Applies::ByRung),
@@ -297,10 +370,14 @@ impl Default for Profile {
             mode: LatencyMode::default(),
             ladder: None,
             hold_back_ms: None,
+            window_s: None,
+            start_offset_s: None,
             preset: None,
             backend: None,
             slate: Slate::default(),
             crop: None,
+            captions: None,
+            audio_only: true,
             max_duration_s: MAX_DURATION_S,
         }
     }
@@ -339,14 +416,17 @@ impl ChannelConfig {
         ChannelConfig { profile, ..self.clone() }
     }
 
-    /// What the data plane needs.
-    pub fn to_channel(&self) -> Channel {
+    /// What the data plane needs. `playback`: the channel's, which signed addresses name.
+    pub fn to_channel(&self, playback: PlaybackId) -> Channel {
         Channel {
             name: self.name.clone(),
             kind: self.profile.kind,
             mode: self.profile.mode,
             ladder: self.profile.ladder.clone(),
             hold_back_ms: self.profile.hold_back_ms,
+            window_s: self.profile.window_s,
+            start_offset_s: self.profile.start_offset_s,
+            steering: self.policy.steering.clone(),
             takeover: self.policy.takeover,
             slate: match &self.profile.slate {
                 Slate::Black => crate::media::channel::Slate::Black,
@@ -355,10 +435,16 @@ impl ChannelConfig {
             preset: self.profile.preset.map(|p| p.name().to_owned()),
             backend: self.profile.backend,
             crop: self.profile.crop.unwrap_or_default(),
+            captions: self.profile.captions.clone(),
+            audio_only: self.profile.audio_only,
             logo: self.policy.logo.as_ref().and_then(|logo| {
                 let picture = LogoPicture::Stored(logo.image.as_ref()?.sha256.clone());
                 Some(Logo { place: logo.place, picture })
             }),
+            access: match self.policy.playback_policy {
+                PlaybackPolicy::Public => Access::Public,
+                PlaybackPolicy::Signed => Access::Signed(playback.0),
+            },
         }
     }
 }
@@ -409,6 +495,21 @@ mod tests {
         let now = sorted(of(Applies::Now).map(str::to_owned).collect());
         assert_eq!(now, sorted(keys(&Policy::default())));
         assert_eq!(of(Applies::Fixed).collect::<Vec<_>>(), ["name"]);
+    }
+
+    #[test]
+    fn the_address_of_a_source_is_kept_whole_and_shown_without_its_secrets() {
+        let mut channel = record();
+        let address = "srt://encoder.example.com:9000?streamid=planted&passphrase=planted secret";
+        channel.config.policy.pull = Some(PullUrl::parse(address).unwrap());
+        let json = serde_json::to_value(&channel).unwrap();
+        assert_eq!(json["pull_address"], address);
+        let again: ChannelRecord = serde_json::from_value(json).unwrap();
+        assert_eq!((&again, again.config.policy.pull.as_ref().unwrap().expose()), (&channel, address));
+        let shown = serde_json::to_string(&channel.config).unwrap();
+        assert!(shown.contains("srt://encoder.example.com:9000") && !shown.contains("planted"), "{shown}");
+        assert!(!format!("{channel:?}").contains("planted"));
+        serde_json::from_str::<ChannelConfig>(&shown).expect("what events hold is read again");
     }
 
     #[test]

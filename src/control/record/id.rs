@@ -63,6 +63,12 @@ prefixed_id!(
     "tk_"
 );
 
+prefixed_id!(
+    /// A key that signs viewers in.
+    PlaybackKeyId,
+    "pk_"
+);
+
 #[cfg(test)]
 mod tests {
     use super::*;

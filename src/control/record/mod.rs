@@ -4,6 +4,7 @@
 mod channel;
 mod event;
 mod id;
+mod playback_key;
 mod session;
 mod utc;
 
@@ -12,6 +13,7 @@ pub use channel::{
     OnMaxDuration, Policy, Preset, Profile, Slate, StreamKey,
 };
 pub use event::{Details, Event, EventRecord, EventSeq, KeyView, What};
-pub use id::{ChannelId, EventId, PlaybackId, TokenId};
+pub use id::{ChannelId, EventId, PlaybackId, PlaybackKeyId, TokenId};
+pub use playback_key::{Algorithm, PlaybackKey};
 pub use session::{Edge, EndedReason, ErrorCause, Input, RunsOn, SessionError, SessionRecord, SessionState};
 pub use utc::Utc;

@@ -40,8 +40,10 @@ pub(super) fn lock(folder: &Path) -> Result<File, OpenError> {
             Err(TryLockError::WouldBlock) => {}
         }
         let holder = holder(&file);
-        // One that was killed while it started a worker left a copy of itself that holds the lock until it is the worker.
-        let lives = holder.is_some_and(|pid| Path::new("/proc").join(pid.to_string()).exists());
+        // Who was starting a worker when it was killed, or when it closed the folder, left a copy of itself that holds the
+        // lock until it is the worker.
+        let lives = |pid: u32| pid != std::process::id() && Path::new("/proc").join(pid.to_string()).exists();
+        let lives = holder.is_some_and(lives);
         if lives || SystemClock::mono() > until {
             let by = holder.map_or_else(|| "another rung".to_owned(), |pid| format!("another rung (process {pid})"));
             return Err(OpenError::InUse { folder: folder.to_owned(), by });

@@ -71,6 +71,7 @@ databases! {
     Logos = "logos", State, 16, "channel";
     Discont = "discont", State, 24, "session, msn u64";
     Init = "init", State, 16, "session";
+    Cues = "cues", State, 24, "session, seq u64";
     Events = "events", State, 8, "seq u64";
     Outbox = "outbox", State, 24, "endpoint, seq u64";
     OutboxDue = "outbox_due", State, 32, "due_ms u64, endpoint, seq u64";
@@ -78,6 +79,7 @@ databases! {
     Idem = "idem", State, 16, "first half of SHA-256 of token and key";
     Tokens = "tokens", State, 16, "token id";
     TokenHash = "token_hash", State, 32, "SHA-256 of the token";
+    PlaybackKeys = "playback_keys", State, 16, "key";
     Templates = "templates", State, 16, "template";
     Audit = "audit", State, 8, "seq u64";
     Oplog = "oplog", State, 8, "seq u64";

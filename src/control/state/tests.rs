@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::*;
 use crate::media::channel::SessionId;
 use crate::media::grid::{Anchor, AudioAnchor, Cadence, Commit, Grid, PdtLine, Record, SourceGop, TimelineLog};
+use crate::media::marker::{CUES_KEPT, KeptCue};
 use crate::media::modes::LatencyMode;
 use crate::media::plan::{InitMark, Inits, Plan, PlannedAudio};
 use crate::time::Wall;
@@ -508,13 +509,21 @@ fn the_timeline_log_tells_later_and_keeps_every_record_of_its_session() {
         gop: SourceGop::Regular(50),
         audio_only: true,
         video: None,
-        audio: vec![PlannedAudio { pid: 257, language: Some("deu".to_owned()), config: None }],
+        audio: vec![PlannedAudio {
+            pid: 257,
+            language: Some("deu".to_owned()),
+            role: Default::default(),
+            config: None,
+        }],
     };
     let (mine, other) = (SessionId::new(Ulid(5)), SessionId::new(Ulid(6)));
     let inits = Inits { named: mine.clone(), marks: vec![InitMark::of("720p", 1, b"init")] };
     let whole = Record::Plan(Box::new(plan.clone()));
     let (break_at, marks) = (|msn| Record::Break { msn }, Record::Inits(inits.clone()));
+    let cue = |seq| KeptCue { seq, n: 5, next: 4, due: Some(5), pid: 500, section: "fc".to_owned() };
+    let cues = [1, CUES_KEPT].map(|seq| Record::Cue(cue(seq)));
     let records = [whole, anchor(1), anchor(0), audio, line(10), line(-1), break_at(12), break_at(11), marks];
+    let records: Vec<Record> = records.into_iter().chain([Record::Cue(cue(0))]).chain(cues).collect();
     let go = hold(&state);
     for record in &records {
         assert_eq!(log.commit(&mine, record.clone()), Ok(Commit::Pending));
@@ -536,10 +545,12 @@ fn the_timeline_log_tells_later_and_keeps_every_record_of_its_session() {
     assert!(damaged.is_empty() && kept.plan == plan && kept.inits == Some(inits.clone()) && kept.breaks == [11, 12]);
     assert_eq!(kept.anchors.iter().map(|anchor| anchor.run).collect::<Vec<_>>(), [0, 1]);
     assert_eq!(kept.lines.iter().map(|line| line.from_n).collect::<Vec<_>>(), [-1, 10]);
+    assert_eq!(kept.cues, [1, CUES_KEPT].map(cue), "only so many are kept");
     let (from, to) = (mine.clone(), SessionId::new(Ulid(7)));
     state.control.write(Need::Essential, move |txn| hand_over(txn, &from, &to)).wait().map_err(|e: Error| e).unwrap();
     let (follows, none) = (load(&SessionId::new(Ulid(7))).0.expect("what the one before had"), load(&mine).0);
     assert!(none.is_none() && follows.plan == plan && follows.breaks == [11, 12] && follows.anchors.len() == 2);
+    assert_eq!(follows.cues.len(), 2);
     let gone = mine.clone();
     state.control.write(Need::Essential, move |txn| forget(txn, &gone)).wait().map_err(|e: Error| e).unwrap();
     assert_eq!(load(&mine).0, None);

@@ -10,6 +10,7 @@ use super::table::{Db, Table};
 use super::txn::{Read, Write};
 use crate::media::channel::SessionId;
 use crate::media::grid::{Anchor, AudioAnchor, Commit, PdtLine, Record, SourceProfile, TimelineLog};
+use crate::media::marker::{CUES_KEPT, KeptCue};
 use crate::media::plan::{Inits, Kept, Plan};
 use ulid::Ulid;
 
@@ -18,6 +19,7 @@ const ANCHORS: Table<(Ulid, u32), Anchor> = Table::json(Db::Anchors, 1);
 const AUDIO: Table<(Ulid, u16, u32), AudioAnchor> = Table::json(Db::Audio, 1);
 const LINES: Table<(Ulid, i64), PdtLine> = Table::json(Db::Pdt, 1);
 const BREAKS: Table<(Ulid, u64), ()> = Table::json(Db::Discont, 1);
+const CUES: Table<(Ulid, u64), KeptCue> = Table::json(Db::Cues, 1);
 const INITS: Table<Ulid, Inits> = Table::json(Db::Init, 1);
 /// What channels learnt about their sources.
 pub const PROFILES: Table<Ulid, SourceProfile> = Table::json(Db::Profile, 1);
@@ -82,6 +84,12 @@ fn put(txn: &mut Write<'_, '_>, session: Ulid, record: &Record) -> Result<(), Er
         Record::Pdt(line) => txn.put(&LINES, &(session, line.from_n), line),
         Record::Break { msn } => txn.put(&BREAKS, &(session, *msn), &()),
         Record::Inits(inits) => txn.put(&INITS, &session, inits),
+        Record::Cue(cue) => {
+            if let Some(old) = cue.seq.checked_sub(CUES_KEPT) {
+                txn.delete(&CUES, &(session, old))?;
+            }
+            txn.put(&CUES, &(session, cue.seq), cue)
+        }
     }
 }
 
@@ -101,6 +109,7 @@ pub fn load(view: &Read<'_>, session: &SessionId) -> Result<(Option<Kept>, Vec<E
     view.scan_prefix(&LINES, &key)?.for_each(|row| take(row.map(|(_, line)| Record::Pdt(line))));
     view.scan_prefix(&BREAKS, &key)?.for_each(|row| take(row.map(|((_, msn), ())| Record::Break { msn })));
     view.scan_prefix(&INITS, &key)?.for_each(|row| take(row.map(|(_, inits)| Record::Inits(inits))));
+    view.scan_prefix(&CUES, &key)?.for_each(|row| take(row.map(|(_, cue)| Record::Cue(cue))));
     Ok((Kept::of(good), bad))
 }
 
@@ -110,14 +119,20 @@ pub fn load(view: &Read<'_>, session: &SessionId) -> Result<(Option<Kept>, Vec<E
 /// The store failed, or a record is damaged.
 pub fn hand_over(txn: &mut Write<'_, '_>, from: &SessionId, to: &SessionId) -> Result<(), Error> {
     let (Some(kept), _) = load(&txn.view(), from)? else { return Ok(()) };
-    let Kept { plan, anchors, lines, breaks, inits } = kept;
+    let Kept { plan, anchors, lines, breaks, inits, cues } = kept;
     put(txn, to.ulid(), &Record::Plan(Box::new(plan)))?;
     // Only what is still looked at: a chain of sessions may go on for years.
     let (old_anchors, old_lines) = (anchors.len().saturating_sub(KEPT), lines.len().saturating_sub(KEPT));
     let anchors = anchors.into_iter().skip(old_anchors).map(Record::Anchor);
     let lines = lines.into_iter().skip(old_lines).map(Record::Pdt);
     let breaks = breaks.into_iter().map(|msn| Record::Break { msn });
-    anchors.chain(lines).chain(breaks).chain(inits.map(Record::Inits)).try_for_each(|r| put(txn, to.ulid(), &r))?;
+    let cues = cues.into_iter().map(Record::Cue);
+    anchors
+        .chain(lines)
+        .chain(breaks)
+        .chain(inits.map(Record::Inits))
+        .chain(cues)
+        .try_for_each(|r| put(txn, to.ulid(), &r))?;
     forget(txn, from)
 }
 
@@ -133,5 +148,6 @@ pub fn forget(txn: &mut Write<'_, '_>, session: &SessionId) -> Result<(), Error>
     txn.delete_prefix(&LINES, &key)?;
     txn.delete_prefix(&BREAKS, &key)?;
     txn.delete_prefix(&INITS, &key)?;
+    txn.delete_prefix(&CUES, &key)?;
     Ok(())
 }

@@ -1,32 +1,62 @@
-//! Purpose: SRT in and out, live mode. `Port` receives all publishers of one UDP port; `Publish` is one of ours.
-//! The only room that names `sapflow_srt`.
-//! Time: `Mono` outside; the crate wants `Instant`, which `socket::Epoch` converts (both are CLOCK_MONOTONIC).
-//! Invariants: no thread, no wait, no lock inside; the owner polls. Nothing is ever back-pressured.
-//! Spec: [SRT 3], [SRT 4.3], [SRT 4.5], [SRT 6].
-//! When it fails: a refused caller gets a code (`Refusal`), a bad datagram is a counter (`PortCounters`).
+//! Purpose: SRT in and out, live mode, without a foreign protocol library. `Port` receives all publishers of one UDP
+//! port; `Publish` is one of ours. Below them no file knows a socket or a clock:
 //!
-//! Not there, refused with a sentence: AES-192, packet filter (FEC), groups (bonding), stream mode, rendezvous,
-//! handshake version 4 (libsrt before 1.3), pulling.
+//! - `packet`, `handshake`, `crypto`: bytes and what they mean. `seq`: numbers that wrap.
+//! - `receiver` with `losses`, `playout`, `rtt`: media coming in. `inbound` adds keys and answers. `sender`: going out.
+//! - `filter`: what the packet filter (FEC) is; `rebuild` and `protect`: what it does to media coming in and going out.
+//! - `group`: several connections that are one publisher (bonding).
+//! - `listener` with `greeting`: many connections of a port. `call`: the handshake that we begin, `meeting`: the one
+//!   that both sides begin; `caller` sends behind the first, `dialer` receives from sources that a port calls. `link`: what all have.
+//! - `lookup`: names of those sources, each on a thread of its own while it is looked up.
+//! - `cores`: all of these for who has no socket.
+//!
+//! Time: `Mono`; time stamps of packets are microseconds of each side's own clock (`playout`).
+//! Invariants: no wait, no lock inside, no thread but that of a look-up; the owner polls. Nothing is ever back-pressured. A packet's payload
+//! stays where the kernel wrote it (`sys::mmsg`); a connection costs nothing while nothing happens on it.
+//! Spec: [SRT 3], [SRT 4], [SRT 6].
+//! When it fails: a refused caller gets a code (`Refusal`, `greeting::Rejection`), a bad datagram is a counter
+//! (`PortCounters`).
+//!
+//! Not there, refused with a sentence: stream mode, AES-GCM, handshake version 4 (libsrt before 1.3).
 
+mod call;
 mod caller;
-mod clip;
+pub mod cores;
 mod crypto;
-mod feeder;
+mod dialer;
+mod filter;
+mod greeting;
+mod group;
+mod handshake;
+mod inbound;
+mod link;
 mod listener;
+mod lookup;
+mod losses;
+mod meeting;
+mod outbox;
+mod packet;
+mod playout;
 mod port;
+mod protect;
+mod publish;
+mod pull_url;
 mod push;
-mod sniff;
+mod rebuild;
+mod receiver;
+mod rtt;
+mod sender;
+mod seq;
 mod socket;
 mod stats;
 mod streamid;
 mod url;
 
-pub use caller::{PAYLOAD, Publish, PublishEnd, PublishEvent, PublishStats};
-pub use crypto::Passphrase;
-pub use feeder::{Feed, FeedStats, Feeder, Knobs, Pause};
-pub use listener::{Closing, Connected, Event, PortCounters};
+pub use listener::PortCounters;
 pub use port::{Port, PortConfig};
-pub use push::{Progress, PushError, PushOptions, StreamProgress, push};
+pub use publish::Publish;
+pub use pull_url::PullUrl;
+pub use push::{PushOptions, push};
 pub use socket::BindError;
-pub use stats::PublisherStats;
+pub use streamid::parse as stream_id;
 pub use url::SrtUrl;

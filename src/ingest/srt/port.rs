@@ -1,4 +1,4 @@
-//! One UDP port and all its publishers, driven by the shard that owns it.
+//! One UDP port and all its publishers, those that it calls among them, driven by the shard that owns it.
 
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
@@ -6,11 +6,13 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::crypto::Passphrase;
-use super::listener::{Closing, Event, Listener, PortCounters};
+use super::listener::{Listener, PortCounters};
+use super::lookup::{Found, Lookups};
+use super::pull_url::PullUrl;
 use super::socket::{BindError, Socket};
-use super::stats::PublisherStats;
-use crate::ingest::{Directory, PublisherId};
+use crate::ingest::{Closing, Directory, Door, Event, PublisherId, PublisherStats};
+use crate::media::channel::ChannelName;
+use crate::media::key::Passphrase;
 use crate::sys::mmsg::{BATCH, RecvBatch};
 use crate::time::Mono;
 
@@ -21,14 +23,17 @@ const BATCHING: Duration = Duration::from_millis(4);
 const BATCHING_LATENCY: Duration = Duration::from_millis(120);
 /// Timers closer than this are handled together.
 const TIMER_GRAIN: Duration = Duration::from_millis(1);
+/// While a host is looked up, its answer is looked for this often.
+const LOOKUP_GRAIN: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Debug)]
 pub struct PortConfig {
     pub address: SocketAddr,
-    /// Receive latency of the port; a caller that asks for more gets more. At most 65.5 s [SRT 3.2.1.1].
+    /// Receive latency of channels without one of their own; a caller that asks for more gets more. At most 65.5 s [SRT 3.2.1.1].
     pub latency: Duration,
-    /// With one, every caller must encrypt; without, none may.
+    /// Of channels that have none of their own: with one, their callers must encrypt; without, they may not.
     pub passphrase: Option<Passphrase>,
+    /// Room for so many in the protocol; how many may be on air is the door's business.
     pub publishers_max: usize,
     /// The fastest publisher expected, bits per second: sizes the receive buffers.
     pub bitrate_max: u64,
@@ -55,6 +60,7 @@ pub struct Port {
     socket: Socket,
     inbound: RecvBatch,
     listener: Listener,
+    lookups: Lookups,
     ran: Mono,
     /// The last `run` found datagrams.
     busy: bool,
@@ -64,19 +70,35 @@ pub struct Port {
 }
 
 impl Port {
+    /// A port with a door of its own.
+    ///
     /// # Errors
     /// `BindError`, a sentence for the operator.
     pub fn bind(config: PortConfig, directory: Arc<dyn Directory>) -> Result<Port, BindError> {
+        let door = Door::new(directory, config.publishers_max);
+        Port::behind(door, config)
+    }
+
+    /// A port at a door that others share.
+    ///
+    /// # Errors
+    /// `BindError`, a sentence for the operator.
+    pub fn behind(door: Arc<Door>, config: PortConfig) -> Result<Port, BindError> {
         let socket = Socket::bind(config.address, config.receive_buffer)?;
         Ok(Port {
             socket,
             inbound: RecvBatch::default(),
             wanted_buffer: config.receive_buffer,
-            listener: Listener::new(config, directory),
+            listener: Listener::new(config, door),
+            lookups: Lookups::default(),
             ran: Mono(0),
             busy: false,
             backlog: false,
         })
+    }
+
+    pub fn door(&self) -> &Arc<Door> {
+        self.listener.door()
     }
 
     pub fn fd(&self) -> BorrowedFd<'_> {
@@ -98,7 +120,8 @@ impl Port {
             return Some(self.ran + BATCHING);
         }
         let grain = if self.batching() { BATCHING } else { TIMER_GRAIN };
-        self.listener.deadline().map(|due| due.max(self.ran + grain))
+        let lookup = self.lookups.is_busy().then(|| self.ran + LOOKUP_GRAIN);
+        self.listener.deadline().map(|due| due.max(self.ran + grain)).into_iter().chain(lookup).min()
     }
 
     /// Whether a readable `fd` must wake the shard. Not while media flows with latency to spare: then the deadline,
@@ -113,21 +136,57 @@ impl Port {
         self.busy = false;
         self.backlog = true;
         for _ in 0..BATCHES_MAX {
-            let count = self.socket.recv(&mut self.inbound);
-            for (peer, bytes) in self.inbound.iter() {
+            if !self.socket.recv(&mut self.inbound) {
+                self.backlog = false;
+                break;
+            }
+            self.busy = true;
+            for (peer, bytes) in self.inbound.drain() {
                 self.listener.datagram(now, peer, bytes);
             }
-            self.busy |= count > 0;
-            if !self.listener.outgoing.is_empty() {
-                self.socket.send(&mut self.listener.outgoing);
+            if self.listener.outbox.len() >= BATCH {
+                self.socket.send(&mut self.listener.outbox);
             }
-            if count < BATCH {
+            if self.inbound.emptied() {
                 self.backlog = false;
                 break;
             }
         }
         self.listener.settle(now);
-        self.socket.send(&mut self.listener.outgoing);
+        self.look_up(now);
+        self.socket.send(&mut self.listener.outbox);
+    }
+
+    /// The source that a channel has from now on: called until it answers, received from, called again. `None`: it has
+    /// none. The same once more changes nothing.
+    pub fn pull(&mut self, now: Mono, channel: &ChannelName, url: Option<PullUrl>) {
+        self.listener.pull(now, channel, url);
+        self.look_up(now);
+        self.socket.send(&mut self.listener.outbox);
+    }
+
+    fn look_up(&mut self, now: Mono) {
+        while let Some(wanted) = self.listener.poll_lookup() {
+            self.lookups.begin(wanted);
+        }
+        while let Some(found) = self.lookups.poll() {
+            let addresses = found.addresses.and_then(|all| self.reachable(all));
+            self.listener.found(now, Found { addresses, ..found });
+        }
+    }
+
+    /// Those of `addresses` that the socket's family reaches, as it wants them; at least one.
+    fn reachable(&self, addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, String> {
+        let ours = self.local_addr().map_err(|e| e.to_string())?;
+        let both = ours.is_ipv6() && ours.ip().is_unspecified();
+        let fitting = addresses.into_iter().filter_map(|address| match address {
+            SocketAddr::V4(four) if both => Some((four.ip().to_ipv6_mapped(), four.port()).into()),
+            address => (address.is_ipv6() == ours.is_ipv6()).then_some(address),
+        });
+        let fitting: Vec<SocketAddr> = fitting.collect();
+        let family = if ours.is_ipv6() { "IPv6" } else { "IPv4" };
+        let why = || format!("it has no address of {family}, which is what srt.listen has");
+        if fitting.is_empty() { Err(why()) } else { Ok(fitting) }
     }
 
     /// The next event, if any.
@@ -138,7 +197,7 @@ impl Port {
     /// Ends a publisher from this side: it gets a SHUTDOWN, the shard an `Event::Closed`. Nothing for an unknown one.
     pub fn close(&mut self, now: Mono, publisher: PublisherId, why: Closing) {
         self.listener.close(now, publisher, why);
-        self.socket.send(&mut self.listener.outgoing);
+        self.socket.send(&mut self.listener.outbox);
     }
 
     /// `None` once it is closed: its last statistics came with `Event::Closed`.
@@ -179,7 +238,7 @@ impl Port {
     /// A planned stop: SHUTDOWN to every publisher; their `Closed` events follow.
     pub fn shutdown(&mut self, now: Mono) {
         self.listener.shutdown(now);
-        self.socket.send(&mut self.listener.outgoing);
+        self.socket.send(&mut self.listener.outbox);
     }
 
     fn batching(&self) -> bool {

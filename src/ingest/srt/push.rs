@@ -1,7 +1,5 @@
 //! `rung push`: a file published over SRT by one or many publishers from one thread, in real time.
 
-use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -9,19 +7,16 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::caller::{Publish, PublishEnd, PublishEvent, PublishStats};
-use super::feeder::{Feed, FeedStats, Feeder, Knobs};
+use super::publish::Publish;
 use super::url::SrtUrl;
+use crate::ingest::feeder::{Feed, Feeder, Knobs};
+use crate::ingest::publish::{
+    Progress, PublishEnd, PublishEvent, PublishStats, PushError, RETRY, STAGGER, StreamProgress, TICK,
+};
 use crate::time::{Mono, SystemClock};
 
 /// The loop turns at most this often; more streams then share one turn.
 const TURN: Duration = Duration::from_millis(2);
-/// `Progress::Tick` comes this often.
-const TICK: Duration = Duration::from_millis(200);
-/// Publishers begin this far apart, so that their key frames do not come together.
-const STAGGER: Duration = Duration::from_millis(37);
-/// Between two tries of one publisher: doubled each time up to the second.
-const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(4));
 /// How long the last media may take to be acknowledged.
 const DRAIN: Duration = Duration::from_secs(3);
 
@@ -38,55 +33,6 @@ pub struct PushOptions {
     pub knobs: Knobs,
     pub seed: u64,
 }
-
-/// News for whoever runs `push`.
-#[derive(Debug)]
-pub enum Progress<'a> {
-    /// Something happened to publisher `stream` (from 1).
-    Event { stream: u32, event: &'a PublishEvent },
-    /// Five times a second.
-    Tick { elapsed: Duration, streams: &'a [StreamProgress] },
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-pub struct StreamProgress {
-    pub connected: bool,
-    /// Of the connection that is or was last.
-    pub publish: PublishStats,
-    pub feed: FeedStats,
-    /// Connections tried.
-    pub tries: u32,
-    pub end: Option<PublishEnd>,
-}
-
-/// Why `push` could not do what it was asked for; prints one sentence.
-#[derive(Debug)]
-pub enum PushError {
-    File {
-        path: PathBuf,
-        source: io::Error,
-    },
-    Address(String),
-    Socket(io::Error),
-    /// A publisher ended before its file did.
-    Ended {
-        stream: u32,
-        end: PublishEnd,
-    },
-}
-
-impl fmt::Display for PushError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            PushError::File { path, source } => write!(f, "{}: {source}", path.display()),
-            PushError::Address(what) => f.write_str(what),
-            PushError::Socket(source) => write!(f, "cannot publish: {source}"),
-            PushError::Ended { stream, end } => write!(f, "stream {stream}: {end}"),
-        }
-    }
-}
-
-impl std::error::Error for PushError {}
 
 /// Publishes until the file ends or `progress` breaks.
 ///

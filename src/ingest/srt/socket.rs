@@ -1,4 +1,4 @@
-//! The UDP socket below SRT: batches in, batches out, and the crate's clock.
+//! The UDP socket below SRT: batches in, batches out.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -9,13 +9,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use rustix::net::addr::SocketAddrArg;
 use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
+use smallvec::SmallVec;
 use socket2::{Domain, Protocol, Type};
 
+use super::outbox::Outbox;
 use crate::sys::mmsg::{BATCH, RecvBatch};
-use crate::time::{Mono, SystemClock};
-
-/// A datagram to send and where to.
-pub(super) type Outgoing = (SocketAddr, Vec<u8>);
 
 pub(super) struct Socket {
     socket: UdpSocket,
@@ -78,54 +76,51 @@ impl Socket {
         self.socket.local_addr()
     }
 
-    /// How many datagrams are in `batch` now. An error of a UDP socket is an ICMP report about an earlier datagram:
+    /// Whether there are datagrams in `batch` now. An error of a UDP socket is an ICMP report about an earlier datagram:
     /// it was taken off the socket with this call, so the next one goes on.
-    pub(super) fn recv(&mut self, batch: &mut RecvBatch) -> usize {
+    pub(super) fn recv(&mut self, batch: &mut RecvBatch) -> bool {
         for _ in 0..2 {
             match batch.recv(self.socket.as_fd()) {
-                Ok(count) => return count,
+                Ok(count) => return count > 0,
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => self.refused += 1,
                 Err(_) => {}
             }
         }
-        0
+        false
     }
 
-    /// Sends all of `outgoing`, in order, and empties it. What the kernel does not take is counted and gone: every
+    /// Sends all of `outbox`, in order, and empties it. What the kernel does not take is counted and gone: every
     /// SRT control packet is repeated by its timer, and data is asked for again.
-    pub(super) fn send(&mut self, outgoing: &mut Vec<Outgoing>) {
-        let mut rest = outgoing.as_slice();
-        while !rest.is_empty() {
-            match send_batch(self.socket.as_fd(), &rest[..rest.len().min(BATCH)]) {
-                Ok(sent) if sent > 0 => rest = &rest[sent..],
+    pub(super) fn send(&mut self, outbox: &mut Outbox) {
+        let mut done = 0;
+        while done < outbox.len() {
+            match send_batch(self.socket.as_fd(), outbox, done) {
+                Ok(sent) if sent > 0 => done += sent,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.send_drops += rest.len() as u64;
+                    self.send_drops += (outbox.len() - done) as u64;
                     break;
                 }
                 // The first datagram of the rest is the one that failed.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => self.skip_refused(&mut rest),
-                _ => {
+                other => {
+                    self.refused +=
+                        u64::from(other.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused));
                     self.send_drops += 1;
-                    rest = &rest[1..];
+                    done += 1;
                 }
             }
         }
-        outgoing.clear();
-    }
-
-    fn skip_refused(&mut self, rest: &mut &[Outgoing]) {
-        self.refused += 1;
-        self.send_drops += 1;
-        *rest = &rest[1..];
+        outbox.clear();
     }
 }
 
-fn send_batch(socket: BorrowedFd<'_>, batch: &[Outgoing]) -> io::Result<usize> {
-    let addresses: Vec<_> = batch.iter().map(|(peer, _)| peer.as_any()).collect();
-    let parts: Vec<_> = batch.iter().map(|(_, bytes)| [IoSlice::new(bytes)]).collect();
+/// The datagrams of `outbox` behind the first `done`, as many as one call takes.
+fn send_batch(socket: BorrowedFd<'_>, outbox: &Outbox, done: usize) -> io::Result<usize> {
+    let rest = outbox.iter().skip(done).take(BATCH);
+    let (addresses, parts): (SmallVec<[_; BATCH]>, SmallVec<[_; BATCH]>) =
+        rest.map(|(to, head, body)| (to.as_any(), [IoSlice::new(head), IoSlice::new(body)])).unzip();
     let mut space: [[MaybeUninit<u8>; 0]; BATCH] = [[]; BATCH];
-    let mut controls: Vec<_> = space.iter_mut().map(|space| SendAncillaryBuffer::new(space)).collect();
-    let mut messages: Vec<_> = addresses
+    let mut controls: SmallVec<[_; BATCH]> = space.iter_mut().map(|space| SendAncillaryBuffer::new(space)).collect();
+    let mut messages: SmallVec<[_; BATCH]> = addresses
         .iter()
         .zip(&parts)
         .zip(&mut controls)
@@ -166,35 +161,6 @@ impl std::error::Error for BindError {
     }
 }
 
-#[expect(clippy::disallowed_types, reason = "the crate takes Instant: the border of its clock and ours")]
-type Instant = std::time::Instant;
-
-/// One moment on both clocks; both are CLOCK_MONOTONIC and run alike.
-#[derive(Clone, Copy)]
-pub(super) struct Epoch {
-    instant: Instant,
-    mono: Mono,
-}
-
-impl Epoch {
-    pub(super) fn now() -> Epoch {
-        Epoch { instant: Instant::now(), mono: SystemClock::mono() }
-    }
-
-    /// The moment itself.
-    pub(super) fn origin(&self) -> Instant {
-        self.instant
-    }
-
-    pub(super) fn instant(&self, at: Mono) -> Instant {
-        self.instant + (at - self.mono)
-    }
-
-    pub(super) fn mono(&self, at: Instant) -> Mono {
-        self.mono + at.saturating_duration_since(self.instant)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,21 +182,17 @@ mod tests {
         let mut batch = RecvBatch::default();
         for to in ["127.0.0.1", "[::1]"] {
             let mut from = Socket::connect(format!("{to}:{number}").parse().unwrap(), 1 << 16).unwrap();
-            from.send(&mut vec![(format!("{to}:{number}").parse().unwrap(), vec![1; 20]); 100]);
+            let mut outbox = Outbox::default();
+            for _ in 0..100 {
+                outbox.push(format!("{to}:{number}").parse().unwrap(), |buffer| buffer.extend([1; 20]));
+            }
+            from.send(&mut outbox);
             assert_eq!(from.send_drops, 0);
             let mut seen = 0;
             while seen < 100 {
-                let count = port.recv(&mut batch);
-                assert!(count > 0, "loopback delivers at once: {seen}");
-                seen += count;
+                assert!(port.recv(&mut batch), "loopback delivers at once: {seen}");
+                seen += batch.drain().count();
             }
         }
-    }
-
-    #[test]
-    fn both_clocks_name_the_same_moment() {
-        let epoch = Epoch::now();
-        let at = SystemClock::mono() + std::time::Duration::from_millis(1500);
-        assert_eq!(epoch.mono(epoch.instant(at)), at);
     }
 }

@@ -2,76 +2,53 @@
 //!
 //! Two forms: `#!::r=<channel>,k=<key>,m=publish[,leg=a|b]` and `<channel>/<key>[/a|b]`.
 
+use crate::ingest::door::{Wanted, parse_leg};
 use crate::ingest::{Leg, Refusal};
-use crate::telemetry::Redacted;
 
-/// A well-formed request to publish. Nothing in it is checked yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct StreamId {
-    pub(super) channel: String,
-    pub(super) key: Redacted<String>,
-    pub(super) leg: Leg,
-}
-
-impl StreamId {
-    /// # Errors
-    /// `Denied` for what names no channel or no key, as for a wrong one; `Unsupported` for a mode or leg that this
-    /// port does not take.
-    pub(super) fn parse(bytes: &[u8]) -> Result<StreamId, Refusal> {
-        let text = std::str::from_utf8(bytes).map_err(|_| Refusal::Denied)?;
-        match text.strip_prefix("#!::") {
-            Some(pairs) => StreamId::from_pairs(pairs),
-            None => StreamId::from_path(text),
-        }
-    }
-
-    fn from_pairs(pairs: &str) -> Result<StreamId, Refusal> {
-        let (mut channel, mut key, mut mode, mut leg) = (None, None, None, Leg::A);
-        for pair in pairs.split(',') {
-            match pair.split_once('=') {
-                Some(("r", value)) => channel = Some(value),
-                Some(("k", value)) => key = Some(value),
-                Some(("m", value)) => mode = Some(value),
-                Some(("leg", value)) => leg = parse_leg(value)?,
-                // Other keys of the access control syntax (h, s, t, u) and unknown ones say nothing to us.
-                _ => {}
-            }
-        }
-        match mode {
-            Some("publish") => {}
-            Some("bidirectional") => {
-                return Err(Refusal::Unsupported("m=bidirectional: this port only takes m=publish"));
-            }
-            // Without m the access control syntax means a request.
-            _ => return Err(Refusal::Unsupported("this port only takes publishers: write m=publish in the stream id")),
-        }
-        StreamId::checked(channel.unwrap_or_default(), key.unwrap_or_default(), leg)
-    }
-
-    fn from_path(text: &str) -> Result<StreamId, Refusal> {
-        let mut parts = text.split('/');
-        let (channel, key) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-        let leg = parts.next().map_or(Ok(Leg::A), parse_leg)?;
-        if parts.next().is_some() {
-            return Err(Refusal::Denied);
-        }
-        StreamId::checked(channel, key, leg)
-    }
-
-    fn checked(channel: &str, key: &str, leg: Leg) -> Result<StreamId, Refusal> {
-        if channel.is_empty() || key.is_empty() {
-            return Err(Refusal::Denied);
-        }
-        Ok(StreamId { channel: channel.to_owned(), key: Redacted::new(key.to_owned()), leg })
+/// What a caller's stream id asks for.
+///
+/// # Errors
+/// `Denied` for what names no channel or no key, as for a wrong one; `Unsupported` for a mode or leg that this port does
+/// not take.
+pub fn parse(bytes: &[u8]) -> Result<Wanted, Refusal> {
+    let text = std::str::from_utf8(bytes).map_err(|_| Refusal::Denied)?;
+    match text.strip_prefix("#!::") {
+        Some(pairs) => from_pairs(pairs),
+        None => from_path(text),
     }
 }
 
-fn parse_leg(text: &str) -> Result<Leg, Refusal> {
-    match text {
-        "a" => Ok(Leg::A),
-        "b" => Ok(Leg::B),
-        _ => Err(Refusal::Unsupported("a leg is a or b")),
+fn from_pairs(pairs: &str) -> Result<Wanted, Refusal> {
+    let (mut channel, mut key, mut mode, mut leg) = (None, None, None, Leg::A);
+    for pair in pairs.split(',') {
+        match pair.split_once('=') {
+            Some(("r", value)) => channel = Some(value),
+            Some(("k", value)) => key = Some(value),
+            Some(("m", value)) => mode = Some(value),
+            Some(("leg", value)) => leg = parse_leg(value)?,
+            // Other keys of the access control syntax (h, s, t, u) and unknown ones say nothing to us.
+            _ => {}
+        }
     }
+    match mode {
+        Some("publish") => {}
+        Some("bidirectional") => {
+            return Err(Refusal::Unsupported("m=bidirectional: this port only takes m=publish"));
+        }
+        // Without m the access control syntax means a request.
+        _ => return Err(Refusal::Unsupported("this port only takes publishers: write m=publish in the stream id")),
+    }
+    Wanted::new(channel.unwrap_or_default(), key.unwrap_or_default(), leg)
+}
+
+fn from_path(text: &str) -> Result<Wanted, Refusal> {
+    let mut parts = text.split('/');
+    let (channel, key) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let leg = parts.next().map_or(Ok(Leg::A), parse_leg)?;
+    if parts.next().is_some() {
+        return Err(Refusal::Denied);
+    }
+    Wanted::new(channel, key, leg)
 }
 
 #[cfg(test)]
@@ -79,7 +56,7 @@ mod tests {
     use super::*;
 
     fn good(text: &str) -> (String, String, Leg) {
-        let id = StreamId::parse(text.as_bytes()).unwrap();
+        let id = parse(text.as_bytes()).unwrap();
         (id.channel, id.key.into_inner(), id.leg)
     }
 
@@ -99,9 +76,9 @@ mod tests {
         for text in
             ["", "/", "news", "news/", "/key", "a/b/a/c", "#!::m=publish", "#!::r=x,m=publish", "#!::k=x,m=publish"]
         {
-            assert_eq!(StreamId::parse(text.as_bytes()), Err(Refusal::Denied), "{text:?}");
+            assert_eq!(parse(text.as_bytes()), Err(Refusal::Denied), "{text:?}");
         }
-        assert_eq!(StreamId::parse(&[0xff, 0xfe]), Err(Refusal::Denied));
+        assert_eq!(parse(&[0xff, 0xfe]), Err(Refusal::Denied));
     }
 
     #[test]
@@ -113,7 +90,7 @@ mod tests {
             "#!::r=x,k=y,m=publish,leg=c",
             "x/y/c",
         ] {
-            assert!(matches!(StreamId::parse(text.as_bytes()), Err(Refusal::Unsupported(_))), "{text:?}");
+            assert!(matches!(parse(text.as_bytes()), Err(Refusal::Unsupported(_))), "{text:?}");
         }
     }
 
@@ -127,8 +104,8 @@ mod tests {
                 let at = (state >> 8) as usize % bytes.len();
                 bytes[at] = (state >> 24) as u8;
             }
-            drop(StreamId::parse(&bytes));
+            drop(parse(&bytes));
         }
-        assert!(!format!("{:?}", StreamId::parse(b"x/topsecret").unwrap()).contains("topsecret"));
+        assert!(!format!("{:?}", parse(b"x/topsecret").unwrap()).contains("topsecret"));
     }
 }

@@ -1,10 +1,12 @@
 //! `srt://host:port?streamid=…&passphrase=…&latency=…`: where to publish to.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
+use super::filter::Filter;
+use super::greeting::Rejection;
+use crate::ingest::query::options;
 use crate::telemetry::Redacted;
 
 /// A publish address. Its `Display` shows neither stream id nor passphrase.
@@ -15,11 +17,18 @@ pub struct SrtUrl {
     /// Holds the publish key.
     pub stream_id: Redacted<String>,
     pub passphrase: Option<Redacted<String>>,
-    /// AES key length in bytes, 16 or 32; only with a passphrase.
+    /// AES key length in bytes, 16, 24 or 32; only with a passphrase.
     pub key_length: u8,
+    /// Packets under one key; 0: as many as is usual, 2^24.
+    pub key_refresh: u64,
     /// Asked of the listener, which may use more.
     pub latency: Duration,
+    /// The packet filter (FEC) that is asked of the listener: `fec,cols:10,rows:5`. Empty: none.
+    pub filter: String,
 }
+
+const OPTIONS: [&str; 9] =
+    ["streamid", "passphrase", "latency", "pbkeylen", "mode", "transtype", "pkt_size", "kmrefreshrate", "packetfilter"];
 
 impl SrtUrl {
     /// Takes `%XX` and, as other tools do, a `#` inside the query. `latency` is in milliseconds.
@@ -37,9 +46,8 @@ impl SrtUrl {
             return Err("an SRT address needs a host: srt://host:9000".to_owned());
         }
         let options = options(query)?;
-        let known = ["streamid", "passphrase", "latency", "pbkeylen", "mode", "transtype", "pkt_size"];
-        if let Some(unknown) = options.keys().find(|key| !known.contains(&key.as_str())) {
-            return Err(format!("unknown SRT option {unknown:?}: known are {}", known.join(", ")));
+        if let Some(unknown) = options.keys().find(|key| !OPTIONS.contains(&key.as_str())) {
+            return Err(format!("unknown SRT option {unknown:?}: known are {}", OPTIONS.join(", ")));
         }
         let option = |name: &str| options.get(name).map(String::as_str);
         if option("mode").is_some_and(|mode| mode != "caller") || option("transtype").is_some_and(|t| t != "live") {
@@ -51,7 +59,9 @@ impl SrtUrl {
             stream_id: Redacted::new(option("streamid").unwrap_or_default().to_owned()),
             passphrase: option("passphrase").filter(|p| !p.is_empty()).map(|p| Redacted::new(p.to_owned())),
             key_length: key_length(option("pbkeylen"))?,
+            key_refresh: key_refresh(option("kmrefreshrate"))?,
             latency: latency(option("latency"))?,
+            filter: filter(option("packetfilter"))?,
         };
         if url.passphrase.as_ref().is_some_and(|p| !(10..=79).contains(&p.expose().len())) {
             return Err("an SRT passphrase has 10 to 79 bytes".to_owned());
@@ -90,48 +100,30 @@ impl fmt::Display for SrtUrl {
     }
 }
 
-fn options(query: &str) -> Result<BTreeMap<String, String>, String> {
-    let mut options = BTreeMap::new();
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        options.insert(name.to_owned(), decode(value).ok_or_else(|| format!("the value of {name} is not UTF-8"))?);
-    }
-    Ok(options)
-}
-
-/// `%41` is `A`; a `%` that begins no such group stands for itself.
-fn decode(text: &str) -> Option<String> {
-    let (mut out, bytes) = (Vec::with_capacity(text.len()), text.as_bytes());
-    let mut at = 0;
-    while let Some(byte) = bytes.get(at) {
-        let group = text.get(at + 1..at + 3).filter(|_| *byte == b'%');
-        let coded = group.filter(|g| g.bytes().all(|b| b.is_ascii_hexdigit()));
-        match coded.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(value) => {
-                out.push(value);
-                at += 3;
-            }
-            None => {
-                out.push(*byte);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8(out).ok()
-}
-
 fn key_length(text: Option<&str>) -> Result<u8, String> {
     match text {
         None | Some("0" | "16") => Ok(16),
         Some("32") => Ok(32),
-        Some("24") => Err("AES-192 is not supported: pbkeylen is 16 or 32".to_owned()),
-        Some(_) => Err("pbkeylen is 16 (AES-128) or 32 (AES-256)".to_owned()),
+        Some("24") => Ok(24),
+        Some(_) => Err("pbkeylen is 16 (AES-128), 24 (AES-192) or 32 (AES-256)".to_owned()),
     }
+}
+
+fn key_refresh(text: Option<&str>) -> Result<u64, String> {
+    let packets = text.map_or(Ok(0), str::parse::<u64>).ok().filter(|packets| *packets == 0 || *packets >= 16);
+    packets.ok_or_else(|| "kmrefreshrate is a number of packets, 16 or more".to_owned())
 }
 
 fn latency(text: Option<&str>) -> Result<Duration, String> {
     let ms = text.map_or(Ok(120), str::parse::<u64>).ok().filter(|ms| (1..=65_535).contains(ms));
     ms.map(Duration::from_millis).ok_or_else(|| "latency is in milliseconds, 1 to 65535".to_owned())
+}
+
+fn filter(text: Option<&str>) -> Result<String, String> {
+    let text = text.unwrap_or_default();
+    // The listener may know the rest.
+    let fits = text.is_empty() || text == "fec" || Filter::parse(text).is_some();
+    fits.then(|| text.to_owned()).ok_or_else(|| format!("packetfilter: {}", Rejection::Filter))
 }
 
 #[cfg(test)]
@@ -161,9 +153,11 @@ mod tests {
             ("srt://:9000", "needs a host"),
             ("srt://h:1?mode=listener", "mode=caller"),
             ("srt://h:1?latenzy=1", "unknown SRT option \"latenzy\""),
-            ("srt://h:1?pbkeylen=24", "AES-192"),
+            ("srt://h:1?pbkeylen=20", "AES-192"),
+            ("srt://h:1?kmrefreshrate=3", "16 or more"),
             ("srt://h:1?passphrase=short", "10 to 79"),
             ("srt://h:1?latency=0", "milliseconds"),
+            ("srt://h:1?packetfilter=fec,cols:1", "cols from 2 on"),
         ] {
             let error = SrtUrl::parse(url).unwrap_err();
             assert!(error.contains(want) && !error.contains("short"), "{url}: {error}");

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::emsg::{self, TimedTag};
 use super::{boxed, full, put32};
 use crate::media::sample::Sample;
 
@@ -17,18 +18,43 @@ pub fn sequence_number(msn: u64, part: u32) -> u32 {
 
 /// `moof` and `mdat` of `samples`, which are contiguous and not empty. One allocation of the exact size.
 pub fn fragment(sequence: u32, samples: &[Sample]) -> Bytes {
-    let shape = Shape::of(samples);
-    let head = shape.head_bytes(samples.len());
+    tagged(sequence, samples, &[], 0)
+}
+
+/// The same, with tags in front; each with its time in units of the track's `timescale`.
+pub fn tagged(sequence: u32, samples: &[Sample], tags: &[(i64, TimedTag)], timescale: u32) -> Bytes {
     let body: usize = samples.iter().map(|s| s.data.len()).sum();
-    let mut out = Vec::with_capacity(head + body);
-    moof(&mut out, sequence, samples, shape, head);
-    put32(&mut out, u32::try_from(body + 8).expect("the segmenter bounds a part far below 4 GiB"));
-    out.extend_from_slice(b"mdat");
-    assert!(out.len() == head, "the header's length is known before it is written: {} not {head}", out.len());
+    let before: usize = tags.iter().map(|(_, tag)| emsg::size(tag)).sum();
+    let mut out = Vec::with_capacity(before + head_bytes(samples) + body);
+    tags.iter().for_each(|(time, tag)| emsg::write(&mut out, tag, *time, timescale));
+    head(&mut out, sequence, samples);
     for sample in samples {
         out.extend_from_slice(&sample.data);
     }
     Bytes::from(out)
+}
+
+/// A fragment of one sample, whose data are not copied.
+pub fn single(sequence: u32, sample: Sample) -> [Bytes; 2] {
+    let one = std::slice::from_ref(&sample);
+    let mut out = Vec::with_capacity(head_bytes(one));
+    head(&mut out, sequence, one);
+    [Bytes::from(out), sample.data]
+}
+
+/// Everything before the first sample.
+fn head(out: &mut Vec<u8>, sequence: u32, samples: &[Sample]) {
+    let (before, size) = (out.len(), head_bytes(samples));
+    let body: usize = samples.iter().map(|s| s.data.len()).sum();
+    moof(out, sequence, samples, Shape::of(samples), size);
+    put32(out, u32::try_from(body + 8).expect("the segmenter bounds a part far below 4 GiB"));
+    out.extend_from_slice(b"mdat");
+    let wrote = out.len() - before;
+    assert!(wrote == size, "the header's length is known before it is written: {wrote} not {size}");
+}
+
+fn head_bytes(samples: &[Sample]) -> usize {
+    Shape::of(samples).head_bytes(samples.len())
 }
 
 /// What all samples share is said once in tfhd; the rest is a column of trun.

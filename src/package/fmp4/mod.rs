@@ -4,6 +4,7 @@
 //! Spec: [BMFF 4.2], [BMFF 8.8], [AVC 7.3], [HEVC 7.3.3].
 //! When it fails: nothing here fails; the reader yields what it could read and says where it stopped.
 
+pub mod emsg;
 pub mod fragment;
 mod hevc;
 pub mod init;

@@ -161,10 +161,12 @@ impl Fragment {
 pub fn fragments(file: &[u8]) -> Result<Vec<Fragment>, String> {
     let mut found = Vec::new();
     let mut end = 0;
+    // Samples that say nothing of themselves would let a few bytes fill memory: there are no more of them than bytes.
+    let mut room = file.len();
     for one in boxes(file, 0..file.len()) {
         end = one.payload.end;
         if &one.kind == b"moof" {
-            let fragment = fragment(file, &one).ok_or(format!("byte {}: moof does not parse", one.start))?;
+            let fragment = fragment(file, &one, &mut room).ok_or(format!("byte {}: moof does not parse", one.start))?;
             for sample in &fragment.samples {
                 if sample.data.end > file.len() {
                     return Err(format!("byte {}: a sample ends behind the file", one.start));
@@ -179,7 +181,7 @@ pub fn fragments(file: &[u8]) -> Result<Vec<Fragment>, String> {
     Ok(found)
 }
 
-fn fragment(file: &[u8], moof: &BoxAt) -> Option<Fragment> {
+fn fragment(file: &[u8], moof: &BoxAt, room: &mut usize) -> Option<Fragment> {
     let inner = |range: Range<usize>, kind: &[u8; 4]| boxes(file, range).into_iter().find(|b| b.kind == *kind);
     let sequence = be32(file, inner(moof.payload.clone(), b"mfhd")?.payload.start + 4)?;
     let traf = inner(moof.payload.clone(), b"traf")?.payload;
@@ -209,7 +211,9 @@ fn fragment(file: &[u8], moof: &BoxAt) -> Option<Fragment> {
     let mut samples = Vec::new();
     let mut dts = start;
     for trun in boxes(file, traf).into_iter().filter(|b| &b.kind == b"trun") {
-        run(file, moof.start, trun.payload, defaults, &mut dts, &mut samples)?;
+        let before = samples.len();
+        run(file, moof.start, trun.payload, defaults, *room, &mut dts, &mut samples)?;
+        *room -= samples.len() - before;
     }
     Some(Fragment { sequence, start, samples })
 }
@@ -226,11 +230,15 @@ fn run(
     moof: usize,
     trun: Range<usize>,
     defaults: Defaults,
+    room: usize,
     dts: &mut u64,
     samples: &mut Vec<SampleAt>,
 ) -> Option<()> {
     let present = be32(file, trun.start)? & 0x00ff_ffff;
     let count = be32(file, trun.start + 4)?;
+    if usize::try_from(count).ok()? > room {
+        return None;
+    }
     let mut at = trun.start + 8;
     let mut next = || -> Option<u32> {
         at += 4;
@@ -254,10 +262,6 @@ fn run(
         });
         data = stop;
         *dts = dts.checked_add(u64::from(duration))?;
-        // A row without columns would let a count of 2^32 fill memory from 20 bytes.
-        if present & 0xf00 == 0 && samples.len() > 100_000 {
-            return None;
-        }
     }
     Some(())
 }
@@ -292,4 +296,37 @@ fn be32(file: &[u8], at: usize) -> Option<u32> {
 
 fn be64(file: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_be_bytes(file.get(at..at.checked_add(8)?)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{boxed, full, put32};
+    use super::*;
+
+    /// A fragment whose trun has so many samples, and no column for any of them.
+    fn rows(count: u32) -> Vec<u8> {
+        let mut out = Vec::new();
+        boxed(&mut out, b"moof", |out| {
+            full(out, b"mfhd", 0, 0, |out| put32(out, 1));
+            boxed(out, b"traf", |out| {
+                full(out, b"tfhd", 0, 0, |out| put32(out, 1));
+                full(out, b"tfdt", 0, 0, |out| put32(out, 0));
+                full(out, b"trun", 0, 0, |out| put32(out, count));
+            });
+        });
+        out
+    }
+
+    #[test]
+    fn there_are_no_more_samples_than_bytes() {
+        let length = u32::try_from(rows(0).len()).unwrap();
+        assert_eq!(fragments(&rows(length)).map(|all| all[0].samples.len()), Ok(length as usize));
+        assert!(fragments(&rows(length + 1)).is_err());
+        assert!(fragments(&rows(u32::MAX)).is_err());
+        // Of all fragments together.
+        let many = rows(length).repeat(50);
+        let samples = fragments(&many).map(|all| all.iter().map(|one| one.samples.len()).sum::<usize>());
+        assert_eq!(samples, Ok(many.len()));
+        assert!(fragments(&[rows(length).repeat(50), rows(length + 1)].concat()).is_err());
+    }
 }

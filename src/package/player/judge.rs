@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::media::PartMedia;
-use super::parse::{self, MediaPlaylist, Promises, SegmentLine};
+use super::parse::{self, Attributes, MediaPlaylist, Promises, SegmentLine};
 use super::{Log, What};
 use crate::package::fmp4::read::TrackInit;
 use crate::time::{Mono, Now};
@@ -16,6 +16,14 @@ pub(super) struct Track {
     pub(super) uri: String,
     /// What its variant says in CODECS.
     pub(super) codecs: Option<String>,
+    /// An I-frame playlist.
+    pub(super) frames: bool,
+    /// The date ranges that this playlist tells of.
+    pub(super) dates: BTreeMap<String, Attributes>,
+    /// Date ranges that it told of before.
+    past_dates: VecDeque<String>,
+    /// The multivariant playlist says that each segment can be decoded alone.
+    pub(super) independent: bool,
     pub(super) promises: Option<Promises>,
     pub(super) ended: bool,
     pub(super) reports: Vec<(String, u64, u64)>,
@@ -59,10 +67,14 @@ const DATE_STEP_MS: i64 = 20;
 const AWAY: Duration = Duration::from_millis(100);
 
 impl Track {
-    pub(super) fn new(uri: String, codecs: Option<String>, now: Mono) -> Track {
+    pub(super) fn new(uri: String, codecs: Option<String>, independent: bool, now: Mono) -> Track {
         Track {
             uri,
             codecs,
+            frames: false,
+            dates: BTreeMap::new(),
+            past_dates: VecDeque::new(),
+            independent,
             promises: None,
             ended: false,
             reports: Vec::new(),
@@ -153,13 +165,14 @@ impl Track {
             mark = '&';
         }
         if skip {
-            uri.push_str(&format!("{mark}_HLS_skip=YES"));
+            let dates = promises.server_control.contains_key("CAN-SKIP-DATERANGES") && self.reloads % 4 == 2;
+            uri.push_str(&format!("{mark}_HLS_skip={}", if dates { "v2" } else { "YES" }));
         }
         (What::Playlist(asked), uri)
     }
 
     /// Segment and part behind the last one listed.
-    fn following(&self) -> Option<(u64, u64)> {
+    pub(super) fn following(&self) -> Option<(u64, u64)> {
         let (msn, last) = self.segments.last_key_value()?;
         Some(if last.whole.is_some() { (msn.saturating_add(1), 0) } else { (*msn, last.parts.len() as u64) })
     }
@@ -179,6 +192,20 @@ impl Track {
         self.segments.values().map(|s| s.parts.len() as u64).max().unwrap_or(0)
     }
 
+    /// Parts from one to another that is not before it. A segment may have ended short; of what is not listed as whole the
+    /// most that any segment has counts.
+    pub(super) fn parts_between(&self, from: (u64, u64), to: (u64, u64)) -> u64 {
+        let most = self.parts_per_segment();
+        let parts = |msn: u64| {
+            let whole = self.segments.get(&msn).filter(|s| s.whole.is_some() && !s.parts.is_empty());
+            whole.map_or(most, |s| s.parts.len() as u64)
+        };
+        if to.0.saturating_sub(from.0) > REMEMBERED {
+            return u64::MAX;
+        }
+        parse::total((from.0..to.0).map(parts)).saturating_add(to.1).saturating_sub(from.1)
+    }
+
     pub(super) fn playlist(
         &mut self,
         log: &mut Log,
@@ -193,7 +220,7 @@ impl Track {
             self.reload = Some(now.mono + Duration::from_secs(1));
             return;
         }
-        log.report.playlists += 1;
+        log.report.playlists += u64::from(!self.frames);
         let list = match std::str::from_utf8(body).map_err(|e| e.to_string()).and_then(parse::media) {
             Ok(list) => list,
             Err(words) => {
@@ -203,6 +230,7 @@ impl Track {
             }
         };
         self.judge_promises(log, &list);
+        self.judge_dates(log, &list);
         let changed = self.merge(log, now, &list);
         self.judge_answer(log, asked, took, &list);
         self.judge_window(log, &list);
@@ -232,6 +260,14 @@ impl Track {
 
     fn judge_promises(&mut self, log: &mut Log, list: &MediaPlaylist) {
         let p = &list.promises;
+        let needed = match (list.skipped, &list.removed) {
+            (0, _) => 6,
+            (_, None) => 9,
+            (_, Some(_)) => 10,
+        };
+        if list.version < needed {
+            log.broken(format!("{}: EXT-X-VERSION is {}, its tags need {needed}", self.uri, list.version));
+        }
         let Some(before) = &self.promises else {
             let (target, part) = (p.target_duration.saturating_mul(1_000_000), p.part_target);
             let mut least = vec![("HOLD-BACK", target.saturating_mul(3)), ("CAN-SKIP-UNTIL", target.saturating_mul(6))];
@@ -249,6 +285,49 @@ impl Track {
         if before != p {
             log.broken(format!("{}: promises changed: {before:?}, then {p:?}", self.uri));
         }
+    }
+
+    /// What is said of a date range stays said; it goes once its last date does, and its name with it.
+    fn judge_dates(&mut self, log: &mut Log, list: &MediaPlaylist) {
+        let name = self.uri.clone();
+        if self.frames != list.frames || list.frames && (list.promises.part_target > 0 || list.hint.is_some()) {
+            log.broken(format!("{name}: EXT-X-I-FRAMES-ONLY is {}, or it has parts", list.frames));
+        }
+        // A delta of the second kind tells of new ones and of those that went.
+        let mut now = list.dates.clone();
+        if let Some(removed) = &list.removed {
+            for (id, said) in self.dates.iter().filter(|(id, _)| !removed.contains(id)) {
+                let all = now.entry(id.clone()).or_default();
+                for (key, value) in said {
+                    all.entry(key.clone()).or_insert_with(|| value.clone());
+                }
+            }
+        }
+        let first = list.segments.first().filter(|_| list.skipped == 0).and_then(|s| s.date_time);
+        for (id, said) in &self.dates {
+            match now.get(id) {
+                Some(new) if !said.iter().all(|(key, value)| new.get(key) == Some(value)) => {
+                    log.broken(format!("{name}: date range {id:?} changed: {said:?}, then {new:?}"));
+                }
+                Some(_) => {}
+                None => {
+                    if first.is_some_and(|first| ends(said).is_none_or(|end| end >= first)) && self.lost.is_none() {
+                        log.broken(format!("{name}: date range {id:?} went before its time"));
+                    }
+                    self.past_dates.push_back(id.clone());
+                }
+            }
+        }
+        for id in now.keys().filter(|id| !self.dates.contains_key(*id)) {
+            log.report.dates += u64::from(!self.frames);
+            if self.past_dates.contains(id) {
+                log.broken(format!("{name}: date range {id:?} was over, and is there again"));
+            }
+        }
+        while self.past_dates.len() > 256 {
+            self.past_dates.pop_front();
+        }
+        self.dates = now;
     }
 
     /// Takes the listed segments over; what was known must not have changed. Whether anything is new.
@@ -294,8 +373,11 @@ impl Track {
                 self.parts.retain(|(msn, _), _| *msn != line.msn);
             } else if let Some(old) = self.segments.get(&line.msn) {
                 self.judge_same(log, &line, old);
-                if old.parts.len() > line.parts.len() {
+                if old.parts.len() > line.parts.len() && old.whole.is_some() {
                     line.parts.clone_from(&old.parts);
+                } else if old.parts.len() > line.parts.len() {
+                    // Its last parts were listed and gone before this playlist: what is known of it is not all of it.
+                    self.parts.retain(|(msn, _), _| *msn != line.msn);
                 }
             }
             changed |= self.segments.get(&line.msn) != Some(&line);
@@ -313,7 +395,7 @@ impl Track {
     }
 
     fn judge_delta(&self, log: &mut Log, list: &MediaPlaylist) {
-        log.report.deltas += 1;
+        log.report.deltas += u64::from(!self.frames);
         if let Some(msn) =
             (list.msn..list.msn.saturating_add(list.skipped)).find(|msn| !self.segments.contains_key(msn))
         {
@@ -368,19 +450,21 @@ impl Track {
         if line.parts.iter().any(|p| p.gap) && !line.gap {
             log.broken(format!("{name}: has a GAP part but is no GAP"));
         }
-        log.report.segments += 1;
-        log.report.gaps += u64::from(line.gap);
-        log.report.discontinuities += u64::from(line.discontinuity);
+        if !self.frames {
+            log.report.segments += 1;
+            log.report.gaps += u64::from(line.gap);
+            log.report.discontinuities += u64::from(line.discontinuity);
+        }
     }
 
     fn judge_date(&self, log: &mut Log, now: Now, line: &SegmentLine, at: i64) {
         let name = format!("{}: segment {}", self.uri, line.msn);
-        // Up to the newest part with media in it; what is a gap may be known ahead of its time.
-        let last = line.parts.iter().rposition(|part| !part.gap);
+        // Up to where the newest part begins.
+        let last = line.parts.len().checked_sub(1);
         let into = parse::total(line.parts[..last.unwrap_or(0)].iter().map(|p| p.duration));
         let newest = at + i64::try_from(into / 1_000).unwrap_or(0);
         let wall = now.wall.0.div_euclid(1_000_000);
-        if newest > wall + FUTURE_MS && !line.gap && (last.is_some() || line.parts.is_empty()) {
+        if newest > wall + FUTURE_MS {
             log.broken(format!("{name}: PROGRAM-DATE-TIME lies {} ms in the future", newest - wall));
         }
         let Some(previous) = line.msn.checked_sub(1).and_then(|m| self.segments.get(&m)) else { return };
@@ -403,7 +487,7 @@ impl Track {
         if list.ended {
             return;
         }
-        let has = |s: &SegmentLine| s.msn > msn || s.msn == msn && s.parts.len() as u64 > part;
+        let has = |s: &SegmentLine| s.msn > msn || s.msn == msn && (self.frames || s.parts.len() as u64 > part);
         let next = list.segments.iter().any(|s| s.msn > msn);
         if !next && !list.segments.iter().any(has) {
             log.broken(format!("{}: answered early: {msn}.{part} is not in it", self.uri));
@@ -446,7 +530,8 @@ impl Track {
                 self.queue.push_back((What::Again, part.uri.clone()));
             }
         }
-        if let Some(at) = line.date_time.filter(|_| line.parts.len() > known || newly_whole && line.whole.is_some()) {
+        let new = line.parts.len() > known || newly_whole && line.whole.is_some();
+        if let Some(at) = line.date_time.filter(|_| new && !self.frames) {
             let end = at + i64::try_from(line.duration() / 1_000).unwrap_or(0);
             let latency = now.wall.0.div_euclid(1_000_000) - end;
             log.report.latency_ms = Some(latency);
@@ -478,4 +563,13 @@ impl Track {
         }
         self.hint.clone_from(&list.hint);
     }
+}
+
+/// When a date range ends, milliseconds since 1970; `None`: nobody said, or with the next one.
+fn ends(said: &Attributes) -> Option<i64> {
+    let start = said.get("START-DATE").and_then(|at| parse::date_time(at))?;
+    let end = said.get("END-DATE").and_then(|at| parse::date_time(at));
+    let span = said.get("DURATION").and_then(|span| parse::micros(span)).and_then(|us| i64::try_from(us / 1_000).ok());
+    let next = said.contains_key("END-ON-NEXT").then_some(i64::MIN);
+    end.or(span.map(|span| start.saturating_add(span))).or(next)
 }

@@ -140,6 +140,10 @@ impl Track {
             Ok(_) => return log.broken(format!("{name}: holds no fragment")),
             Err(words) => return log.broken(format!("{name}: {words}")),
         };
+        if self.frames {
+            log.report.pictures += 1;
+            self.judge_picture(log, &name, msn, &fragments, body);
+        }
         let Some(line) = self.segments.get(&msn).cloned() else { return };
         let own: Vec<&PartMedia> = (0..line.parts.len()).filter_map(|i| self.parts.get(&(msn, i))).collect();
         if !own.is_empty() && own.len() == line.parts.len() {
@@ -163,8 +167,7 @@ impl Track {
         if fragments.windows(2).any(|w| w[0].end() != w[1].start) {
             log.broken(format!("{name}: its fragments do not meet"));
         }
-        let independent = self.promises.as_ref().is_some_and(|p| p.independent);
-        if independent && !fragments[0].samples.first().is_some_and(|s| s.sync) {
+        if self.independent && !fragments[0].samples.first().is_some_and(|s| s.sync) {
             log.broken(format!("{name}: does not start with a sync sample"));
         }
         let Some(timescale) = self.current(msn).map(|init| init.timescale) else { return };
@@ -187,6 +190,16 @@ impl Track {
             log.broken(format!("{name}: PROGRAM-DATE-TIME moved {} ms against tfdt", offset - before));
         }
         self.last_tfdt = Some((msn, offset));
+    }
+
+    /// An entry of an I-frame playlist is one picture that needs no other.
+    fn judge_picture(&self, log: &mut Log, name: &str, msn: u64, fragments: &[Fragment], body: &Bytes) {
+        let samples: Vec<_> = fragments.iter().flat_map(|f| &f.samples).collect();
+        let codec = self.current(msn).map(|init| init.codec);
+        match samples[..] {
+            [one] if one.sync && codec.is_none_or(|codec| read::is_idr(codec, &body[one.data.clone()])) => {}
+            _ => log.broken(format!("{name}: is no single IDR picture")),
+        }
     }
 
     /// A segment's init section.

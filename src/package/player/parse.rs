@@ -1,6 +1,8 @@
 //! Playlists read back, as a player reads them [HLS 4.2]. Unknown tags are skipped [HLS 6.3.1].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+use std::str::FromStr;
 
 /// Attribute lists: name to value, quotes taken off.
 pub type Attributes = BTreeMap<String, String>;
@@ -8,12 +10,10 @@ pub type Attributes = BTreeMap<String, String>;
 /// What must not change while a session lasts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Promises {
-    pub version: u32,
     pub target_duration: u64,
     pub server_control: Attributes,
     /// Microseconds; 0: no parts.
     pub part_target: u64,
-    pub independent: bool,
 }
 
 impl Promises {
@@ -29,10 +29,17 @@ impl Promises {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MediaPlaylist {
+    pub version: u32,
+    /// EXT-X-I-FRAMES-ONLY.
+    pub frames: bool,
     pub promises: Promises,
     pub msn: u64,
     pub dsn: u64,
     pub skipped: u64,
+    /// RECENTLY-REMOVED-DATERANGES.
+    pub removed: Option<Vec<String>>,
+    /// EXT-X-DATERANGE, tags of one ID put together, by ID.
+    pub dates: BTreeMap<String, Attributes>,
     /// Those written out, the first with number `msn + skipped`.
     pub segments: Vec<SegmentLine>,
     pub hint: Option<String>,
@@ -124,14 +131,31 @@ fn finish(list: &mut MediaPlaylist, segment: &mut SegmentLine, map: &Option<Stri
 /// Tags that stand once; `None`: the value makes no sense.
 fn header(list: &mut MediaPlaylist, tag: &str, value: &str) -> Option<()> {
     match tag {
-        "#EXT-X-VERSION" => list.promises.version = value.parse().ok()?,
+        "#EXT-X-VERSION" => list.version = value.parse().ok()?,
         "#EXT-X-TARGETDURATION" => list.promises.target_duration = value.parse().ok()?,
         "#EXT-X-SERVER-CONTROL" => list.promises.server_control = attributes(value),
         "#EXT-X-PART-INF" => list.promises.part_target = micros(attributes(value).get("PART-TARGET")?)?,
-        "#EXT-X-INDEPENDENT-SEGMENTS" => list.promises.independent = true,
+        // What counts segments stands in front of them [HLS 4.4.3.2, 4.4.3.3, 4.4.5.2].
+        "#EXT-X-MEDIA-SEQUENCE" | "#EXT-X-DISCONTINUITY-SEQUENCE" | "#EXT-X-SKIP" if !list.segments.is_empty() => {
+            return None;
+        }
         "#EXT-X-MEDIA-SEQUENCE" => list.msn = value.parse().ok()?,
         "#EXT-X-DISCONTINUITY-SEQUENCE" => list.dsn = value.parse().ok()?,
-        "#EXT-X-SKIP" => list.skipped = attributes(value).get("SKIPPED-SEGMENTS")?.parse().ok()?,
+        "#EXT-X-SKIP" => {
+            let skip = attributes(value);
+            list.skipped = skip.get("SKIPPED-SEGMENTS")?.parse().ok()?;
+            let ids = |tabs: &String| tabs.split('\t').filter(|id| !id.is_empty()).map(str::to_owned).collect();
+            list.removed = skip.get("RECENTLY-REMOVED-DATERANGES").map(ids);
+        }
+        "#EXT-X-DATERANGE" => {
+            let said = attributes(value);
+            let known = list.dates.entry(said.get("ID")?.clone()).or_default();
+            // What two tags of one ID both say, they say alike [HLS 4.4.5.1].
+            let same = said.iter().all(|(name, value)| known.get(name).is_none_or(|k| k == value));
+            date_time(said.get("START-DATE")?).filter(|_| same)?;
+            known.extend(said);
+        }
+        "#EXT-X-I-FRAMES-ONLY" => list.frames = true,
         "#EXT-X-ENDLIST" => list.ended = true,
         "#EXT-X-PRELOAD-HINT" => {
             let mut hint = attributes(value);
@@ -162,15 +186,20 @@ fn part(value: &str) -> Option<PartLine> {
 
 /// URIs of all media playlists that a multivariant playlist names, in its order.
 pub fn multivariant(text: &str) -> Vec<String> {
-    let mut uris: Vec<String> = Vec::new();
+    let (mut uris, mut known) = (Vec::new(), BTreeSet::new());
     for line in text.lines() {
         let uri = match line.strip_prefix("#EXT-X-MEDIA:") {
             Some(value) => attributes(value).remove("URI"),
             None => (!line.starts_with('#') && !line.is_empty()).then(|| line.to_owned()),
         };
-        uris.extend(uri.filter(|u| !uris.contains(u)));
+        uris.extend(uri.filter(|u| known.insert(u.clone())));
     }
     uris
+}
+
+/// What a multivariant playlist says of each I-frame playlist.
+pub fn iframes(text: &str) -> Vec<Attributes> {
+    text.lines().filter_map(|l| l.strip_prefix("#EXT-X-I-FRAME-STREAM-INF:")).map(attributes).collect()
 }
 
 /// An attribute-list; commas within quotes belong to the value.
@@ -189,20 +218,28 @@ pub fn attributes(list: &str) -> Attributes {
 }
 
 /// Decimal seconds as microseconds, without floats.
-fn micros(decimal: &str) -> Option<u64> {
+pub(super) fn micros(decimal: &str) -> Option<u64> {
     let (whole, fraction) = decimal.trim().split_once('.').unwrap_or((decimal.trim(), ""));
     let digits: String = fraction.chars().chain("000000".chars()).take(6).collect();
-    whole.parse::<u64>().ok()?.checked_mul(1_000_000)?.checked_add(digits.parse().ok()?)
+    number::<u64>(whole)?.checked_mul(1_000_000)?.checked_add(number(&digits)?)
+}
+
+/// Digits alone.
+fn number<T: FromStr>(text: &str) -> Option<T> {
+    text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// `YYYY-MM-DDThh:mm:ss[.sss]Z` as milliseconds since 1970.
-fn date_time(text: &str) -> Option<i64> {
+pub fn date_time(text: &str) -> Option<i64> {
     let (date, time) = text.trim().strip_suffix('Z')?.split_once('T')?;
-    let mut date = date.splitn(3, '-').map(|n| n.parse::<i64>().ok());
-    let (year, month, day) = (date.next()??, date.next()??, date.next()??);
+    let within = |text: &str, range: RangeInclusive<i64>| number(text).filter(|n| range.contains(n));
+    let mut date = date.splitn(3, '-');
+    let year = within(date.next()?, 0..=9_999)?;
+    let (month, day) = (within(date.next()?, 1..=12)?, within(date.next()?, 1..=31)?);
     let mut time = time.splitn(3, ':');
-    let (hour, minute) = (time.next()?.parse::<i64>().ok()?, time.next()?.parse::<i64>().ok()?);
-    let millis = i64::try_from(micros(time.next()?)? / 1_000).ok()?;
+    let (hour, minute) = (within(time.next()?, 0..=23)?, within(time.next()?, 0..=59)?);
+    // Second 60 leaps.
+    let millis = i64::try_from(micros(time.next()?)? / 1_000).ok().filter(|ms| *ms < 61_000)?;
     // Days before the first of March, years starting in March.
     let (y, m) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let days =
@@ -223,6 +260,42 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_date_time_is_none() {
+        for text in [
+            "2026-01-01T00:00:00", // without a zone
+            "2026-13-01T00:00:00Z",
+            "2026-00-01T00:00:00Z",
+            "2026-01-32T00:00:00Z",
+            "2026-01-01T24:00:00Z",
+            "2026-01-01T00:60:00Z",
+            "2026-01-01T00:00:61Z",
+            "+2026-01-01T00:00:00Z",
+            "-1-01-01T00:00:00Z",
+            // Once these overflowed.
+            "9223372036854775807-01-01T00:00:00Z",
+            "2026-01-01T9223372036854775807:00:00Z",
+        ] {
+            assert_eq!(date_time(text), None, "{text}");
+        }
+        assert_eq!(date_time("2016-12-31T23:59:60.5Z"), Some(1_483_228_800_500), "a leap second");
+    }
+
+    #[test]
+    fn what_counts_segments_stands_in_front_of_them() {
+        let list = |tag: &str| media(&format!("#EXTM3U\n#EXTINF:2,\ns\n{tag}\n#EXTINF:2,\nt\n"));
+        assert_eq!(list("#EXT-X-GAP").map(|list| list.segments.len()), Ok(2));
+        for tag in ["#EXT-X-MEDIA-SEQUENCE:7", "#EXT-X-DISCONTINUITY-SEQUENCE:1", "#EXT-X-SKIP:SKIPPED-SEGMENTS=3"] {
+            assert!(list(tag).is_err_and(|why| why.contains(tag)), "{tag}");
+        }
+    }
+
+    #[test]
+    fn a_multivariant_playlist_of_a_million_lines_is_read_in_time() {
+        let text: String = (0..150_000).map(|n| format!("{n}\n")).collect();
+        assert_eq!(multivariant(&text.repeat(2)).len(), 150_000);
+    }
+
+    #[test]
     fn commas_within_quotes_do_not_split_attributes() {
         let found = attributes("A=1,CODECS=\"avc1,mp4a\",B=YES");
         assert_eq!(found["CODECS"], "avc1,mp4a");
@@ -233,6 +306,8 @@ mod tests {
     fn microseconds_are_exact() {
         assert_eq!(micros("2.00533"), Some(2_005_330));
         assert_eq!(micros("6"), Some(6_000_000));
-        assert_eq!(micros("x"), None);
+        for bad in ["x", "", "+6", "-6", "6.+1", "1e3", "18446744073710"] {
+            assert_eq!(micros(bad), None, "{bad:?}");
+        }
     }
 }

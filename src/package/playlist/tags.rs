@@ -2,8 +2,14 @@
 
 use std::fmt;
 
-/// EXT-X-VERSION of every playlist: EXT-X-SKIP asks for 9 [HLS 8].
-pub const VERSION: u32 = 9;
+/// EXT-X-VERSION of a playlist with EXT-X-MAP, and of the multivariant one above it [HLS 8].
+pub const VERSION_MAP: u32 = 6;
+/// Of a multivariant playlist that names a service of CEA-708 [HLS 8].
+pub const VERSION_SERVICE: u32 = 7;
+/// Of a delta update [HLS 8].
+pub const VERSION_SKIP: u32 = 9;
+/// Of a delta update without old date ranges [HLS 8].
+pub const VERSION_SKIP_DATES: u32 = 10;
 
 /// Seconds with five decimals, rounded, from a count of `timescale` units: integer arithmetic only.
 #[derive(Clone, Copy, Debug)]

@@ -13,10 +13,10 @@ use crate::media::grid::Grid;
 use crate::media::limits;
 use crate::media::picture::PictureRule;
 use crate::media::plan::{InitMark, PlannedAudio};
-use crate::media::track::{AudioConfig, Codec, Pid, VideoConfig};
+use crate::media::track::{AudioConfig, AudioRole, Codec, Pid, VideoConfig};
 use crate::package::fmp4::init::InitSection;
 use crate::package::segmenter::{Cut, Segmenter};
-use crate::package::window::{Before, Kind, RETAINED_BYTES_MAX, RenditionOutput, RenditionSpec, audio_name};
+use crate::package::window::{Before, Kind, RenditionOutput, RenditionSpec, audio_name};
 use crate::pipeline::outputs::{AudioTrack, Breaks, LadderTrack};
 use crate::pipeline::stills::Picker;
 use crate::pixels::protocol::{OpenRendition, VideoInit};
@@ -49,14 +49,17 @@ impl Stage {
 
     pub(super) fn plan_audio(&mut self, tracks: &[PlannedAudio]) -> Vec<Audio> {
         let mut planned = Vec::new();
-        for (index, PlannedAudio { pid, language, config }) in tracks.iter().enumerate().take(limits::TRACKS_MAX) {
+        let default =
+            tracks.iter().position(|track| track.role == AudioRole::Main && track.config.is_some()).unwrap_or(0);
+        for (index, PlannedAudio { pid, language, role, config }) in tracks.iter().enumerate().take(limits::TRACKS_MAX)
+        {
             let Some(config) = config else {
                 planned.push(Audio::Absent);
                 continue;
             };
             let language = language.clone();
             let name = audio_name(language.as_deref(), index + 1);
-            let kind = Kind::Audio { language, default: index == 0 };
+            let kind = Kind::Audio { language, default: index == default, role: *role };
             if config.passes_through() {
                 let out = self.audio_track(&name, kind, config);
                 planned.push(Audio::Passed { pid: *pid, out, config: config.clone() });
@@ -112,10 +115,19 @@ impl Stage {
         }
     }
 
+    /// The part that goes on now, by the clock: those before it are over.
+    fn due_part(&self) -> (u64, u32) {
+        self.resumed.as_ref().map_or((0, 0), |resumed| {
+            let nanos = self.line.nanos_of(&self.grid, resumed.now.wall);
+            let place = self.grid.place_frame(self.grid.frame_at_nanos(nanos).max(0));
+            (place.msn, place.part)
+        })
+    }
+
     /// A rendition's output and its segmenter, with what is listed of the past.
     fn segmenter(&mut self, name: &str, kind: Kind, bandwidth_cap: u64, init: InitSection, cut: Cut) -> Segmenter {
         let mut before = Before::default();
-        let until = self.resume_part();
+        let (until, due) = (self.resume_part(), self.due_part());
         let listed = until.0.saturating_sub(self.targets.window_segments as u64).max(self.grid.msn0);
         if let Some(Resumed { kept, changed, .. }) = &mut self.resumed {
             before.discontinuities = kept.breaks.iter().filter(|msn| **msn < listed).count() as u64;
@@ -133,7 +145,7 @@ impl Stage {
             targets: self.targets,
             independent_segments: self.independent,
             bandwidth_cap,
-            retained_bytes_max: RETAINED_BYTES_MAX,
+            retained_bytes_max: self.targets.bytes_max(bandwidth_cap, cut == Cut::Source),
             before,
         });
         let Some(Resumed { kept, now, .. }) = &self.resumed else {
@@ -142,7 +154,7 @@ impl Stage {
         let mut lines = kept.lines.iter().copied();
         let mut segmenter = Segmenter::new(output, init, cut, self.grid, lines.next().unwrap_or(self.line));
         lines.for_each(|line| segmenter.date_line(line));
-        segmenter.resume(*now, listed, until, &kept.breaks);
+        segmenter.resume(now.mono, listed, due, until, &kept.breaks);
         segmenter
     }
 }

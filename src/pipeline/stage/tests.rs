@@ -3,8 +3,7 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::media::channel::{ChannelName, Slate, Takeover};
-use crate::media::crop::Margins;
+use crate::media::channel::ChannelName;
 use crate::media::grid::{Cadence, SourceGop};
 use crate::media::modes::LatencyMode;
 use crate::media::plan::PlannedAudio;
@@ -19,17 +18,8 @@ fn channel() -> Channel {
     let one =
         |name: &str, height| crate::media::channel::Rendition { name: name.into(), height, bitrate: 500_000, codec };
     Channel {
-        name: ChannelName::new("c").unwrap(),
-        kind: ChannelKind::Transcode,
-        mode: LatencyMode::Ultra,
         ladder: Some(Ladder(vec![one("270p", 270), one("180p", 180)])),
-        hold_back_ms: None,
-        takeover: Takeover::IfSilent,
-        slate: Slate::Black,
-        preset: None,
-        backend: None,
-        crop: Margins::default(),
-        logo: None,
+        ..Channel::new(ChannelName::new("c").unwrap(), ChannelKind::Transcode, LatencyMode::Ultra)
     }
 }
 
@@ -63,7 +53,7 @@ fn plan() -> Plan {
         gop: SourceGop::Unknown,
         audio_only: false,
         video: Some((256, video)),
-        audio: vec![PlannedAudio { pid: 257, language: None, config: Some(audio) }],
+        audio: vec![PlannedAudio { pid: 257, language: None, role: Default::default(), config: Some(audio) }],
     }
 }
 
@@ -106,10 +96,56 @@ fn playlist(stage: &Stage, name: &str) -> String {
     String::from_utf8(text.plain.to_vec()).expect("text")
 }
 
+/// The clocks when frame `n` is due.
+fn on_time(n: i64) -> Now {
+    Now { mono: Mono(1_000_000_000), wall: LINE.at(&plan().grid, n) }
+}
+
+#[test]
+fn gaps_of_a_lost_process_are_listed_as_they_fall_due_and_no_date_lies_in_the_future() {
+    // Media will go on with frame 1,010; it is frame 985 now: parts 0 to 2 of segment 1019 are over.
+    let now = on_time(985);
+    let mut stage = Stage::resumed(&channel(), &session(), kept(30, &[]), 1_010, now);
+    stage.opened(now.mono, &encoders(30), &[]);
+    for name in ["270p", "180p"] {
+        let text = playlist(&stage, name);
+        assert!(text.contains("/p1019.2.m4s\",GAP=YES") && !text.contains("p1019.3.m4s\",GAP"), "{text}");
+        assert!(
+            text.contains("PRELOAD-HINT:TYPE=PART,URI=\"se_00000000010000000000000001/270p/p1019.3.m4s\"")
+                || name != "270p",
+            "{text}"
+        );
+    }
+    encoded(&mut stage, now.mono, 1_010..1_020);
+    let text = playlist(&stage, "270p");
+    assert!(text.contains("/p1019.4.m4s\",GAP=YES") && text.contains("/p1020.0.m4s\",GAP=YES"), "{text}");
+    assert!(text.contains("/p1020.1.m4s\",INDEPENDENT=YES"), "{text}");
+    assert!(text.contains("#EXTINF:2.00000,\nse_00000000010000000000000001/270p/s1019.m4s"), "whole: {text}");
+}
+
+#[test]
+fn a_channel_s_window_and_start_are_those_of_its_playlists() {
+    let own = Channel { window_s: Some(119), start_offset_s: Some(-40), ..channel() };
+    let mut stage = Stage::new(&own, &session(), &plan(), LINE);
+    stage.opened(Mono(0), &encoders(30), &[]);
+    let output = stage.output().rendition("270p").expect("made");
+    let targets = output.spec().targets;
+    assert_eq!((targets.window_segments, targets.linger_segments, targets.segments_with_parts), (60, 60, 3));
+    encoded(&mut stage, Mono(0), 0..6_250);
+    let text = playlist(&stage, "270p");
+    assert_eq!((text.matches("#EXTINF").count(), output.facts().segments_held), (60, 121));
+    assert!(text.contains(&format!("#EXT-X-MEDIA-SEQUENCE:{}\n", MSN + 65)), "{text}");
+    let bits = 500_000 * 242;
+    assert!(output.spec().retained_bytes_max >= bits / 8, "room for it at its rate");
+    stage.output().renditions().iter().filter(|r| r.name().starts_with("a-")).for_each(|r| r.set_shed(true));
+    let text = stage.output().multivariant().expect("it plays");
+    assert!(std::str::from_utf8(&text.plain).expect("text").contains("#EXT-X-START:TIME-OFFSET=-40.000\n"));
+}
+
 #[test]
 fn the_same_encoders_go_on_under_the_same_init_behind_gaps() {
     let now = Mono(1_000_000_000);
-    let mut stage = Stage::resumed(&channel(), &session(), kept(30, &[MSN + 3, MSN + 8]), 1_010, now);
+    let mut stage = Stage::resumed(&channel(), &session(), kept(30, &[MSN + 3, MSN + 8]), 1_010, on_time(1_010));
     stage.opened(now, &encoders(30), &[]);
     assert!(records(&mut stage).iter().all(|record| matches!(record, Record::Inits(_))));
     encoded(&mut stage, now, 1_010..1_060);
@@ -136,7 +172,7 @@ fn the_same_encoders_go_on_under_the_same_init_behind_gaps() {
 #[test]
 fn other_encoders_go_on_with_the_next_segment_under_another_init() {
     let now = Mono(1_000_000_000);
-    let mut stage = Stage::resumed(&channel(), &session(), kept(30, &[MSN + 3]), 1_010, now);
+    let mut stage = Stage::resumed(&channel(), &session(), kept(30, &[MSN + 3]), 1_010, on_time(1_010));
     stage.opened(now, &encoders(31), &[]);
     assert!(records(&mut stage).contains(&Record::Break { msn: MSN + 21 }), "for the process after this one");
     encoded(&mut stage, now, 1_010..1_110);
@@ -149,6 +185,6 @@ fn other_encoders_go_on_with_the_next_segment_under_another_init() {
 
 #[test]
 fn a_worker_that_dies_before_it_opened_is_succeeded_where_the_session_resumes() {
-    let mut stage = Stage::resumed(&channel(), &session(), kept(30, &[]), 1_010, Mono(1_000_000_000));
+    let mut stage = Stage::resumed(&channel(), &session(), kept(30, &[]), 1_010, on_time(1_010));
     assert_eq!(stage.restart().start, 1_010, "not at the session's first frame");
 }

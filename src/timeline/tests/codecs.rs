@@ -1,6 +1,7 @@
 //! Sources of other codecs than H.264: open GOPs, refusals, changes.
 
 use super::*;
+use crate::timeline::AudioOut;
 
 /// HEVC with open GOPs of 25: behind each random access point two pictures that are shown before it.
 fn open_gops(timeline: &mut Timeline, legs: &[(u8, std::ops::Range<i64>)]) -> Vec<Out> {
@@ -8,7 +9,7 @@ fn open_gops(timeline: &mut Timeline, legs: &[(u8, std::ops::Range<i64>)]) -> Ve
     let hevc = TrackConfig::Video(VideoConfig { codec: Codec::H265, ..config });
     for leg in [0, 1] {
         timeline.leg_joined(leg);
-        let tracks = vec![Track { pid: VIDEO, codec: Codec::H265, language: None }];
+        let tracks = vec![Track::new(VIDEO, Codec::H265)];
         timeline.program(leg, &Program { number: 1, pcr_pid: None, tracks });
         timeline.config(leg, VIDEO, &hevc);
     }
@@ -100,4 +101,45 @@ fn another_codec_in_mid_session_is_left_out_and_said_once() {
     let codecs: Vec<Codec> =
         out.iter().filter_map(|out| if let Out::Video { unit, .. } = out { Some(unit.codec) } else { None }).collect();
     assert_eq!((codecs.len(), codecs.contains(&Codec::H265)), (200, false));
+}
+
+#[test]
+fn sound_that_waits_for_the_pictures_cut_keeps_its_place_when_the_rate_changes() {
+    let mut mux = Mux::default();
+    mux.video(FrameRate::new(25_000, 1_000), 3_600, 0..300, |k| k % 50 == 0);
+    mux.audio(48_000, 3_600, 0, 0..540);
+    let mut units = mux.0;
+    units.sort_by_key(|(at, unit)| (*at, unit.pid));
+    let mut timeline = Timeline::new(facts(ChannelKind::Transmux, None));
+    open(&mut timeline, 48_000);
+    let asc = Bytes::from_static(&[0x12, 0x10]);
+    let other = AudioConfig { codec: Codec::Aac, object_type: 2, sample_rate: 44_100, channels: 2, asc };
+    let (mut out, mut changed) = (Vec::new(), false);
+    for (at, unit) in units {
+        // Just in front of a key frame some frames wait for it.
+        if at >= 199 * 3_600 && !std::mem::replace(&mut changed, true) {
+            timeline.config(0, AUDIO, &TrackConfig::Audio(other.clone()));
+        }
+        timeline.push(now(at), 0, AccessUnit { received: now(at).mono, ..unit });
+        out.extend(std::iter::from_fn(|| timeline.poll()));
+    }
+    timeline.finish(now(300 * 3_600));
+    out.extend(std::iter::from_fn(|| timeline.poll()));
+    let mut edge = (0, 0);
+    for place in out.iter().filter_map(|out| match out {
+        Out::Audio(AudioOut { place, .. }) | Out::Silence { place, .. } => Some(*place),
+        Out::Gap { track: Some(_), place, .. } => Some(*place),
+        _ => None,
+    }) {
+        assert!((place.msn, place.part) >= edge, "{place:?} behind {edge:?}");
+        edge = place.edge();
+    }
+    let at = out.iter().position(|out| matches!(out, Out::Config { pid: AUDIO, .. })).expect("other headers");
+    let frame = |out: &Out| if let Out::Audio(audio) = out { Some(audio.m) } else { None };
+    let (before, after) = (out[..at].iter().rev().find_map(frame), out[at..].iter().find_map(frame));
+    let (before, after) = (before.expect("sound"), after.expect("sound"));
+    assert!(
+        after < before && after > before * 44_100 / 48_000 - 2,
+        "frame {after} at 44.1 kHz behind {before} at 48 kHz"
+    );
 }

@@ -69,7 +69,7 @@ impl Successor {
 /// N of every picture by its PTS.
 fn shown(out: &[Out]) -> BTreeMap<i64, i64> {
     let one = |out: &Out| match out {
-        Out::Video { n, prime: false, hidden: false, unit } => Some((unit.pts.0, *n)),
+        Out::Video { n, prime: false, hidden: false, unit, .. } => Some((unit.pts.0, *n)),
         _ => None,
     };
     out.iter().filter_map(one).collect()
@@ -225,7 +225,7 @@ fn a_publisher_that_calls_its_tracks_otherwise_feeds_the_same_ones() {
         next.pass(died + 3 * SECOND);
         // The same source, from another box: other PIDs, and sound at another rate.
         next.timeline.leg_joined(0);
-        let track = |pid, codec| Track { pid, codec, language: None };
+        let track = |pid, codec| Track::new(pid, codec);
         let tracks = vec![track(700, Codec::H264), track(701, Codec::Aac)];
         next.timeline.program(0, &Program { number: 1, pcr_pid: None, tracks });
         next.timeline.config(0, 700, &video_config());

@@ -23,13 +23,15 @@ function makeCard(name) {
     mode: element('span'),
   };
   const link = element('a', { href: `/watch/${name}`, textContent: name });
+  const signed = element('span', { textContent: 'Signed', title: 'Only who has a signed address may watch: rung channel sign', hidden: true });
   const playlist = element('a', { className: 'link', href: `/live/${name}/index.m3u8`, textContent: 'Playlist' });
+  Object.assign(parts, { playlist, signed });
   parts.root = element('li', { className: 'card' }, [
     parts.shot,
     element('div', { className: 'head' }, [element('h2', {}, [link]), parts.state]),
     parts.say,
     parts.rungs,
-    element('div', { className: 'foot' }, [element('a', { className: 'link', href: `/watch/${name}`, textContent: 'Watch' }), playlist, parts.mode]),
+    element('div', { className: 'foot' }, [element('a', { className: 'link', href: `/watch/${name}`, textContent: 'Watch' }), playlist, signed, parts.mode]),
   ]);
   return parts;
 }
@@ -70,6 +72,8 @@ function show(status) {
     card.state.dataset.state = channel.state;
     card.state.textContent = WORDS[channel.state] ?? channel.state;
     picture(card, channel);
+    card.playlist.hidden = channel.signed;
+    card.signed.hidden = !channel.signed;
     const since = channel.since_ms ? ` for ${span(status.now_ms - channel.since_ms)}` : '';
     card.say.textContent = channel.detail || say(channel.state, since);
     const labels = channel.renditions.map((r) => (r.state === 'shed' ? `${r.name} paused` : r.name));

@@ -4,7 +4,10 @@
 // `window.rung` holds the counters that tests read.
 
 const channel = decodeURIComponent(location.pathname.split('/').filter(Boolean).pop() ?? '');
-const playlist = `/live/${encodeURIComponent(channel)}/index.m3u8`;
+// A signed address has its pass in front of the path, or signed claims behind it; media inherit what the playlist says.
+let root = location.pathname.slice(0, location.pathname.lastIndexOf('/watch/'));
+const claims = new URLSearchParams(location.search).get('t');
+const playlist = `${root}/live/${encodeURIComponent(channel)}/index.m3u8${claims ? `?t=${claims}` : ''}`;
 const byId = (id) => document.getElementById(id);
 const video = byId('video');
 
@@ -14,7 +17,10 @@ const rung = (window.rung = {
   level: null, levels: [], auto: true, switches: 0,
   frames: 0, dropped: 0, stalls: 0, stalledMs: 0, starts: 0, jumps: 0, fatal: 0, errors: [],
   firstFrameMs: null, hls: null, back: false,
+  audio: null, audios: [], captions: 'off', services: [],
   setLevel(name) { choose(name); },
+  setAudio(name) { chooseAudio(name); },
+  setCaptions(id) { chooseCaptions(id); },
 });
 
 // ---- clock: the server's, so that a viewer's wrong clock does not show as latency ----
@@ -65,18 +71,24 @@ function shed() {
 
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
+/** Why this viewer is not let in, in the server's words. */
+let refusal = null;
+
 /** The session on air and its first media playlist, or null. */
 async function onAir() {
   const read = async (url) => {
     const answer = await fetch(url, { cache: 'no-store' });
+    refusal = answer.status === 403 ? (await answer.json()).detail : null;
     return answer.ok ? answer.text() : null;
   };
   const main = await read(playlist);
   const uri = main?.split('\n').find((line) => line && !line.startsWith('#'));
   if (!uri) return null;
-  const media = await read(new URL(uri, new URL(playlist, location.href)).href);
+  const first = new URL(uri, new URL(playlist, location.href));
+  root = first.pathname.slice(0, first.pathname.lastIndexOf('/live/'));
+  const media = await read(first.href);
   if (!media || media.includes('#EXT-X-ENDLIST')) return null;
-  return sessionOf(new URL(media.match(/URI="([^"]+)"/)?.[1] ?? '', new URL(uri, new URL(playlist, location.href))).pathname) ?? '';
+  return sessionOf(new URL(media.match(/URI="([^"]+)"/)?.[1] ?? '', first).pathname) ?? '';
 }
 
 const sessionOf = (url) => url.match(/\/live\/[^/]+\/([^/]+)\/[^/]+\/[^/]+$/)?.[1] ?? null;
@@ -142,6 +154,7 @@ function playWithHls(session) {
       manifestLoadPolicy: policy(8000, 2),
       playlistLoadPolicy: policy(10000, 6),
       fragLoadPolicy: policy(10000, 6),
+      timelineController: captionReader(),
     });
     rung.hls = hls;
     rung.back = false;
@@ -159,6 +172,8 @@ function playWithHls(session) {
     const ended = () => end('ended');
     video.addEventListener('ended', ended);
 
+    hls.on(window.Hls.Events.MANIFEST_LOADED, (_, data) => listCaptions(data.captions ?? []));
+    for (const name of ['AUDIO_TRACKS_UPDATED', 'AUDIO_TRACK_SWITCHED']) hls.on(window.Hls.Events[name], () => listAudio(hls));
     hls.on(window.Hls.Events.MANIFEST_PARSED, () => { listLevels(hls); shed(); start(); });
     hls.on(window.Hls.Events.LEVELS_UPDATED, () => listLevels(hls));
     hls.on(window.Hls.Events.LEVEL_SWITCHED, (_, { level }) => {
@@ -211,7 +226,10 @@ function playNative() {
     const on = (name, act) => video.addEventListener(name, act, { signal: off.signal });
     on('ended', () => end('ended'));
     on('error', () => { note(`native ${video.error?.code}`, true); end('fatal'); });
-    on('loadedmetadata', () => { start(); byId('quality').hidden = true; });
+    on('loadedmetadata', () => {
+      start();
+      for (const id of ['quality', 'audio', 'captions']) byId(id).hidden = true;
+    });
     on('resize', () => { rung.level = `${video.videoHeight}p`; });
     video.src = playlist;
   });
@@ -263,7 +281,7 @@ let board = { at: -Infinity, cues: [] };
 async function storyboard() {
   if (performance.now() - board.at < 5000) return;
   board.at = performance.now();
-  const address = new URL(`/live/${encodeURIComponent(channel)}/storyboard.vtt`, location.href);
+  const address = new URL(`${root}/live/${encodeURIComponent(channel)}/storyboard.vtt`, location.href);
   const answer = await fetch(address).catch(() => null);
   if (!answer?.ok) { board.cues = []; return; }
   const cue = (block) => {
@@ -341,6 +359,87 @@ function choose(name) {
   paint();
 }
 
+// ---- sound tracks and captions: as the playlist names them; a choice outlives a session ----
+
+const wanted = { audio: null };
+
+function options(id, list, chosen) {
+  const select = byId(id);
+  const shown = JSON.stringify(list);
+  if (select.dataset.shown !== shown) {
+    select.dataset.shown = shown;
+    select.replaceChildren(...list.map(([value, label]) => new Option(label, value)));
+  }
+  select.hidden = list.length < 2;
+  select.value = chosen;
+}
+
+function listAudio(hls) {
+  const tracks = hls.audioTracks ?? [];
+  rung.audios = tracks.map((t) => t.name);
+  const again = tracks.findIndex((t) => t.name === wanted.audio);
+  if (again >= 0 && hls.audioTrack !== again) hls.audioTrack = again;
+  rung.audio = tracks[hls.audioTrack]?.name ?? null;
+  options('audio', rung.audios.map((name) => [name, name]), rung.audio);
+}
+
+function chooseAudio(name) {
+  wanted.audio = name;
+  if (rung.hls) listAudio(rung.hls);
+}
+
+/** hls.js reads line 21 alone, and makes a track when a channel first says something. */
+function listCaptions(captions) {
+  rung.services = captions.map((c) => ({ id: c.instreamId, name: c.name })).filter((c) => /^CC[1-4]$/.test(c.id));
+  if (rung.captions !== 'off' && !rung.services.some((c) => c.id === rung.captions)) rung.captions = 'off';
+  showCaptions();
+}
+
+/** hls.js 1.7.4 takes each part behind a segment's first for a jump, and forgets the caption that it was reading. */
+function captionReader() {
+  return class extends window.Hls.DefaultConfig.timelineController {
+    onFragLoading(event, data) {
+      const { frag, part } = data;
+      const goesOn = frag.type === 'main' && frag.sn === this.lastSn && part?.index === this.lastPartIndex + 1;
+      if (goesOn) this.lastSn -= 1;
+      super.onFragLoading(event, data);
+    }
+    // Parts that were listed already are announced by the first of them alone.
+    onFragLoaded(event, data) {
+      const { frag, part } = data;
+      if (frag.type === 'main' && part && frag.sn === this.lastSn) this.lastPartIndex = part.index;
+      super.onFragLoaded(event, data);
+    }
+    // A reader that begins anew in the midst of a caption has the rest of it; it may be there whole already.
+    addCues(name, start, end, screen, ranges) {
+      const there = [...(this.captionsTracks[name]?.track.cues ?? [])].filter((cue) => cue.startTime < end && start < cue.endTime);
+      const rows = screen.getDisplayText().split('\n');
+      if (!rows.every((row) => there.some((cue) => cue.text.endsWith(row)))) super.addCues(name, start, end, screen, ranges);
+    }
+  };
+}
+
+function showCaptions() {
+  options('captions', [['off', 'CC off'], ...rung.services.map((c) => [c.id, /^CC/.test(c.name) ? c.name : `CC ${c.name}`])], rung.captions);
+  const chosen = rung.services.find((c) => c.id === rung.captions)?.name;
+  for (const track of video.textTracks) {
+    if (track.kind === 'captions') track.mode = track.label === chosen ? 'showing' : 'hidden';
+  }
+}
+
+function chooseCaptions(id) {
+  rung.captions = rung.services.some((c) => c.id === id) ? id : 'off';
+  showCaptions();
+}
+
+let captionsBefore = null;
+function toggleCaptions() {
+  const last = rung.captions;
+  chooseCaptions(last === 'off' ? captionsBefore ?? rung.services[0]?.id : 'off');
+  if (last !== 'off') captionsBefore = last;
+}
+video.textTracks.addEventListener('addtrack', showCaptions);
+
 // ---- stalls: time that the viewer waits after the first picture ----
 
 let waitingSince = null;
@@ -369,6 +468,7 @@ const SAY = {
   ended: ['The broadcast has ended', 'The next one starts here by itself.', 'idle', 'Ended'],
   tap: ['Ready', 'Press play: this browser does not start pictures by itself.', 'live', 'Live'],
   unknown: ['No such channel', 'No channel has this name. The start page lists those that there are.', 'error', 'Unknown'],
+  refused: ['For invited viewers', '', 'error', 'Signed'],
   unsupported: ['This browser cannot play', 'It has neither Media Source Extensions nor HLS of its own.', 'error', 'No player'],
   unbuilt: ['The player is not built in', 'Run make setup, then build and start Rung again.', 'error', 'No player'],
   away: ['The server does not answer', 'Trying again.', 'error', 'Away'],
@@ -396,9 +496,10 @@ function paint() {
   if (shown === 'waiting' && !status) shown = 'away';
   if (shown === 'waiting' && status?.state === 'unknown') shown = 'unknown';
   if (shown === 'waiting' && ['init', 'processing'].includes(status?.state)) shown = 'starting';
+  if (shown === 'waiting' && refusal) shown = 'refused';
   const [title, words, colour, pill] = SAY[shown];
   text('cover-title', title);
-  text('cover-text', status?.state === 'error' && status.detail ? status.detail : words);
+  text('cover-text', shown === 'refused' ? refusal : status?.state === 'error' && status.detail ? status.detail : words);
   byId('cover').hidden = shown === 'live';
   // Before the first picture, and behind the last one, stands the newest one that the server has.
   if (shown !== 'live' && status && (status.poster ?? '') !== (video.getAttribute('poster') ?? '')) {
@@ -510,6 +611,8 @@ byId('mute').onclick = () => sound(video.muted || video.volume === 0);
 byId('unmute').onclick = () => sound(true);
 byId('volume').oninput = (event) => { video.volume = event.target.valueAsNumber; video.muted = video.volume === 0; };
 byId('golive').onclick = toEdge;
+byId('audio').onchange = (event) => chooseAudio(event.target.value);
+byId('captions').onchange = (event) => chooseCaptions(event.target.value);
 byId('quality').onchange = (event) => choose(event.target.value);
 byId('full').onclick = toggleFull;
 byId('pip').onclick = togglePip;
@@ -520,7 +623,7 @@ byId('copy').onclick = async () => {
 };
 document.addEventListener('keydown', (event) => {
   if (event.target.matches('input, select') || event.ctrlKey || event.metaKey || event.altKey) return;
-  const act = { ' ': togglePlay, k: togglePlay, m: () => sound(video.muted), f: toggleFull, l: toEdge, p: togglePip }[event.key];
+  const act = { ' ': togglePlay, k: togglePlay, m: () => sound(video.muted), f: toggleFull, l: toEdge, p: togglePip, c: toggleCaptions }[event.key];
   if (act && rung.state === 'live') { event.preventDefault(); act(); }
 });
 

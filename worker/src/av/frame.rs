@@ -129,8 +129,11 @@ impl Frame {
         self.raw_mut().pts = pts;
     }
 
-    /// For an encoder: `key` forces an IDR, otherwise it chooses.
+    /// For an encoder: `key` forces an IDR, otherwise it chooses. Closed captions that the decoder found go: encoders would
+    /// write them, and the daemon does, for every rendition and backend alike.
     pub fn set_key(&mut self, key: bool) {
+        // SAFETY: a live frame that is borrowed exclusively; one without such side data stays as it is.
+        unsafe { ff::av_frame_remove_side_data(self.raw.as_ptr(), ff::AVFrameSideDataType::AV_FRAME_DATA_A53_CC) };
         let raw = self.raw_mut();
         raw.pict_type =
             if key { ff::AVPictureType::AV_PICTURE_TYPE_I } else { ff::AVPictureType::AV_PICTURE_TYPE_NONE };

@@ -113,7 +113,10 @@ pub(crate) fn run(card: &Card, clips: &Clips, extent: Extent, report: &mut Repor
     Ok("CPU-s flat out is for 25 pictures a second".to_owned())
 }
 
-/// `count` of them for `span`.
+/// A run without a picture in this time has failed.
+const PICTURE_WITHIN: Duration = Duration::from_secs(20);
+
+/// `count` of them for `span`, or until the first picture came.
 fn channels(card: &Card, clip: &Clip, count: usize, then: Then, pace: Pace, span: Duration) -> Found<Run> {
     let (counted, counting, stop) = (AtomicU64::new(0), AtomicBool::new(false), AtomicBool::new(false));
     let (ready, late) = (Barrier::new(count + 1), Mutex::new(Vec::new()));
@@ -133,6 +136,10 @@ fn channels(card: &Card, clip: &Clip, count: usize, then: Then, pace: Pace, span
         let (start, cpu) = (SystemClock::mono(), cpu_seconds());
         counting.store(true, Ordering::Relaxed);
         pause(span);
+        // A machine that is busy with other things may not have come to a single picture: no figure can be made of none.
+        while counted.load(Ordering::Relaxed) == 0 && SystemClock::mono().since(start) < PICTURE_WITHIN {
+            pause(span);
+        }
         counting.store(false, Ordering::Relaxed);
         let seconds = SystemClock::mono().since(start).as_secs_f64();
         run.rate = counted.load(Ordering::Relaxed) as f64 / seconds;
@@ -144,6 +151,9 @@ fn channels(card: &Card, clip: &Clip, count: usize, then: Then, pace: Pace, span
         ended.into_iter().collect::<Found<Vec<()>>>().map(|_| ())
     })?;
     run.late = late.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if run.late.is_empty() {
+        return Err(Trouble::Fail(format!("{count} channels gave no picture within {PICTURE_WITHIN:?}")));
+    }
     Ok(run)
 }
 

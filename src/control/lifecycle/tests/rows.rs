@@ -1,6 +1,7 @@
 //! One test per row of the tables of states, named by it; then what both tables say below them.
 
 use serde_json::json;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use super::bench::{Bench, KEY, effects, told};
@@ -12,7 +13,11 @@ use crate::control::record::{
     ChannelState, EndedReason, ErrorCause, Input as InputState, SessionState, StreamKey, Utc, What,
 };
 use crate::media::channel::{Leg, PublisherId, Takeover};
+use crate::media::key::Passphrase;
 use crate::time::Wall;
+
+/// Where publishers come from.
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 fn news() -> serde_json::Value {
     json!({ "name": "news" })
@@ -61,16 +66,16 @@ fn channel_idle_publish() {
     assert_eq!((made.effects, bench.channel.state), (vec![begin], ChannelState::Active));
     // Guards: the key, and activation by hand.
     let door = Door::of(&bench.channel);
-    assert!(door.admit(KEY, Leg::A, bench.now).is_ok());
+    assert!(door.admit(KEY, Leg::A, HERE, bench.now).is_ok());
     for door in [door, Door::absent()] {
-        let code = door.admit("abcdefghijklmnopqrstuvwx13", Leg::A, bench.now).unwrap_err().code;
+        let code = door.admit("abcdefghijklmnopqrstuvwx13", Leg::A, HERE, bench.now).unwrap_err().code;
         assert_eq!((code, code.srt()), (Code::Denied, Some(1401)));
     }
     let mut bench = Bench::new(&manual());
     let publish = Input::Publish(Publish { leg: Leg::A, publisher: PublisherId(1) });
     let refusal = bench.try_send(publish).unwrap_err();
     assert_eq!((refusal.code, refusal.code.srt()), (Code::NotStarted, Some(1403)));
-    assert_eq!(Door::of(&bench.channel).admit(KEY, Leg::A, bench.now), Err(refusal));
+    assert_eq!(Door::of(&bench.channel).admit(KEY, Leg::A, HERE, bench.now), Err(refusal));
 }
 
 #[test]
@@ -129,14 +134,44 @@ fn channel_stop_start() {
 }
 
 #[test]
+fn a_source_is_called_while_publishers_may_come_in() {
+    let called = |bench: &Bench| Door::of(&bench.channel).pull.map(|pull| pull.to_string());
+    let here = Some("srt://encoder:9000".to_owned());
+    let mut bench = Bench::new(&json!({ "name": "news", "pull": "srt://encoder:9000" }));
+    assert_eq!(called(&bench), here, "a channel that activates itself needs no start");
+    bench.publish(Leg::A, 1);
+    assert_eq!(called(&bench), here);
+    let made = bench.command(Command::Stop);
+    assert_eq!((called(&bench), effects(&made)), (None, vec!["declare", "end"]), "first nobody calls, then it ends");
+    bench.command(Command::Start);
+    assert_eq!(called(&bench), here);
+    bench.command(Command::Delete { force: false, if_match: None });
+    assert_eq!(called(&bench), None);
+    assert_eq!(bench.channel.config.policy.pull, None, "a tombstone keeps no secret");
+
+    let mut bench = Bench::new(&json!({ "name": "news", "activation": "manual", "pull": "srt://encoder:9000" }));
+    assert_eq!(called(&bench), None, "not started yet");
+    bench.command(Command::Start);
+    assert_eq!(called(&bench), here, "armed");
+    let made = bench.command(update(json!({ "pull": "srt://encoder:9000?passphrase=planted secret" })));
+    assert_eq!(made.outcome.now, ["pull"]);
+    let made = bench.command(update(json!({ "pull": "srt://encoder:9000?passphrase=planted after" })));
+    assert_eq!(made.outcome.now, ["pull"], "nothing of it can be seen but that it changed");
+    assert!(!serde_json::to_string(&made.events).unwrap().contains("planted"), "events go to strangers");
+    assert_eq!(effects(&made), ["declare"]);
+    let made = bench.command(update(json!({ "pull": "srt://encoder:9000?passphrase=**********" })));
+    assert_eq!(made, Step::default(), "what was shown is what there is");
+}
+
+#[test]
 fn channel_stop_publish() {
     let mut bench = Bench::new(&news());
     bench.command(Command::Stop);
     let publish = Input::Publish(Publish { leg: Leg::A, publisher: PublisherId(1) });
     let refusal = bench.try_send(publish).unwrap_err();
     assert_eq!((refusal.code, refusal.code.srt()), (Code::Stopped, Some(1403)));
-    assert_eq!(Door::of(&bench.channel).admit(KEY, Leg::A, bench.now), Err(refusal));
-    let stranger = Door::of(&bench.channel).admit("wrong", Leg::A, bench.now).unwrap_err();
+    assert_eq!(Door::of(&bench.channel).admit(KEY, Leg::A, HERE, bench.now), Err(refusal));
+    let stranger = Door::of(&bench.channel).admit("wrong", Leg::A, HERE, bench.now).unwrap_err();
     assert_eq!(stranger.code, Code::Denied, "who has no key is not told that it is stopped");
 }
 
@@ -151,7 +186,7 @@ fn channel_delete() {
     assert_eq!(effects(&made), ["withdraw", "end"]);
     ended(&bench, EndedReason::Deleted);
     assert_eq!((bench.channel.state, bench.channel.stream_keys.len()), (ChannelState::Deleted, 0));
-    assert_eq!(Door::of(&bench.channel).admit(KEY, Leg::A, bench.now).unwrap_err().code, Code::Denied);
+    assert_eq!(Door::of(&bench.channel).admit(KEY, Leg::A, HERE, bench.now).unwrap_err().code, Code::Denied);
     for command in [delete(true), Command::Start, Command::Stop, update(json!({}))] {
         assert_eq!(bench.try_send(Input::Command(command)).unwrap_err().code, Code::NotFound);
     }
@@ -460,7 +495,7 @@ fn session_eos() {
 fn a_rotated_key_stays_valid_for_its_grace_and_two_are_valid_at_most() {
     let mut bench = Bench::new(&news());
     let keys = ["bbbbbbbbbbbbbbbbbbbbbbbbbb", "cccccccccccccccccccccccccc", "dddddddddddddddddddddddddd"];
-    let valid = |bench: &Bench, key: &str| Door::of(&bench.channel).admit(key, Leg::A, bench.now).is_ok();
+    let valid = |bench: &Bench, key: &str| Door::of(&bench.channel).admit(key, Leg::A, HERE, bench.now).is_ok();
     let hour = Duration::from_secs(3_600);
     let made = bench.command(Command::RotateKey { key: bench.key(keys[0]), grace: hour });
     assert_eq!((told(&made), effects(&made)), (vec!["channel.updated"], vec!["declare"]));
@@ -477,9 +512,43 @@ fn a_rotated_key_stays_valid_for_its_grace_and_two_are_valid_at_most() {
 }
 
 #[test]
+fn a_channel_may_take_publishers_of_some_networks_only() {
+    let mut bench = Bench::new(&json!({ "name": "news", "publish_from": ["192.0.2.0/28", "2001:db8::/32"] }));
+    let admit = |bench: &Bench, key: &str, from: &str| {
+        Door::of(&bench.channel)
+            .admit(key, Leg::A, from.parse().unwrap(), bench.now)
+            .map_err(|r| (r.code, r.code.srt()))
+    };
+    for inside in ["192.0.2.15", "::ffff:192.0.2.1", "2001:db8::7"] {
+        assert_eq!(admit(&bench, KEY, inside), Ok(()), "{inside}");
+    }
+    assert_eq!(admit(&bench, KEY, "192.0.2.16"), Err((Code::NotFromHere, Some(1401))));
+    assert_eq!(admit(&bench, "wrong", "192.0.2.16"), Err((Code::Denied, Some(1401))), "a stranger learns nothing");
+    let made = bench.command(update(json!({ "publish_from": null })));
+    assert_eq!((effects(&made), made.outcome.now), (vec!["declare"], vec!["publish_from"]));
+    assert_eq!(admit(&bench, KEY, "192.0.2.16"), Ok(()));
+}
+
+#[test]
+fn a_passphrase_is_the_doors_at_once_and_in_no_event() {
+    let mut bench = Bench::live(&news());
+    let secret = || Some(Passphrase::new("a long passphrase").unwrap());
+    let made = bench.command(Command::Passphrase(secret()));
+    assert_eq!((told(&made), effects(&made)), (vec!["channel.updated"], vec!["declare"]));
+    assert!(!serde_json::to_string(&made.events).unwrap().contains("long passphrase"), "events go to strangers");
+    assert_eq!((Door::of(&bench.channel).passphrase, bench.channel.revision), (secret(), 2));
+    assert_eq!(bench.command(Command::Passphrase(secret())), Step::default(), "the same once more");
+    assert_eq!(effects(&bench.command(Command::Passphrase(None))), ["declare"]);
+    assert_eq!(Door::of(&bench.channel).passphrase, None);
+    bench.command(Command::Passphrase(secret()));
+    bench.command(Command::Delete { force: true, if_match: None });
+    assert_eq!(bench.channel.srt_passphrase, None, "a tombstone keeps no secret");
+}
+
+#[test]
 fn activation_by_hand_that_comes_while_on_air_waits_for_the_end() {
     let mut bench = Bench::live(&news());
-    let door = |bench: &Bench| Door::of(&bench.channel).admit(KEY, Leg::A, bench.now).map_err(|r| r.code);
+    let door = |bench: &Bench| Door::of(&bench.channel).admit(KEY, Leg::A, HERE, bench.now).map_err(|r| r.code);
     let made = bench.command(update(json!({ "activation": "manual" })));
     assert_eq!((made.outcome.now, door(&bench)), (vec!["activation"], Ok(())), "a lost publisher may come back");
     let made = bench.command(Command::EndSession(bench.session()));
