@@ -4,13 +4,11 @@
 #[path = "support/daemon.rs"]
 mod daemon;
 
-use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
 use std::time::Duration;
 
-use daemon::{Daemon, Running, clip, signal, wait};
+use daemon::{Daemon, Running, clip, ffmpeg_listen, free_port, signal, wait};
 use serde_json::Value;
 
 const SECRET: &str = "planted secret";
@@ -23,23 +21,9 @@ fn media() -> PathBuf {
     clip("pull-10.ts", &[&inputs[..], &video[..], &rest[..]].concat())
 }
 
-/// A source: ffmpeg that listens and plays `file` over and over to the first that calls.
+/// A source that wants to be called with the secret.
 fn listen(file: &Path, port: u16) -> Running {
-    let mut command = Command::new("ffmpeg");
-    command.args(["-v", "error", "-re", "-stream_loop", "-1", "-i"]).arg(file);
-    let url = format!("srt://127.0.0.1:{port}?mode=listener&passphrase={SECRET}");
-    command.args(["-c", "copy", "-f", "mpegts", &url]).stdin(Stdio::null()).stderr(Stdio::null());
-    Running(command.spawn().expect("ffmpeg is installed"))
-}
-
-/// One that was free a moment ago, and is no other test's of this process.
-fn free_port() -> u16 {
-    static TAKEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
-    let mut taken = TAKEN.lock().expect("no test panics here");
-    let free = || UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("loopback").port();
-    let port = std::iter::repeat_with(free).find(|port| !taken.contains(port)).expect("there are more");
-    taken.push(port);
-    port
+    ffmpeg_listen(file, port, &format!("&passphrase={SECRET}"))
 }
 
 fn address(port: u16) -> String {

@@ -1,6 +1,7 @@
-//! The daemon put together: telemetry, SRT port, shard, HTTP listeners. `rung serve` and `rung demo` both run it.
+//! The daemon put together: telemetry, ports of publishers, shards, HTTP listeners. `rung serve` and `rung demo` both run it.
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::num::NonZero;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender};
@@ -11,7 +12,7 @@ use super::gpus::Search;
 use super::state::trusted;
 use crate::control::api::{self, Api, Awaited};
 use crate::control::bridge::Bridge;
-use crate::control::config::{Config, Configured, Loaded, Log, LogFormat};
+use crate::control::config::{Config, Configured, Loaded, Log, LogFormat, ShardCount};
 use crate::control::ledger::{self, Ledger};
 use crate::control::lifecycle::{Code, Command as Wish, Input};
 use crate::control::record::{LogoFile, StreamKey};
@@ -24,7 +25,8 @@ use crate::package::origin::Origin;
 use crate::pipeline::devices::Devices;
 use crate::pipeline::gpus::GpuWatch;
 use crate::pipeline::ports;
-use crate::pipeline::shard::{Command, Setup, Shard, Watcher};
+use crate::pipeline::shard::{Command, Setup};
+use crate::pipeline::shards::{Shards, Watcher};
 use crate::pipeline::status::{self, ChannelStatus, InputState, State};
 use crate::pixels::client::beside_this_program;
 use crate::serve::{Check, Health, Options, Pair, Routes, Scrape, Server, Site, Tls, bind, routes};
@@ -35,7 +37,7 @@ use crate::web;
 
 /// Publishers on air at once, over all protocols.
 const PUBLISHERS_MAX: usize = 300;
-/// The shard's loop came round within this: the process is ready.
+/// Every shard came round within this: the process is ready.
 const ROUND_MAX: Duration = Duration::from_secs(3);
 const BACKUP_EVERY: Duration = Duration::from_secs(3_600);
 /// Answers under way may end within this when the daemon stops.
@@ -61,8 +63,8 @@ pub(crate) struct Daemon {
     pub(crate) http: SocketAddr,
     pub(crate) https: Option<SocketAddr>,
     pub(crate) metrics: SocketAddr,
-    shard: Shard,
-    /// Behind the shard: what it says in the end is still written down.
+    shards: Shards,
+    /// Behind the shards: what it says in the end is still written down.
     ledger: Arc<Ledger>,
     _backups: SyncSender<()>,
     _gpus: Option<GpuWatch>,
@@ -102,16 +104,16 @@ impl Daemon {
             backend: config.worker.backend,
             witness: Arc::clone(&bridge) as _,
         };
-        let shard = Shard::start(ingest, setup).map_err(|e| Failure::failed(format!("shard: {e}")))?;
+        let shards = Shards::start(ingest, setup).map_err(|e| Failure::failed(format!("shards: {e}")))?;
         let backups = back_up_hourly(Arc::clone(ledger.state()))?;
-        bridge.join(shard.watcher(), &ledger);
+        bridge.join(shards.watcher(), &ledger);
         ledger.recover().map_err(store)?;
         bridge.open();
         let runtime = runtime()?;
         runtime.block_on(bootstrap(&ledger, loaded))?;
-        shard.watcher().settle();
-        let health = health(shard.watcher());
-        let pages = web::filter(Arc::new(status_source(shard.watcher(), Arc::clone(&origin))));
+        shards.watcher().settle();
+        let health = health(shards.watcher());
+        let pages = web::filter(Arc::new(status_source(shards.watcher(), Arc::clone(&origin))));
         let options = api::Options {
             srt_port: srt.port(),
             srt_passphrase: loaded.srt_passphrase.is_some(),
@@ -120,7 +122,7 @@ impl Daemon {
             devices,
             ..Default::default()
         };
-        let api = Api::open(Arc::clone(&ledger), options, media(&shard)).map_err(Failure::failed)?;
+        let api = Api::open(Arc::clone(&ledger), options, media(&shards)).map_err(Failure::failed)?;
         let exporter = telemetry.exporter();
         let (public, private) =
             sites(origin, api.keyring(), health, routes(api.beside(pages)), Arc::new(move || exporter.render()));
@@ -133,7 +135,7 @@ impl Daemon {
             http,
             https,
             metrics,
-            shard,
+            shards,
             ledger,
             _backups: backups,
             _gpus: watch,
@@ -146,7 +148,7 @@ impl Daemon {
     }
 
     pub(crate) fn watcher(&self) -> Watcher {
-        self.shard.watcher()
+        self.shards.watcher()
     }
 
     /// Channels in the book.
@@ -198,7 +200,7 @@ impl Daemon {
     /// Publishers are told to come back, sessions end, answers under way finish.
     pub(crate) fn stop(mut self) {
         self.api.close();
-        self.shard.stop();
+        self.shards.stop();
         for server in self.servers.drain(..) {
             self.runtime.block_on(server.stop(GRACE));
         }
@@ -298,10 +300,10 @@ fn settled(watcher: Watcher) -> api::Settled {
 }
 
 /// What the API asks of the data plane.
-fn media(shard: &Shard) -> api::Media {
-    let watcher = shard.watcher();
+fn media(shards: &Shards) -> api::Media {
+    let watcher = shards.watcher();
     let pull = Arc::new(move |channel: &ChannelName| watcher.pull_of(channel));
-    api::Media { settled: settled(shard.watcher()), snapshot: snapshot(shard.watcher()), pull }
+    api::Media { settled: settled(shards.watcher()), snapshot: snapshot(shards.watcher()), pull }
 }
 
 /// Asks the data plane for a picture.
@@ -393,9 +395,9 @@ impl Directory for Doors {
     }
 }
 
-/// Every UDP port that publishers come to, bound.
+/// Every UDP port that publishers come to, bound, for each shard.
 struct Ingest {
-    ports: ports::Ports,
+    ports: Vec<ports::Ports>,
     srt: SocketAddr,
     quic: Option<QuicPort>,
 }
@@ -403,10 +405,14 @@ struct Ingest {
 impl Ingest {
     fn bind(loaded: &Loaded, doors: Doors) -> Result<Ingest, Failure> {
         let door = Door::new(Arc::new(doors), PUBLISHERS_MAX);
-        let srt_port = srt_port(loaded, &door)?;
-        let srt = srt_port.local_addr().map_err(|e| Failure::failed(format!("SRT port: {e}")))?;
-        let (quic_port, quic) = quic_port(loaded, &door)?.unzip();
-        Ok(Ingest { ports: ports::Ports::new(srt_port, quic_port), srt, quic })
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let shards = loaded.config.ingest.shards.unwrap_or_else(|| ShardCount::by_cores(cores)).0;
+        let srt_ports = srt_ports(loaded, &door, shards)?;
+        let srt = srt_ports[0].local_addr().map_err(|e| Failure::failed(format!("SRT port: {e}")))?;
+        let (quic_ports, quic) = quic_ports(loaded, &door, shards)?.unzip();
+        let quic_ports = quic_ports.into_iter().flatten().map(Some).chain(std::iter::repeat_with(|| None));
+        let ports = srt_ports.into_iter().zip(quic_ports).map(|(srt, quic)| ports::Ports::new(srt, quic));
+        Ok(Ingest { ports: ports.collect(), srt, quic })
     }
 }
 
@@ -436,7 +442,11 @@ impl QuicPort {
     }
 }
 
-fn quic_port(loaded: &Loaded, door: &Arc<Door>) -> Result<Option<(quic::Port, QuicPort)>, Failure> {
+fn quic_ports(
+    loaded: &Loaded,
+    door: &Arc<Door>,
+    shards: usize,
+) -> Result<Option<(Vec<quic::Port>, QuicPort)>, Failure> {
     let config = &loaded.config;
     if !config.quic.enabled {
         return Ok(None);
@@ -448,7 +458,8 @@ fn quic_port(loaded: &Loaded, door: &Arc<Door>) -> Result<Option<(quic::Port, Qu
     let identity = identity.map_err(|e| Failure::failed(format!("QUIC: {e}")))?;
     let own = identity.is_own();
     let ours = quic::PortConfig { address: config.quic.listen, ..quic::PortConfig::new(identity) };
-    let port = quic::Port::bind(Arc::clone(door), ours).map_err(|e| Failure::failed(e.to_string()))?;
+    let ports = quic::Port::among(Arc::clone(door), ours, shards).map_err(|e| Failure::failed(e.to_string()))?;
+    let port = &ports[0];
     if let Some(warning) = port.receive_buffer_warning() {
         log(Level::Warn, "receive_buffer", &Place::default(), warning);
     }
@@ -457,21 +468,21 @@ fn quic_port(loaded: &Loaded, door: &Arc<Door>) -> Result<Option<(quic::Port, Qu
     let whose = if own { "its own certificate" } else { "the certificate of quic.certificate" };
     let what = format!("publishers over QUIC at {}: {whose}, SHA-256 {}", told.address, told.pin);
     log(Level::Info, "quic_certificate", &Place::default(), what);
-    Ok(Some((port, told)))
+    Ok(Some((ports, told)))
 }
 
-fn srt_port(loaded: &Loaded, door: &Arc<Door>) -> Result<Port, Failure> {
+fn srt_ports(loaded: &Loaded, door: &Arc<Door>, shards: usize) -> Result<Vec<Port>, Failure> {
     let config = PortConfig {
         address: loaded.config.srt.listen,
         passphrase: loaded.srt_passphrase.clone(),
         publishers_max: PUBLISHERS_MAX,
         ..PortConfig::default()
     };
-    let port = Port::behind(Arc::clone(door), config).map_err(|e| Failure::failed(e.to_string()))?;
-    if let Some(warning) = port.receive_buffer_warning() {
+    let ports = Port::among(door, &config, shards).map_err(|e| Failure::failed(e.to_string()))?;
+    if let Some(warning) = ports[0].receive_buffer_warning() {
         log(Level::Warn, "receive_buffer", &Place::default(), warning);
     }
-    Ok(port)
+    Ok(ports)
 }
 
 /// A box that has something to encode must have a worker to do it.

@@ -1,4 +1,4 @@
-//! Joins the book and the data plane: effects become commands of the shard and doors for publishers, facts become entries.
+//! Joins the book and the data plane: effects become commands of the shards and doors for publishers, facts become entries.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,18 +14,19 @@ use crate::media::channel::{Channel, ChannelName, Leg, PublisherId, SessionId, S
 use crate::media::grid::TimelineLog;
 use crate::media::logo::LogoPicture;
 use crate::pipeline::channel::{Legacy, Resume};
-use crate::pipeline::shard::{Command, Watcher};
+use crate::pipeline::shard::Command;
+use crate::pipeline::shards::Watcher;
 use crate::pipeline::witness::{Fact, Wake, Witness};
 use crate::telemetry::report::{Level, Place, log};
 use crate::time::SystemClock;
 
-/// One per process, between one ledger and one shard.
+/// One per process, between one ledger and the shards.
 pub struct Bridge {
     state: Arc<State>,
     doors: RwLock<BTreeMap<ChannelName, Door>>,
     /// Sessions of the process before have been handed over: publishers may come.
     open: AtomicBool,
-    shard: OnceLock<Watcher>,
+    shards: OnceLock<Watcher>,
     /// The ledger owns the bridge.
     ledger: OnceLock<Weak<Ledger>>,
 }
@@ -33,12 +34,12 @@ pub struct Bridge {
 impl Bridge {
     pub fn new(state: Arc<State>) -> Bridge {
         let (doors, open) = (RwLock::default(), AtomicBool::new(false));
-        Bridge { state, doors, open, shard: OnceLock::new(), ledger: OnceLock::new() }
+        Bridge { state, doors, open, shards: OnceLock::new(), ledger: OnceLock::new() }
     }
 
     /// Both ends stand: before this there are no doors, and nobody comes in.
-    pub fn join(&self, shard: Watcher, ledger: &Arc<Ledger>) {
-        assert!(self.shard.set(shard).is_ok(), "a bridge has one shard");
+    pub fn join(&self, shards: Watcher, ledger: &Arc<Ledger>) {
+        assert!(self.shards.set(shards).is_ok(), "a bridge is joined once");
         assert!(self.ledger.set(Arc::downgrade(ledger)).is_ok(), "a bridge has one ledger");
     }
 
@@ -92,8 +93,8 @@ impl Bridge {
     }
 
     fn tell(&self, command: Command) {
-        let Some(shard) = self.shard.get() else { return };
-        if let Err(command) = shard.tell(command) {
+        let Some(shards) = self.shards.get() else { return };
+        if let Err(command) = shards.tell(command) {
             log(Level::Error, "shard_busy", &Place::default(), format!("a command was lost: {command:?}"));
         }
     }
@@ -177,8 +178,8 @@ impl Plane for Bridge {
         self.tell(Command::Remember { channel: channel.clone(), legacy });
     }
 
-    fn turn_away(&self, publisher: PublisherId) {
-        self.tell(Command::TurnAway { publisher });
+    fn turn_away(&self, channel: &ChannelName, publisher: PublisherId) {
+        self.tell(Command::TurnAway { channel: channel.clone(), publisher });
     }
 }
 

@@ -26,6 +26,7 @@ use crate::serve::{Pair, certificate};
 pub struct Config {
     pub srt: Srt,
     pub quic: Quic,
+    pub ingest: Ingest,
     pub http: Http,
     pub https: Https,
     pub metrics: Metrics,
@@ -177,6 +178,13 @@ pub struct Worker {
     pub driver_folder: Option<PathBuf>,
 }
 
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ingest {
+    /// Threads that media runs on, from datagrams to parts; none: by the number of cores.
+    pub shards: Option<ShardCount>,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
@@ -304,6 +312,30 @@ impl<'de> Deserialize<'de> for Seconds {
         } else {
             Err(serde::de::Error::custom(format!("hold_back = {seconds}: write seconds from 1.2 to 60")))
         }
+    }
+}
+
+/// Threads that media runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "i64")]
+pub struct ShardCount(pub usize);
+
+impl ShardCount {
+    const MAX: usize = 64;
+
+    /// One for each four of `cores`, eight at most: the other cores encode and serve.
+    pub fn by_cores(cores: usize) -> ShardCount {
+        ShardCount((cores / 4).clamp(1, 8))
+    }
+}
+
+impl TryFrom<i64> for ShardCount {
+    type Error = String;
+
+    fn try_from(count: i64) -> Result<ShardCount, String> {
+        let fits = usize::try_from(count).ok().filter(|count| (1..=ShardCount::MAX).contains(count));
+        fits.map(ShardCount)
+            .ok_or_else(|| format!("shards = {count}: write a number of threads from 1 to {}", ShardCount::MAX))
     }
 }
 

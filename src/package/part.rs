@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::fmp4::emsg::TimedTag;
 use super::fmp4::fragment::{sequence_number, tagged};
 use crate::media::sample::{Sample, Stamps};
+use crate::sys::pieces::Pieces;
 
 /// A finished part: listed, never changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,9 +75,9 @@ impl OpenPart {
         self.samples.last().map(|s| s.stamps).unwrap_or_default()
     }
 
-    /// `tags` go in front, each with its time in units of the track's `timescale`.
-    pub(super) fn finish(&self, tags: &[(i64, TimedTag)], timescale: u32) -> Part {
-        let bytes = tagged(sequence_number(self.msn, self.index), &self.samples, tags, timescale);
+    /// In `memory`. `tags` go in front, each with its time in units of the track's `timescale`.
+    pub(super) fn finish(&self, memory: &mut Pieces, tags: &[(i64, TimedTag)], timescale: u32) -> Part {
+        let bytes = tagged(memory, sequence_number(self.msn, self.index), &self.samples, tags, timescale);
         // Samples are laid end to end behind the header.
         let head = bytes.len() - self.samples.iter().map(|s| s.data.len()).sum::<usize>();
         let opens = self.samples.first().filter(|s| s.sync);

@@ -17,6 +17,7 @@ use crate::media::grid::{Ends, Grid, PdtLine, Place};
 use crate::media::limits::{PART_TAG_BYTES_MAX, PART_TAGS_MAX, TAGS_WAITING_MAX};
 use crate::media::sample::{Sample, Stamps};
 use crate::media::track::TrackConfig;
+use crate::sys::pieces::Pieces;
 use crate::time::{Mono, Wall};
 
 /// How places follow from the grid: what a GAP part lasts, and whether a segment's number of parts is known.
@@ -74,6 +75,8 @@ pub struct Segmenter {
     /// Oldest first; a line holds from its own frame on.
     lines: VecDeque<PdtLine>,
     open: Option<OpenPart>,
+    /// Where parts lie.
+    memory: Pieces,
     /// Where the next part goes, and when it decodes; `None` before the first.
     next: Option<Next>,
     /// The next segment starts behind a DISCONTINUITY.
@@ -117,6 +120,7 @@ impl Segmenter {
             timescale,
             lines: VecDeque::from([line]),
             open: None,
+            memory: Pieces::default(),
             next: None,
             discontinuity: false,
             past: (0, 0),
@@ -313,7 +317,7 @@ impl Segmenter {
         let report = (open.samples(), open.stamps());
         let end = open.end();
         let tags = self.tags_of(open.index, from, end);
-        let part = open.finish(&tags, self.timescale);
+        let part = open.finish(&mut self.memory, &tags, self.timescale);
         self.list(now, Next { msn: open.msn, part: open.index, at: end }, part, shown, ends_segment, report);
     }
 

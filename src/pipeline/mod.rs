@@ -3,7 +3,8 @@
 //! Invariants: nothing queues without a bound; a channel's trouble stays that channel's.
 //! When it fails: a worker is respawned under the same init section; a panic ends its channel's session, not the shard.
 
-pub mod shard; // the thread: port, channels, workers
+pub mod shards; // all threads of the data plane
+pub mod shard; // one of them: ports, channels, workers
 pub mod channel; // one channel over its sessions
 pub mod ports; // where publishers come in, as one
 pub mod session; // one broadcast: demux -> timeline -> stage

@@ -72,8 +72,8 @@ impl Ports {
 
     /// What must wake the shard when it is readable.
     pub(super) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let srt = self.srt.polls_fd().then(|| self.srt.fd());
+        let srt = self.srt.polls_fd().then(|| self.srt.fd()).into_iter().chain(self.srt.mail_fd());
         let quic = self.quic.as_ref().filter(|quic| quic.polls_fd()).map(quic::Port::fd);
-        srt.into_iter().chain(quic)
+        srt.chain(quic)
     }
 }

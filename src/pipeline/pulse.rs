@@ -22,9 +22,8 @@ pub struct Pulse {
     patience: Duration,
     /// Units and fills that were handed over.
     handed: u64,
-    fed: Mono,
-    /// Last change of what it decoded or encoded.
-    moved: Mono,
+    /// Since when something that was handed over has changed nothing of what it decoded or encoded.
+    unmade: Option<Mono>,
     last: Progress,
     /// When it said that. What it would have said since is `silence`'s matter.
     said: Mono,
@@ -41,8 +40,7 @@ impl Pulse {
             home,
             patience,
             handed: 0,
-            fed: now,
-            moved: now,
+            unmade: None,
             last: Progress::default(),
             said: now,
             untaken: None,
@@ -53,14 +51,14 @@ impl Pulse {
 
     /// It stands: what it was handed before does not count against it.
     pub fn opened(&mut self, now: Mono) {
-        self.moved = now;
+        self.unmade = self.unmade.map(|_| now);
         self.untaken = self.untaken.map(|_| now);
     }
 
     /// A video unit or a fill was handed over.
     pub fn fed(&mut self, now: Mono) {
         self.handed += 1;
-        self.fed = now;
+        self.unmade.get_or_insert(now);
         self.untaken.get_or_insert(now);
     }
 
@@ -69,7 +67,7 @@ impl Pulse {
         let last = std::mem::replace(&mut self.last, *progress);
         self.said = now;
         if progress.decoded != last.decoded || progress.encoded != last.encoded {
-            self.moved = now;
+            self.unmade = None;
         }
         if progress.taken != last.taken {
             self.untaken = (progress.taken < self.handed).then_some(now);
@@ -84,7 +82,7 @@ impl Pulse {
     /// For how long it has been stuck, if that is too long. `behind`: frames that were handed over are not shown yet.
     pub fn stuck(&self, now: Mono, behind: bool) -> Option<Duration> {
         match self.home {
-            Home::Own => (behind && self.fed > self.moved).then_some((now - self.moved, STUCK)),
+            Home::Own => self.unmade.filter(|_| behind).map(|since| (now - since, STUCK)),
             Home::Gpu(_) => {
                 let limit = if self.last.encoded > 0 { self.patience } else { STUCK.max(self.patience) };
                 let since = [self.untaken, self.unsent].into_iter().flatten().min();
@@ -120,6 +118,24 @@ mod tests {
             assert_eq!(pulse.stuck(at(n * 40 + 20), true), None);
         }
         assert!(own.stuck(at(8_000), true).is_some(), "where another process is cheap it is tried");
+    }
+
+    #[test]
+    fn a_source_that_took_its_time_is_no_fault_of_the_worker() {
+        let mut pulse = Pulse::new(Home::Own, WORKER_SILENCE_GPU, at(0));
+        // What a program's tables were waited for comes at once, and the worker needs its time to open.
+        for _ in 0..90 {
+            pulse.fed(at(3_600));
+        }
+        assert_eq!(pulse.stuck(at(3_610), true), None);
+        pulse.opened(at(3_700));
+        assert_eq!(pulse.stuck(at(6_700), true), None);
+        assert_eq!(pulse.stuck(at(6_701), true), Some(Duration::from_millis(3_001)));
+        pulse.progress(at(6_702), &said(90, 90, 90), 2);
+        assert_eq!(pulse.stuck(at(20_000), true), None, "nothing was handed over since");
+        pulse.fed(at(20_000));
+        assert_eq!(pulse.stuck(at(20_010), true), None, "after a pause as at the start");
+        assert!(pulse.stuck(at(23_001), true).is_some());
     }
 
     #[test]

@@ -2,15 +2,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 
 use super::channel::{ChannelRun, Legacy, Resume};
 use super::devices::{Devices, Measured};
@@ -26,6 +25,7 @@ use crate::ingest::{Closing, Connected, Event, PublisherId, PullNews, PullStatus
 use crate::media::channel::{BackendPolicy, Channel, ChannelName, SessionId};
 use crate::package::origin::Origin;
 use crate::pixels::hall::{self, Hall};
+use crate::sys::wake::Bell;
 use crate::time::{Clock, Mono, Now, SystemClock};
 
 /// Status and statistics are refreshed this often.
@@ -37,7 +37,7 @@ const FAREWELL: Duration = Duration::from_millis(300);
 /// Commands that may wait; a box has fewer operators than that, and each is done within a round.
 const COMMANDS_MAX: usize = 1 << 16;
 
-/// What all channels of a shard share.
+/// What all channels share.
 pub struct Setup {
     pub origin: Arc<Origin>,
     /// Where workers come from.
@@ -52,7 +52,7 @@ pub struct Setup {
     pub witness: Arc<dyn Witness>,
 }
 
-/// What control asks of a shard. Done in order, within a round.
+/// What control asks. Each shard does its own in order, within a round.
 #[derive(Debug)]
 pub enum Command {
     /// A channel becomes known, or changes: an open session keeps what it was opened with.
@@ -72,7 +72,7 @@ pub enum Command {
     /// Says that all before it is done, and that the status shows it.
     Answer(SyncSender<()>),
     /// A publisher that waits is sent away: it gets no session.
-    TurnAway { publisher: PublisherId },
+    TurnAway { channel: ChannelName, publisher: PublisherId },
     /// The session's publishers are sent away: what they send cannot be used.
     Dismiss { channel: ChannelName, session: SessionId },
     /// The session ends with ENDLIST and its publishers go.
@@ -90,43 +90,65 @@ pub enum Command {
     },
 }
 
-/// A running shard. Dropping it stops it.
-pub struct Shard {
-    shared: Arc<Shared>,
+impl Command {
+    /// The channel that it is about; `None`: it is for every shard.
+    pub(super) fn channel(&self) -> Option<&ChannelName> {
+        match self {
+            Command::Configure(channel) => Some(&channel.name),
+            Command::Remove(channel)
+            | Command::Pull { channel, .. }
+            | Command::Remember { channel, .. }
+            | Command::Resume { channel, .. }
+            | Command::Begin { channel, .. }
+            | Command::Join { channel, .. }
+            | Command::TurnAway { channel, .. }
+            | Command::Dismiss { channel, .. }
+            | Command::End { channel, .. }
+            | Command::Snapshot { channel, .. }
+            | Command::RollOver { channel, .. } => Some(channel),
+            Command::Answer(_) => None,
+        }
+    }
+}
+
+/// A running shard.
+pub(super) struct Shard {
+    pub(super) shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
-struct Shared {
+/// What others see of a shard.
+pub(super) struct Shared {
     stop: AtomicBool,
-    wake: OwnedFd,
+    bell: Bell,
     /// By name. A channel's status is replaced, never changed: readers share it.
     status: Mutex<BTreeMap<ChannelName, Arc<ChannelStatus>>>,
     /// Of channels whose sources are called.
     pulls: Mutex<BTreeMap<ChannelName, PullStatus>>,
     commands: Mutex<VecDeque<Command>>,
     /// Heartbeat of the loop: when it last came round.
-    round: std::sync::atomic::AtomicU64,
+    round: AtomicU64,
 }
 
 impl Shard {
-    /// Runs `ports` on a thread of its own; channels come by `Command::Configure`.
+    /// Runs `ports` on a thread of its own; channels come by `Command::Configure`. The first of all also looks after what
+    /// all share.
     ///
     /// # Errors
     /// The system has no descriptor or thread left.
-    pub fn start(ports: Ports, setup: Setup) -> io::Result<Shard> {
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+    pub(super) fn start(number: usize, ports: Ports, setup: Arc<Setup>) -> io::Result<Shard> {
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
-            wake,
+            bell: Bell::new()?,
             status: Mutex::default(),
             pulls: Mutex::default(),
             commands: Mutex::default(),
-            round: std::sync::atomic::AtomicU64::new(SystemClock::mono().0),
+            round: AtomicU64::new(SystemClock::mono().0),
         });
         let now = SystemClock.now();
-        let setup = Arc::new(setup);
         let counters = ports.counters();
         let mut run = Run {
+            number,
             ports,
             stills: Stills::new(setup.hall.clone()),
             setup,
@@ -138,19 +160,17 @@ impl Shard {
             counters,
         };
         run.publish_status(now);
-        let thread = std::thread::Builder::new().name("shard-0".into()).spawn(move || run.run())?;
+        let thread = std::thread::Builder::new().name(format!("shard-{number}")).spawn(move || run.run())?;
         Ok(Shard { shared, thread: Some(thread) })
     }
 
-    /// Something that reads `status` from elsewhere.
-    pub fn watcher(&self) -> Watcher {
-        Watcher(Arc::clone(&self.shared))
+    /// Publishers are told to come back later, sessions end. `join` waits for that.
+    pub(super) fn stop(&self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.shared.bell.ring();
     }
 
-    /// Tells publishers to come back later, ends sessions, and waits for the thread.
-    pub fn stop(&mut self) {
-        self.shared.stop.store(true, Ordering::Release);
-        self.shared.wake();
+    pub(super) fn join(&mut self) {
         if let Some(thread) = self.thread.take() {
             // Its panic has been logged where it happened.
             drop(thread.join());
@@ -158,78 +178,33 @@ impl Shard {
     }
 }
 
-impl Drop for Shard {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-/// Reads a shard's status and hands commands over.
-#[derive(Clone)]
-pub struct Watcher(Arc<Shared>);
-
-impl Watcher {
+impl Shared {
     /// Hands a command over.
     ///
     /// # Errors
     /// It comes back: too many wait already.
-    pub fn tell(&self, command: Command) -> Result<(), Command> {
-        self.0.tell(command)
-    }
-
-    /// Every channel's state by name, at most a second old.
-    pub fn status(&self) -> Vec<Arc<ChannelStatus>> {
-        self.0.status().values().cloned().collect()
-    }
-
-    /// One channel's; `None`: there is no such channel.
-    pub fn status_of(&self, channel: &ChannelName) -> Option<Arc<ChannelStatus>> {
-        self.0.status().get(channel).cloned()
-    }
-
-    /// How far the source of a channel is that is called; `None`: none is.
-    pub fn pull_of(&self, channel: &ChannelName) -> Option<PullStatus> {
-        self.0.pulls().get(channel).cloned()
-    }
-
-    /// Waits until everything that was asked for before is done, 10 s at most.
-    pub fn settle(&self) {
-        let (sender, done) = sync_channel(1);
-        if self.tell(Command::Answer(sender)).is_ok() {
-            // A shard that is gone has nothing left to do.
-            let _answer = done.recv_timeout(Duration::from_secs(10));
-        }
-    }
-
-    /// How long ago the loop last came round.
-    pub fn age(&self) -> Duration {
-        SystemClock::mono() - Mono(self.0.round.load(Ordering::Relaxed))
-    }
-}
-
-impl Shared {
-    fn tell(&self, command: Command) -> Result<(), Command> {
+    pub(super) fn tell(&self, command: Command) -> Result<(), Command> {
         let mut commands = self.commands.lock().unwrap_or_else(PoisonError::into_inner);
         if commands.len() >= COMMANDS_MAX {
             return Err(command);
         }
         commands.push_back(command);
         drop(commands);
-        self.wake();
+        self.bell.ring();
         Ok(())
     }
 
-    fn status(&self) -> MutexGuard<'_, BTreeMap<ChannelName, Arc<ChannelStatus>>> {
+    pub(super) fn status(&self) -> MutexGuard<'_, BTreeMap<ChannelName, Arc<ChannelStatus>>> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn pulls(&self) -> MutexGuard<'_, BTreeMap<ChannelName, PullStatus>> {
+    pub(super) fn pulls(&self) -> MutexGuard<'_, BTreeMap<ChannelName, PullStatus>> {
         self.pulls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wake(&self) {
-        // The counter of an eventfd cannot overflow with ones.
-        drop(rustix::io::write(&self.wake, &1u64.to_ne_bytes()).map_err(io::Error::from));
+    /// How long ago the loop last came round.
+    pub(super) fn age(&self) -> Duration {
+        SystemClock::mono() - Mono(self.round.load(Ordering::Relaxed))
     }
 }
 
@@ -240,6 +215,7 @@ struct Known {
 }
 
 struct Run {
+    number: usize,
     ports: Ports,
     stills: Stills,
     setup: Arc<Setup>,
@@ -353,7 +329,7 @@ impl Run {
             Command::Join { channel, session, publisher } => {
                 self.contain(now, &channel, |channel| channel.join(now, &session, publisher));
             }
-            Command::TurnAway { publisher } => self.ports.close(now.mono, publisher, Closing::Stopped),
+            Command::TurnAway { publisher, .. } => self.ports.close(now.mono, publisher, Closing::Stopped),
             Command::Dismiss { channel, session } => {
                 self.contain(now, &channel, |channel| channel.dismiss(&session, Closing::InputInvalid));
             }
@@ -387,7 +363,7 @@ impl Run {
 
     fn wake(&self) -> Wake {
         let shared = Arc::clone(&self.shared);
-        Arc::new(move || shared.wake())
+        Arc::new(move || shared.bell.ring())
     }
 
     fn configure(&mut self, now: Now, channel: Channel) {
@@ -497,7 +473,7 @@ impl Run {
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(1),
             tv_nsec: i64::from(left.subsec_nanos()),
         };
-        let mut fds = vec![PollFd::from_borrowed_fd(self.shared.wake.as_fd(), PollFlags::IN)];
+        let mut fds = vec![PollFd::from_borrowed_fd(self.shared.bell.fd(), PollFlags::IN)];
         fds.extend(self.ports.fds().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         for (fd, writing) in self.running.values().filter_map(ChannelRun::fd).chain(self.stills.fd()) {
             let events = if writing { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
@@ -506,8 +482,7 @@ impl Run {
         // An interrupted wait is a wake-up like any other: everything is looked at again.
         let _woken = poll(&mut fds, Some(&timeout));
         if fds[0].revents().contains(PollFlags::IN) {
-            // Before the commands are looked at, so that none is missed. Left as it is, no wait would ever be one again.
-            drop(rustix::io::read(&self.shared.wake, &mut [0; 8]).map_err(io::Error::from));
+            self.shared.bell.hear();
         }
     }
 
@@ -525,8 +500,10 @@ impl Run {
         }
         let open = self.running.values().filter_map(ChannelRun::still_owner).map(|owner| owner.session).collect();
         self.stills.keep(now.mono, &open);
-        self.keep_gpus(now);
-        self.keep_hall(now);
+        if self.number == 0 {
+            self.keep_gpus(now);
+            self.keep_hall(now);
+        }
         self.tell_status(now);
     }
 

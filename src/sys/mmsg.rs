@@ -1,7 +1,6 @@
 //! `recvmmsg`: many datagrams for one system call, with their sources and the kernel's drop counter. Datagrams are handed
-//! on as slices of the memory that the kernel wrote them to, which is used again when nobody holds one any more.
+//! on as slices of the memory that the kernel wrote them to.
 
-use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -10,22 +9,20 @@ use std::ptr;
 
 use bytes::BytesMut;
 
+use super::pieces::Pieces;
+
 /// Datagrams per call.
 pub const BATCH: usize = 64;
 /// Bytes kept of one datagram. More than any packet on an Ethernet path, so that an oversized one is seen as such.
 const SLOT: usize = 1_536;
 /// Datagrams in one piece of memory.
 const SLOTS: usize = 256;
-/// Pieces that are looked after until they are free again; beyond them memory comes new.
-const PIECES_MAX: usize = 64;
 
 /// Datagrams of one call.
 pub struct RecvBatch {
-    /// Where the next datagrams go.
-    piece: BytesMut,
+    /// Where datagrams go.
+    memory: Pieces,
     piece_bytes: usize,
-    /// Pieces that are full, the oldest first; some of their datagrams may still be held.
-    full: VecDeque<BytesMut>,
     names: Box<[Name; BATCH]>,
     controls: Box<[Control; BATCH]>,
     received: Vec<(SocketAddr, BytesMut)>,
@@ -52,11 +49,9 @@ impl Default for RecvBatch {
 impl RecvBatch {
     /// With pieces of memory for `slots` datagrams each, at least one.
     pub fn with_slots(slots: usize) -> RecvBatch {
-        let piece_bytes = slots.max(1) * SLOT;
         RecvBatch {
-            piece: BytesMut::with_capacity(piece_bytes),
-            piece_bytes,
-            full: VecDeque::new(),
+            memory: Pieces::default(),
+            piece_bytes: slots.max(1) * SLOT,
             names: Box::new([Name([0; 32]); BATCH]),
             controls: Box::new([Control([0; 24]); BATCH]),
             received: Vec::with_capacity(BATCH),
@@ -71,9 +66,9 @@ impl RecvBatch {
     /// Those of `recvmmsg`; an empty socket is `Ok(0)`.
     pub fn recv(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
         self.received.clear();
-        self.renew();
-        let slots = (self.piece.capacity() / SLOT).min(BATCH);
-        let start = self.piece.spare_capacity_mut().as_mut_ptr();
+        let piece = self.memory.room(SLOT, self.piece_bytes);
+        let slots = (piece.capacity() / SLOT).min(BATCH);
+        let start = piece.spare_capacity_mut().as_mut_ptr();
         let mut parts: [libc::iovec; BATCH] = std::array::from_fn(|i| {
             let slot = start.wrapping_add(i * SLOT);
             libc::iovec { iov_base: slot.cast(), iov_len: if i < slots { SLOT } else { 0 } }
@@ -103,10 +98,10 @@ impl RecvBatch {
         self.emptied = count < slots;
         for (i, header) in headers.iter().enumerate().take(count) {
             let length = (header.msg_len as usize).min(SLOT);
-            let rest = self.piece.split_off(SLOT);
+            let rest = piece.split_off(SLOT);
             // SAFETY: the kernel wrote `length` bytes, at most a slot, at the start of what `piece` now is.
-            unsafe { self.piece.set_len(length) };
-            let datagram = mem::replace(&mut self.piece, rest);
+            unsafe { piece.set_len(length) };
+            let datagram = mem::replace(piece, rest);
             if let Some(peer) = address(&self.names[i].0) {
                 self.received.push((peer, datagram));
             }
@@ -117,22 +112,6 @@ impl RecvBatch {
             }
         }
         Ok(count)
-    }
-
-    /// Room for one datagram at least.
-    fn renew(&mut self) {
-        if self.piece.capacity() >= SLOT {
-            return;
-        }
-        let wanted = self.piece_bytes;
-        let free = self.full.front_mut().is_some_and(|oldest| oldest.try_reclaim(wanted));
-        let next = if free { self.full.pop_front() } else { None };
-        // The datagrams of the old one are out; what is left of it keeps the memory together until they are dropped.
-        let old = mem::replace(&mut self.piece, next.unwrap_or_else(|| BytesMut::with_capacity(wanted)));
-        self.full.push_back(old);
-        if self.full.len() > PIECES_MAX {
-            self.full.pop_front();
-        }
     }
 
     /// The datagrams of the last call.

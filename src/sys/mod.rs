@@ -5,5 +5,8 @@
 #![expect(unsafe_code, reason = "system calls without a safe wrapper; every block has its SAFETY sentence")]
 
 pub mod mmsg;
+pub mod pieces;
 pub mod process;
 pub mod random;
+pub mod steer;
+pub mod wake;

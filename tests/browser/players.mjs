@@ -4,8 +4,10 @@
 //
 // Every player has its own page with hls.js or Shaka as they come (only low latency is asked for where it is not the
 // default), and switches to another rendition every --every seconds. A stall is a playhead that stands for 0.25 s or longer
-// while it should move. Latency is the page's clock less the playhead's PROGRAM-DATE-TIME.
+// while it should move. Latency is the page's clock less the playhead's PROGRAM-DATE-TIME. Where the browser's decoder gives
+// up, ffmpeg is given the very bytes that the page gave the browser: `given` is what it says of them.
 
+import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
@@ -34,6 +36,42 @@ const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-ru
   '--disable-background-timer-throttling', '--disable-renderer-backgrounding', '--disable-backgrounding-occluded-windows'];
 
 const PLAYERS = { 'hls.js': 'hls.js/dist/hls.min.js', shaka: 'shaka-player/dist/shaka-player.compiled.js' };
+
+/** Runs in the page: keeps the pictures that the player gave the browser since the last init section but one. */
+function keep() {
+  const kept = (window.kept = []);
+  const add = MediaSource.prototype.addSourceBuffer;
+  MediaSource.prototype.addSourceBuffer = function (type) {
+    const buffer = add.call(this, type);
+    buffer.isVideo = type.startsWith('video/');
+    return buffer;
+  };
+  const append = SourceBuffer.prototype.appendBuffer;
+  SourceBuffer.prototype.appendBuffer = function (data) {
+    if (this.isVideo) {
+      const bytes = ArrayBuffer.isView(data) ? new Uint8Array(data.buffer, data.byteOffset, data.byteLength) : new Uint8Array(data);
+      const init = String.fromCharCode(...bytes.subarray(4, 8)) === 'ftyp';
+      if (init) kept.splice(0, Math.max(0, kept.findLastIndex((one) => one.init)));
+      kept.push({ init, bytes: bytes.slice() });
+      // Between two switches: some 20 s of a ladder's top rendition.
+      while (kept.length > 400) kept.splice(1, 1);
+    }
+    return append.call(this, data);
+  };
+  window.given = async () => {
+    const runs = [];
+    for (const { init, bytes } of kept) {
+      if (init) runs.push([]);
+      runs.at(-1)?.push(bytes);
+    }
+    const text = (run) => new Promise((done) => {
+      const reader = new FileReader();
+      reader.onload = () => done(reader.result.slice(reader.result.indexOf(',') + 1));
+      reader.readAsDataURL(new Blob(run));
+    });
+    return Promise.all(runs.map(text));
+  };
+}
 
 /** Runs in the page: what both players have in common. */
 function watch() {
@@ -161,6 +199,14 @@ const spread = (list) => {
   return { count: list.length, min: at(0), p50: at(0.5), p95: at(0.95), max: at(1) };
 };
 
+/** What ffmpeg says of an init section and the media behind it. */
+function decode(base64) {
+  const input = Buffer.from(base64, 'base64');
+  const words = ['-v', 'error', '-xerror', '-i', '-', '-f', 'null', '-'];
+  const { status, stderr } = spawnSync('ffmpeg', words, { input, timeout: 60_000 });
+  return { bytes: input.length, clean: status === 0 && stderr.length === 0, said: String(stderr).slice(0, 500) };
+}
+
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
 /** Pages of loopback, so that they may ask the origin on loopback. */
@@ -180,6 +226,7 @@ async function play(browser, site, name) {
   page.on('pageerror', (e) => said.push(String(e).slice(0, 300)));
   await page.goto(`http://127.0.0.1:${site.address().port}/${name}`);
   await page.addScriptTag({ content: readFileSync(require.resolve(PLAYERS[name]), 'utf8') });
+  await page.evaluate(keep);
   await page.evaluate(watch);
   const began = Date.now();
   await page.evaluate(name === 'hls.js' ? playWithHls : playWithShaka, options.url);
@@ -203,7 +250,8 @@ async function play(browser, site, name) {
   }
   await sleep(Math.max(0, end - Date.now()));
   const { latency, ahead, ...got } = await page.evaluate(() => window.report());
-  return [name, { seconds: Number(options.seconds), first_ms: firstMs, latency: spread(latency), ahead: spread(ahead), switches, console: said, ...got }];
+  const given = got.fatal ? (await page.evaluate(() => window.given())).map(decode) : undefined;
+  return [name, { seconds: Number(options.seconds), first_ms: firstMs, latency: spread(latency), ahead: spread(ahead), switches, given, console: said, ...got }];
 }
 
 const site = await serve();

@@ -50,7 +50,7 @@ struct Deaf;
 impl Plane for Deaf {
     fn carry_out(&self, _: &ChannelName, _: Effect) {}
     fn remember(&self, _: &ChannelName, _: Legacy) {}
-    fn turn_away(&self, _: PublisherId) {}
+    fn turn_away(&self, _: &ChannelName, _: PublisherId) {}
 }
 
 // ── the child ───────────────────────────────────────────────────────────────────────────────────────────────────────

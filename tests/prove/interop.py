@@ -138,7 +138,7 @@ class GStreamer(Peer):
 
 
 class Obs(Peer):
-    """Its picture is an empty scene; it has a screen of its own (Xvfb) and a home that is thrown away."""
+    """Its picture is one colour; it has a screen of its own (Xvfb) and a home that is thrown away."""
 
     name, program = "OBS", "obs"
     lacks = ("kmrefreshrate", "filter", "payload")
@@ -171,6 +171,14 @@ class Obs(Peer):
             os.path.join(profile, "service.json"): json.dumps({"type": "rtmp_custom", "settings": {"server": server, "key": "", "use_auth": False}}),
             os.path.join(profile, "streamEncoder.json"): json.dumps({"keyint_sec": 1}),
         }
+        # Without a collection of scenes OBS makes one, and does not begin to stream.
+        colour = {"id": "color_source", "versioned_id": "color_source_v3", "name": "Colour", "settings": {"width": 640, "height": 360, "color": 0xFF00A0FF}}
+        item = {"name": "Colour", "id": 1, "visible": True, "pos": {"x": 0, "y": 0}, "scale": {"x": 1, "y": 1}}
+        scene = {"id": "scene", "versioned_id": "scene", "name": "Scene", "settings": {"id_counter": 1, "items": [item]}}
+        scenes = {"name": "rung", "current_scene": "Scene", "current_program_scene": "Scene", "scene_order": [{"name": "Scene"}],
+                  "current_transition": "Fade", "transition_duration": 300, "sources": [colour, scene], "groups": [], "quick_transitions": [],
+                  "transitions": []}
+        files[os.path.join(root, "basic", "scenes", "rung.json")] = json.dumps(scenes)
         for path, text in files.items():
             with open(path, "w") as f:
                 f.write(text)

@@ -13,12 +13,13 @@ use std::time::Duration;
 
 use rung::ingest::srt::{Port, PortConfig, PortCounters, Publish, PullUrl, SrtUrl};
 use rung::ingest::{
-    Closing, Connected, Event, PAYLOAD, PublishEnd, PublishEvent, PublishStats, PublisherId, PublisherStats, PullNews,
-    PullState,
+    Closing, Connected, Door, Event, PAYLOAD, PublishEnd, PublishEvent, PublishStats, PublisherId, PublisherStats,
+    PullNews, PullState,
 };
 use rung::media::channel::ChannelName;
 use rung::media::key::Passphrase;
 use rung::time::{Mono, SystemClock};
+use rustix::event::{PollFd, PollFlags};
 
 use crate::ports::{Board, Log, pace, roster};
 
@@ -117,6 +118,9 @@ pub(crate) fn numbered(n: u64) -> Vec<u8> {
     payload
 }
 
+/// Ports side by side: handshakes come to the first, a channel's media to its own.
+const PORTS: usize = 3;
+
 pub(crate) struct TestPort {
     pub(crate) address: SocketAddr,
     seen: Board<Seen>,
@@ -138,8 +142,9 @@ impl TestPort {
     }
 
     pub(crate) fn with(config: PortConfig) -> TestPort {
-        let mut port = Port::bind(config, roster()).unwrap();
-        let address = port.local_addr().unwrap();
+        let door = Door::new(roster(), config.publishers_max);
+        let mut ports = Port::among(&door, &config, PORTS).unwrap();
+        let address = ports[0].local_addr().unwrap();
         let seen = Board::default();
         let (commands, inbox) = sync_channel(16);
         let shared: Board<Seen> = seen.clone();
@@ -147,30 +152,36 @@ impl TestPort {
             loop {
                 let mut stop = false;
                 let mut now = SystemClock::mono();
-                let due = port.deadline(now).unwrap_or(now + Duration::from_millis(20));
-                let limit = due.min(now + Duration::from_millis(20)) - now;
+                let grain = now + Duration::from_millis(20);
+                let due = ports.iter().filter_map(|port| port.deadline(now)).fold(grain, Mono::min);
+                let limit = due - now;
                 let limit = rustix::event::Timespec { tv_sec: 0, tv_nsec: limit.subsec_nanos().into() };
-                let fd = port.fd();
-                let mut fds = [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)];
-                let fds = if port.polls_fd() { &mut fds[..] } else { &mut [] };
-                rustix::event::poll(fds, Some(&limit)).unwrap();
+                let media = ports.iter().filter(|port| port.polls_fd()).map(Port::fd);
+                let fds = media.chain(ports.iter().filter_map(Port::mail_fd));
+                let mut fds: Vec<_> = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+                rustix::event::poll(&mut fds, Some(&limit)).unwrap();
                 now = SystemClock::mono();
-                port.run(now);
+                ports.iter_mut().for_each(|port| port.run(now));
                 for command in inbox.try_iter() {
                     match command {
-                        Order::Close(publisher, why) => port.close(now, publisher, why),
+                        Order::Close(publisher, why) => {
+                            ports.iter_mut().for_each(|port| port.close(now, publisher, why));
+                        }
                         Order::Stats(publisher) => {
-                            let stats = port.stats(now, publisher).unwrap();
+                            let stats = ports.iter().find_map(|port| port.stats(now, publisher)).unwrap();
                             shared.write(|seen| drop(seen.stats.insert(publisher, stats)));
                         }
-                        Order::Pull(channel, url) => port.pull(now, &channel, url),
+                        Order::Pull(channel, url) => ports[channel.shard(PORTS)].pull(now, &channel, url),
                         Order::Stop => {
-                            port.shutdown(now);
+                            ports.iter_mut().for_each(|port| port.shutdown(now));
                             stop = true;
                         }
                     }
                 }
-                shared.write(|seen| take(&mut port, seen));
+                shared.write(|seen| {
+                    ports.iter_mut().for_each(|port| take(port, seen));
+                    seen.counters = ports.iter().map(Port::counters).reduce(sum).unwrap();
+                });
                 if stop {
                     return;
                 }
@@ -256,7 +267,20 @@ fn take(port: &mut Port, seen: &mut Seen) {
             Event::Overflow { publisher } => panic!("{publisher}: this harness takes every event"),
         }
     }
-    seen.counters = port.counters();
+}
+
+fn sum(a: PortCounters, b: PortCounters) -> PortCounters {
+    PortCounters {
+        datagrams: a.datagrams + b.datagrams,
+        malformed: a.malformed + b.malformed,
+        stray: a.stray + b.stray,
+        bad_cookie: a.bad_cookie + b.bad_cookie,
+        rate_limited: a.rate_limited + b.rate_limited,
+        refused: a.refused + b.refused,
+        kernel_drops: a.kernel_drops + b.kernel_drops,
+        send_drops: a.send_drops + b.send_drops,
+        overflowed: a.overflowed + b.overflowed,
+    }
 }
 
 /// What a publisher of ours came to.
@@ -308,8 +332,7 @@ impl OwnCaller {
                 let until = publish.deadline().unwrap_or(now).min(due.max(now + Duration::from_millis(1))) - now;
                 let limit = rustix::event::Timespec { tv_sec: 0, tv_nsec: until.subsec_nanos().into() };
                 let fd = publish.fd();
-                rustix::event::poll(&mut [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)], Some(&limit))
-                    .unwrap();
+                rustix::event::poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&limit)).unwrap();
             }
         });
         OwnCaller { stop, mute, thread: Some(thread) }

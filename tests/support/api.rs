@@ -25,7 +25,7 @@ pub(crate) struct Recorder(pub(crate) Mutex<Vec<Effect>>);
 impl Plane for Recorder {
     fn remember(&self, _: &rung::media::channel::ChannelName, _: rung::pipeline::channel::Legacy) {}
 
-    fn turn_away(&self, _: rung::media::channel::PublisherId) {}
+    fn turn_away(&self, _: &rung::media::channel::ChannelName, _: rung::media::channel::PublisherId) {}
 
     fn carry_out(&self, _: &rung::media::channel::ChannelName, effect: Effect) {
         self.0.lock().unwrap().push(effect);

@@ -1,7 +1,7 @@
 //! The real daemon as a process of its own, its publishers, and a small HTTP client.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError, mpsc};
@@ -293,6 +293,25 @@ pub(crate) fn ffmpeg_publish(file: &Path, url: &str, more: &[&str]) -> Running {
     // Without lingering libsrt throws away what it has not sent when ffmpeg closes.
     command.args(["-c", "copy", "-f", "mpegts", &format!("{url}&linger=2")]).stdin(Stdio::null());
     Running(command.spawn().expect("ffmpeg is installed"))
+}
+
+/// Real ffmpeg that listens, and plays `file` over and over to the first that calls.
+pub(crate) fn ffmpeg_listen(file: &Path, port: u16, options: &str) -> Running {
+    let mut command = Command::new("ffmpeg");
+    command.args(["-v", "error", "-re", "-stream_loop", "-1", "-i"]).arg(file);
+    let url = format!("srt://127.0.0.1:{port}?mode=listener{options}");
+    command.args(["-c", "copy", "-f", "mpegts", &url]).stdin(Stdio::null()).stderr(Stdio::null());
+    Running(command.spawn().expect("ffmpeg is installed"))
+}
+
+/// A UDP port that was free a moment ago, and is no other test's of this process.
+pub(crate) fn free_port() -> u16 {
+    static TAKEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
+    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let free = || UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("loopback").port();
+    let port = std::iter::repeat_with(free).find(|port| !taken.contains(port)).expect("there are more");
+    taken.push(port);
+    port
 }
 
 /// A clip made once by real ffmpeg and kept beside the build: `args` between the inputs and the output name.

@@ -63,7 +63,7 @@ pub trait Plane: Send + Sync {
     fn remember(&self, channel: &ChannelName, legacy: Legacy);
 
     /// A publisher that was let in gets no session after all.
-    fn turn_away(&self, publisher: PublisherId);
+    fn turn_away(&self, channel: &ChannelName, publisher: PublisherId);
 }
 
 /// Why an input changed nothing.
@@ -497,7 +497,7 @@ impl Clerk {
                     if self.enter(&channel, &Input::Publish(publish)) {
                         observe(Metric::SessionOpenSeconds, &[], (SystemClock::mono() - admitted).as_secs_f64());
                     } else {
-                        self.shared.plane.turn_away(publish.publisher);
+                        self.shared.plane.turn_away(&channel, publish.publisher);
                     }
                 }
                 Ok(Inbound::Fact(_, session, Fact::Media(at))) => {

@@ -22,7 +22,7 @@ impl Plane for Recorder {
         self.2.lock().unwrap().push(legacy);
     }
 
-    fn turn_away(&self, publisher: PublisherId) {
+    fn turn_away(&self, _: &ChannelName, publisher: PublisherId) {
         self.1.lock().unwrap().push(publisher);
     }
 }

@@ -12,9 +12,10 @@ use quinn::{Connection, ConnectionError, ReadError, RecvStream, VarInt};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::sleep;
 
+use super::handover::Handover;
 use super::message::{Head, LATE, REPEATED};
 use super::reorder::{NotTaken, Reorder};
-use super::server::{Meter, Server};
+use super::server::Meter;
 use crate::ingest::Closing;
 use crate::ingest::door::Held;
 use crate::time::{Mono, SystemClock};
@@ -27,7 +28,7 @@ const GRACE: Duration = Duration::from_secs(1);
 const FAR: Duration = Duration::from_secs(3_600);
 
 pub(super) struct Publishing {
-    server: Arc<Server>,
+    handover: Arc<Handover>,
     held: Arc<Held>,
     latency: Duration,
     reorder: Reorder,
@@ -63,14 +64,14 @@ enum Got {
 
 impl Publishing {
     pub(super) fn new(
-        server: Arc<Server>,
+        handover: Arc<Handover>,
         held: Arc<Held>,
         latency: Duration,
         room: usize,
         meter: Arc<Mutex<Meter>>,
     ) -> Publishing {
         Publishing {
-            server,
+            handover,
             held,
             latency,
             reorder: Reorder::new(latency, room),
@@ -192,7 +193,7 @@ impl Publishing {
             }
         }
         while let Some(payload) = self.reorder.poll() {
-            if !self.server.handover.push_media(self.held.publisher, payload) {
+            if !self.handover.push_media(self.held.publisher, payload) {
                 self.overflowed += 1;
             }
         }

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use rustix::event::{EventfdFlags, eventfd};
 
 use crate::ingest::{Event, PublisherId};
+use crate::sys::wake::Bell;
 
 /// Media that waits for the shard, of all publishers and of one: two seconds of 200 and of 50 Mb/s. More is lost and
 /// counted; nobody waits for the shard.
@@ -18,7 +18,7 @@ const PUBLISHER_BYTES_MAX: usize = 12 << 20;
 const REFUSALS_MAX: usize = 1_024;
 
 pub(super) struct Handover {
-    wake: OwnedFd,
+    bell: Bell,
     queue: Mutex<Queue>,
 }
 
@@ -42,13 +42,12 @@ impl Handover {
     /// # Errors
     /// The system has no descriptor left.
     pub(super) fn new() -> io::Result<Handover> {
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Handover { wake, queue: Mutex::default() })
+        Ok(Handover { bell: Bell::new()?, queue: Mutex::default() })
     }
 
     /// Readable while events wait.
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        self.wake.as_fd()
+        self.bell.fd()
     }
 
     /// Something other than media.
@@ -86,15 +85,14 @@ impl Handover {
         if queue.events.is_empty() {
             return VecDeque::new();
         }
-        // Written once, with the first event, under the same lock: it is read as often, so it never stays readable.
-        drop(rustix::io::read(&self.wake, &mut [0; 8]).map_err(io::Error::from));
+        // It rang once, with the first event, under the same lock.
+        self.bell.hear();
         std::mem::take(&mut *queue).events
     }
 
     fn add(&self, queue: &mut Queue, event: Event) {
         if queue.events.is_empty() {
-            // The counter of an eventfd cannot overflow with ones.
-            drop(rustix::io::write(&self.wake, &1u64.to_ne_bytes()).map_err(io::Error::from));
+            self.bell.ring();
         }
         queue.events.push_back(event);
     }

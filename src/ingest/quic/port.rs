@@ -1,4 +1,4 @@
-//! One UDP port and all its publishers, as the shard sees it: the work is done on a thread of its own.
+//! One UDP port and all its publishers, as a shard sees it: the work is done on a thread of its own.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -109,18 +109,26 @@ pub struct PortCounters {
     pub refused: u64,
 }
 
-/// Receives all publishers of one UDP port. Call `run` when `fd` is readable (while `polls_fd`) and at `deadline`; then
-/// take events with `poll` until there is none. Dropping it closes the port.
+/// Receives all publishers of one UDP port, or those of its shard. Call `run` when `fd` is readable (while `polls_fd`) and
+/// at `deadline`; then take events with `poll` until there is none. Dropping the last one closes the port.
 pub struct Port {
+    desk: Arc<Desk>,
+    handover: Arc<Handover>,
+    /// Counters are told by one of several.
+    is_first: bool,
+    events: VecDeque<Event>,
+    ran: Mono,
+    busy: bool,
+}
+
+/// What the ports of all shards share: one socket, one thread.
+struct Desk {
     server: Arc<Server>,
     renewal: Renewal,
     address: SocketAddr,
     pin: Pin,
     wanted_buffer: usize,
     receive_buffer: usize,
-    events: VecDeque<Event>,
-    ran: Mono,
-    busy: bool,
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -129,6 +137,122 @@ impl Port {
     /// # Errors
     /// A sentence for the operator.
     pub fn bind(door: Arc<Door>, config: PortConfig) -> Result<Port, PortError> {
+        Ok(Port::among(door, config, 1)?.swap_remove(0))
+    }
+
+    /// One port for each of so many shards, at least one: each has the channels that are of its number
+    /// ([`ChannelName::shard`](crate::media::channel::ChannelName::shard)).
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub fn among(door: Arc<Door>, config: PortConfig, of: usize) -> Result<Vec<Port>, PortError> {
+        let handovers = (0..of.max(1)).map(|_| Handover::new().map(Arc::new)).collect::<io::Result<Vec<_>>>();
+        let handovers = handovers.map_err(PortError::System)?;
+        let desk = Arc::new(Desk::open(door, config, handovers.clone())?);
+        let ports = handovers.into_iter().enumerate().map(|(number, handover)| Port {
+            desk: Arc::clone(&desk),
+            handover,
+            is_first: number == 0,
+            events: VecDeque::new(),
+            ran: Mono(0),
+            busy: false,
+        });
+        Ok(ports.collect())
+    }
+
+    pub fn local_addr(&self) -> SocketAddr {
+        self.desk.address
+    }
+
+    /// Of the certificate that the port was opened with.
+    pub fn pin(&self) -> Pin {
+        self.desk.pin
+    }
+
+    pub fn renewal(&self) -> Renewal {
+        self.desk.renewal.clone()
+    }
+
+    /// Readable while events wait.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.handover.fd()
+    }
+
+    /// When `run` wants to be called at the latest; `None`: not before something comes.
+    pub fn deadline(&self) -> Option<Mono> {
+        (!self.polls_fd()).then(|| self.ran + BATCHING)
+    }
+
+    /// Whether a readable `fd` must wake the shard. Not while media flows with latency to spare: then the deadline,
+    /// 4 ms after the last `run`, collects what came meanwhile.
+    pub fn polls_fd(&self) -> bool {
+        !(self.busy && self.desk.server.latency_min() >= BATCHING_LATENCY)
+    }
+
+    /// Takes what came. Never waits.
+    pub fn run(&mut self, now: Mono) {
+        self.ran = now;
+        let mut came = self.handover.take();
+        self.busy = !came.is_empty();
+        self.events.append(&mut came);
+    }
+
+    /// The next event, if any.
+    pub fn poll(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Ends a publisher from this side: it is told why, the shard gets an `Event::Closed`. Nothing for an unknown one.
+    pub fn close(&mut self, now: Mono, publisher: PublisherId, why: Closing) {
+        self.desk.server.close(now, publisher, why);
+    }
+
+    /// `None` once it is closed: its last statistics came with `Event::Closed`.
+    pub fn stats(&self, now: Mono, publisher: PublisherId) -> Option<PublisherStats> {
+        self.desk.server.stats(now, publisher)
+    }
+
+    /// Of all shards, told by the first.
+    pub fn counters(&self) -> PortCounters {
+        if !self.is_first {
+            return PortCounters::default();
+        }
+        let counters = &self.desk.server.counters;
+        PortCounters {
+            done: counters.done.load(Ordering::Relaxed),
+            failed: counters.failed.load(Ordering::Relaxed),
+            limited: counters.limited.load(Ordering::Relaxed),
+            retried: counters.retried.load(Ordering::Relaxed),
+            no_hello: counters.no_hello.load(Ordering::Relaxed),
+            refused: counters.refused.load(Ordering::Relaxed),
+        }
+    }
+
+    pub fn publishers(&self) -> usize {
+        self.desk.server.publishers()
+    }
+
+    /// A sentence for log and doctor when the kernel grants less than was asked for.
+    pub fn receive_buffer_warning(&self) -> Option<String> {
+        let (granted, wanted) = (self.desk.receive_buffer, self.desk.wanted_buffer);
+        (granted < wanted).then(|| {
+            format!(
+                "the kernel grants the QUIC port a receive buffer of {} kB instead of {} kB: bursts may be lost; \
+                 give CAP_NET_ADMIN or set net.core.rmem_max={wanted}",
+                granted >> 10,
+                wanted >> 10
+            )
+        })
+    }
+
+    /// A planned stop: every publisher, of all shards, is told to come back; their `Closed` events follow.
+    pub fn shutdown(&mut self, now: Mono) {
+        self.desk.server.close_all(now, Closing::Shutdown);
+    }
+}
+
+impl Desk {
+    fn open(door: Arc<Door>, config: PortConfig, handovers: Vec<Arc<Handover>>) -> Result<Desk, PortError> {
         let socket = bind(config.address).map_err(|source| PortError::Bind { address: config.address, source })?;
         let receive_buffer = tune(&socket, config.receive_buffer);
         let address = socket.local_addr().map_err(PortError::System)?;
@@ -141,113 +265,14 @@ impl Port {
         };
         let endpoint = endpoint.map_err(PortError::System)?;
         let renewal = Renewal(Arc::new(Mutex::new(Some(endpoint.clone()))));
-        let handover = Handover::new().map_err(PortError::System)?;
-        let server = Arc::new(Server::new(door, config, handover));
+        let server = Arc::new(Server::new(door, config, handovers));
         let (stop, stopped) = watch::channel(false);
         let thread = start(runtime, Arc::clone(&server), endpoint, stopped).map_err(PortError::System)?;
-        Ok(Port {
-            server,
-            renewal,
-            address,
-            pin,
-            wanted_buffer,
-            receive_buffer,
-            events: VecDeque::new(),
-            ran: Mono(0),
-            busy: false,
-            stop,
-            thread: Some(thread),
-        })
-    }
-
-    pub fn local_addr(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Of the certificate that the port was opened with.
-    pub fn pin(&self) -> Pin {
-        self.pin
-    }
-
-    pub fn renewal(&self) -> Renewal {
-        self.renewal.clone()
-    }
-
-    /// Readable while events wait.
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.server.handover.fd()
-    }
-
-    /// When `run` wants to be called at the latest; `None`: not before something comes.
-    pub fn deadline(&self) -> Option<Mono> {
-        (!self.polls_fd()).then(|| self.ran + BATCHING)
-    }
-
-    /// Whether a readable `fd` must wake the shard. Not while media flows with latency to spare: then the deadline,
-    /// 4 ms after the last `run`, collects what came meanwhile.
-    pub fn polls_fd(&self) -> bool {
-        !(self.busy && self.server.latency_min() >= BATCHING_LATENCY)
-    }
-
-    /// Takes what came. Never waits.
-    pub fn run(&mut self, now: Mono) {
-        self.ran = now;
-        let mut came = self.server.handover.take();
-        self.busy = !came.is_empty();
-        self.events.append(&mut came);
-    }
-
-    /// The next event, if any.
-    pub fn poll(&mut self) -> Option<Event> {
-        self.events.pop_front()
-    }
-
-    /// Ends a publisher from this side: it is told why, the shard gets an `Event::Closed`. Nothing for an unknown one.
-    pub fn close(&mut self, now: Mono, publisher: PublisherId, why: Closing) {
-        self.server.close(now, publisher, why);
-    }
-
-    /// `None` once it is closed: its last statistics came with `Event::Closed`.
-    pub fn stats(&self, now: Mono, publisher: PublisherId) -> Option<PublisherStats> {
-        self.server.stats(now, publisher)
-    }
-
-    pub fn counters(&self) -> PortCounters {
-        let counters = &self.server.counters;
-        PortCounters {
-            done: counters.done.load(Ordering::Relaxed),
-            failed: counters.failed.load(Ordering::Relaxed),
-            limited: counters.limited.load(Ordering::Relaxed),
-            retried: counters.retried.load(Ordering::Relaxed),
-            no_hello: counters.no_hello.load(Ordering::Relaxed),
-            refused: counters.refused.load(Ordering::Relaxed),
-        }
-    }
-
-    pub fn publishers(&self) -> usize {
-        self.server.publishers()
-    }
-
-    /// A sentence for log and doctor when the kernel grants less than was asked for.
-    pub fn receive_buffer_warning(&self) -> Option<String> {
-        let (granted, wanted) = (self.receive_buffer, self.wanted_buffer);
-        (granted < wanted).then(|| {
-            format!(
-                "the kernel grants the QUIC port a receive buffer of {} kB instead of {} kB: bursts may be lost; \
-                 give CAP_NET_ADMIN or set net.core.rmem_max={wanted}",
-                granted >> 10,
-                wanted >> 10
-            )
-        })
-    }
-
-    /// A planned stop: every publisher is told to come back; their `Closed` events follow.
-    pub fn shutdown(&mut self, now: Mono) {
-        self.server.close_all(now, Closing::Shutdown);
+        Ok(Desk { server, renewal, address, pin, wanted_buffer, receive_buffer, stop, thread: Some(thread) })
     }
 }
 
-impl Drop for Port {
+impl Drop for Desk {
     fn drop(&mut self) {
         self.renewal.end();
         // Its thread is gone if nobody hears it.

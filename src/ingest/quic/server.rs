@@ -38,7 +38,8 @@ const STREAMS_MAX: u32 = 64;
 pub(super) struct Server {
     pub(super) door: Arc<Door>,
     pub(super) config: PortConfig,
-    pub(super) handover: Handover,
+    /// To each shard.
+    handovers: Vec<Arc<Handover>>,
     pub(super) counters: Counters,
     gate: Arc<Gate>,
     live: Mutex<BTreeMap<PublisherId, Live>>,
@@ -84,8 +85,13 @@ struct Asking {
 }
 
 impl Server {
-    pub(super) fn new(door: Arc<Door>, config: PortConfig, handover: Handover) -> Server {
-        Server { door, config, handover, counters: Counters::default(), gate: Arc::default(), live: Mutex::default() }
+    pub(super) fn new(door: Arc<Door>, config: PortConfig, handovers: Vec<Arc<Handover>>) -> Server {
+        Server { door, config, handovers, counters: Counters::default(), gate: Arc::default(), live: Mutex::default() }
+    }
+
+    /// To the shard that has the channel; the first has what is none.
+    pub(super) fn handover(&self, channel: Option<&ChannelName>) -> &Arc<Handover> {
+        &self.handovers[channel.map_or(0, |channel| channel.shard(self.handovers.len()))]
     }
 
     /// Until `stopped`.
@@ -176,7 +182,7 @@ impl Server {
         refusal: &Refusal,
     ) {
         Counters::add(&self.counters.refused);
-        self.handover.push(Event::Refused {
+        self.handover(channel.as_ref()).push(Event::Refused {
             peer: Redacted::new(connection.remote_address()),
             channel,
             code: refusal.code(),
@@ -212,10 +218,10 @@ impl Server {
         connection.set_max_concurrent_uni_streams(VarInt::from_u32(STREAMS_MAX));
         let latency_ms = u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);
         let answer = Answer { code: 0, latency_ms, reason: String::new() };
-        let publisher = held.publisher;
+        let (publisher, handover) = (held.publisher, Arc::clone(self.handover(Some(&held.channel))));
         let why = match say(&mut send, &answer).await {
             Ok(()) => {
-                let publishing = Publishing::new(Arc::clone(&self), held, latency, room as usize, meter);
+                let publishing = Publishing::new(handover, held, latency, room as usize, meter);
                 publishing.run(&connection, recv, orders).await
             }
             Err(_) => Closing::Silent,
@@ -243,14 +249,14 @@ impl Server {
             replaced: held.replaces,
         };
         self.live().insert(held.publisher, live);
-        self.handover.push(Event::Connected(connected));
+        self.handover(Some(&held.channel)).push(Event::Connected(connected));
     }
 
     /// Once for each that began.
     fn end(&self, publisher: PublisherId, why: Closing) {
         let Some(live) = self.live().remove(&publisher) else { return };
         let stats = live.stats(SystemClock::mono());
-        self.handover.push(Event::Closed { publisher, reason: why, stats });
+        self.handover(Some(&live.held.channel)).push(Event::Closed { publisher, reason: why, stats });
     }
 
     /// Asks its connection to end. Nothing for one that is gone.

@@ -163,6 +163,11 @@ impl Saying {
     }
 }
 
+/// A number for a socket of a call: odd, so that no listener has it.
+pub(super) fn random_socket() -> u32 {
+    random::bits() as u32 & SOCKET_MASK | 1
+}
+
 pub(super) struct Call {
     pub(super) wishes: Wishes,
     pub(super) socket: u32,
@@ -174,8 +179,8 @@ pub(super) struct Call {
 
 impl Call {
     /// To the listener behind `link`. Its first words go out with the first `tick`.
-    pub(super) fn new(now: Mono, wishes: Wishes, patience: Duration, link: &Link) -> Call {
-        let (socket, first) = (random::bits() as u32 & SOCKET_MASK | 1, Seq::new(random::bits() as u32));
+    pub(super) fn new(now: Mono, wishes: Wishes, socket: u32, patience: Duration, link: &Link) -> Call {
+        let first = Seq::new(random::bits() as u32);
         let (request, mut saying) = (Request::new(&wishes), Saying::new(now, patience));
         let new = Handshake::induction(socket, first, link.peer.ip());
         saying.say(now, &Handshake { flow_window: wishes.window, ..new });

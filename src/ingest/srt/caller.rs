@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
-use super::call::{Agreed, CONNECT_MAX, Call, Wishes};
+use super::call::{Agreed, CONNECT_MAX, Call, Wishes, random_socket};
 use super::handshake::Handshake;
 use super::link::Link;
 use super::outbox::Outbox;
@@ -43,7 +43,7 @@ impl Caller {
     /// Its first words go out with the first `tick`.
     pub(super) fn new(now: Mono, config: CallerConfig, peer: SocketAddr) -> Caller {
         let link = Link::new(now, peer, 0);
-        let call = Call::new(now, config.wishes, CONNECT_MAX, &link);
+        let call = Call::new(now, config.wishes, random_socket(), CONNECT_MAX, &link);
         Caller {
             renew_after: config.renew_after,
             socket: call.socket,

@@ -16,6 +16,7 @@ use super::link::Link;
 use super::listener::{Listener, PortCounters};
 use super::outbox::Outbox;
 use super::packet::{Control, HEADER, Packet, timestamp, write_nak};
+use super::place::Place;
 use super::playout::Playout;
 use super::port::PortConfig;
 use super::sender::Sender;
@@ -57,7 +58,7 @@ pub struct Listening(Listener);
 
 impl Listening {
     pub fn new(config: PortConfig, door: Arc<Door>) -> Listening {
-        Listening(Listener::new(config, door))
+        Listening(Listener::new(config, door, Place::ALONE))
     }
 
     pub fn datagram(&mut self, now: Mono, peer: SocketAddr, datagram: &[u8]) {

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::call::{Agreed, CONNECT_MAX, Call, Saying, Wishes};
+use super::call::{Agreed, CONNECT_MAX, Call, Saying, Wishes, random_socket};
 use super::crypto::{KeyLength, Keys};
 use super::filter::Filter;
 use super::handshake::Handshake;
@@ -22,6 +22,7 @@ use super::lookup::{Found, Wanted};
 use super::meeting::{Meeting, Met};
 use super::outbox::Outbox;
 use super::packet::{Control, Packet};
+use super::place::Place;
 use super::port::PortConfig;
 use super::pull_url::PullUrl;
 use super::seq::Seq;
@@ -49,6 +50,7 @@ pub(super) struct Dialer {
     /// The port's, for channels without one of their own.
     latency: Duration,
     bitrate_max: u64,
+    place: Place,
     pulls: BTreeMap<ChannelName, Pull>,
     /// Our sockets of calls and connections, on air or not.
     sockets: HashMap<u32, ChannelName>,
@@ -135,10 +137,11 @@ enum Wait {
 }
 
 impl Dialer {
-    pub(super) fn new(config: &PortConfig) -> Dialer {
+    pub(super) fn new(config: &PortConfig, place: Place) -> Dialer {
         Dialer {
             latency: config.latency,
             bitrate_max: config.bitrate_max,
+            place,
             pulls: BTreeMap::new(),
             sockets: HashMap::new(),
             meetings: HashMap::new(),
@@ -312,16 +315,17 @@ impl Dialer {
             let why = "another channel meets the source of that address".to_owned();
             return self.rest(now, channel, Failure { outcome: "held_back", why, wait: Wait::Doubling });
         }
-        let approach = loop {
-            let approach = match meets {
-                true => Approach::Meeting(Box::new(Meeting::new(now, wishes.clone(), &link))),
-                false => Approach::Call(Box::new(Call::new(now, wishes.clone(), patience, &link))),
-            };
-            if !self.sockets.contains_key(&approach.socket()) {
-                break approach;
+        let socket = loop {
+            let socket = self.place.mark(random_socket());
+            if !self.sockets.contains_key(&socket) {
+                break socket;
             }
         };
-        self.sockets.insert(approach.socket(), channel.clone());
+        let approach = match meets {
+            true => Approach::Meeting(Box::new(Meeting::new(now, wishes, socket, &link))),
+            false => Approach::Call(Box::new(Call::new(now, wishes, socket, patience, &link))),
+        };
+        self.sockets.insert(socket, channel.clone());
         if meets {
             self.meetings.insert(peer, approach.socket());
         }
@@ -624,7 +628,7 @@ mod tests {
 
     impl Silence {
         fn new() -> Silence {
-            let mut dialer = Dialer::new(&PortConfig::default());
+            let mut dialer = Dialer::new(&PortConfig::default(), Place::ALONE);
             let mut out = Outbox::default();
             let url = PullUrl::parse("srt://camera:9000").unwrap();
             assert_eq!(dialer.set(START, &news(), Some(url), &mut out), None);
@@ -670,8 +674,8 @@ mod tests {
     fn a_connection_without_media_lasts_and_ends_with_a_goodbye_on_either_side() {
         let place = |text: &str| text.parse::<SocketAddr>().unwrap();
         let (ours, theirs) = (place("192.0.2.1:1"), place("192.0.2.2:2"));
-        let mut peer = Listener::new(PortConfig::default(), door());
-        let mut dialer = Dialer::new(&PortConfig::default());
+        let mut peer = Listener::new(PortConfig::default(), door(), Place::ALONE);
+        let mut dialer = Dialer::new(&PortConfig::default(), Place::ALONE);
         let (door, mut out) = (door(), Outbox::default());
         let url = PullUrl::parse("srt://192.0.2.2:2?streamid=news/key").unwrap();
         dialer.set(START, &news(), Some(url), &mut out);

@@ -137,6 +137,7 @@ mod tests {
     use super::super::handshake::{Extensions, Handshake, Kind, Options, flags};
     use super::super::listener::Listener;
     use super::super::packet::{Control, Data, Packet};
+    use super::super::place::Place;
     use super::super::port::PortConfig;
     use super::*;
     use crate::ingest::admission::{Roster, RosterEntry};
@@ -165,7 +166,7 @@ mod tests {
             passphrase: None,
         };
         let names = ["one", "two"].map(|name| (ChannelName::new(name).unwrap(), entry()));
-        Listener::new(PortConfig::default(), Door::new(Arc::new(Roster(names.into())), 20))
+        Listener::new(PortConfig::default(), Door::new(Arc::new(Roster(names.into())), 20), Place::ALONE)
     }
 
     /// One connection by hand: where it comes from, what it sent, and what it was told.

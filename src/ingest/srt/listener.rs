@@ -20,6 +20,7 @@ use super::link::Link;
 use super::lookup::{Found, Wanted};
 use super::outbox::Outbox;
 use super::packet::{self, Control, Packet};
+use super::place::{Letter, Place};
 use super::playout::Playout;
 use super::port::PortConfig;
 use super::pull_url::PullUrl;
@@ -108,6 +109,9 @@ pub(super) struct Listener {
     touched: Vec<u32>,
     /// Denied callers whose answer waits, soonest first: when, who, its socket and the answer's body.
     denials: VecDeque<(Mono, SocketAddr, u32, Vec<u8>)>,
+    place: Place,
+    /// Handshakes for other places.
+    letters: VecDeque<(usize, Letter)>,
     pace: Pace,
     events: VecDeque<Event>,
     pub(super) outbox: Outbox,
@@ -117,9 +121,9 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    pub(super) fn new(config: PortConfig, door: Arc<Door>) -> Listener {
+    pub(super) fn new(config: PortConfig, door: Arc<Door>, place: Place) -> Listener {
         Listener {
-            dialer: Dialer::new(&config),
+            dialer: Dialer::new(&config, place),
             config,
             cookies: Cookies::new(),
             door,
@@ -130,6 +134,8 @@ impl Listener {
             timers: BinaryHeap::new(),
             touched: Vec::new(),
             denials: VecDeque::new(),
+            place,
+            letters: VecDeque::new(),
             pace: Pace::default(),
             events: VecDeque::new(),
             outbox: Outbox::default(),
@@ -369,14 +375,10 @@ impl Listener {
             self.counters.malformed += 1;
             return;
         };
-        if matches!(handshake.kind, Kind::WaveAHand | Kind::Conclusion)
-            && let Some(socket) = self.dialer.meeting(peer)
-        {
-            let packet = Packet::Control(Control::Handshake(body));
-            // No media, so that nobody arrives.
-            let _nobody = self.dialer.packet(now, peer, socket, &packet, &self.door, &mut self.outbox);
+        if self.meets(now, peer, &handshake, body) {
             return;
         }
+        let letter = |proven| Letter { peer, timestamp, body: body.to_vec(), proven };
         match handshake.kind {
             Kind::Induction => {
                 let cookie = self.cookies.bake(now, peer);
@@ -384,10 +386,50 @@ impl Listener {
                 let answer = Handshake { extension: MAGIC, ..new };
                 self.say_handshake(peer, handshake.socket, &answer);
             }
-            Kind::Conclusion if !self.cookies.fits(now, peer, handshake.cookie) => self.counters.bad_cookie += 1,
-            Kind::Conclusion => self.conclusion(now, peer, &handshake, timestamp),
+            Kind::Conclusion if self.cookies.fits(now, peer, handshake.cookie) => {
+                match self.place.elsewhere(&handshake.extensions.stream_id) {
+                    Some(home) => self.letters.push_back((home, letter(true))),
+                    None => self.conclusion(now, peer, &handshake, timestamp),
+                }
+            }
+            Kind::Conclusion | Kind::WaveAHand => self.unmet(handshake.kind, letter(false)),
             _ => self.counters.stray += 1,
         }
+    }
+
+    /// Whether it is for a meeting of ours, which then goes on.
+    fn meets(&mut self, now: Mono, peer: SocketAddr, handshake: &Handshake<'_>, body: &[u8]) -> bool {
+        let meeting = matches!(handshake.kind, Kind::WaveAHand | Kind::Conclusion).then(|| self.dialer.meeting(peer));
+        let Some(socket) = meeting.flatten() else { return false };
+        let packet = Packet::Control(Control::Handshake(body));
+        // No media, so that nobody arrives.
+        let _nobody = self.dialer.packet(now, peer, socket, &packet, &self.door, &mut self.outbox);
+        true
+    }
+
+    /// Nobody here meets who sent it: perhaps another port does.
+    fn unmet(&mut self, kind: Kind, letter: Letter) {
+        match (self.place.next(), kind) {
+            (Some(next), _) => self.letters.push_back((next, letter)),
+            (None, Kind::Conclusion) => self.counters.bad_cookie += 1,
+            (None, _) => self.counters.stray += 1,
+        }
+    }
+
+    /// A handshake that another port has passed on.
+    pub(super) fn passed_on(&mut self, now: Mono, letter: Letter) {
+        let Some(handshake) = Handshake::parse(&letter.body) else { return };
+        if letter.proven {
+            self.conclusion(now, letter.peer, &handshake, letter.timestamp);
+        } else if !self.meets(now, letter.peer, &handshake, &letter.body) {
+            let kind = handshake.kind;
+            self.unmet(kind, letter);
+        }
+    }
+
+    /// A handshake for another port, and its place.
+    pub(super) fn poll_letter(&mut self) -> Option<(usize, Letter)> {
+        self.letters.pop_front()
     }
 
     /// A caller that has proved its address.
@@ -529,7 +571,7 @@ impl Listener {
     /// A number that no connection has; it cannot be guessed. It is even: calls of ours have odd ones.
     fn free_socket(&self) -> u32 {
         loop {
-            let socket = random::bits() as u32 & greeting::SOCKET_MASK & !1;
+            let socket = self.place.mark(random::bits() as u32 & greeting::SOCKET_MASK & !1);
             if socket != 0 && !self.publishers.contains_key(&socket) {
                 return socket;
             }

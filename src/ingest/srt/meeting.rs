@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::call::{Agreed, Request, Saying, Wishes, refused};
 use super::filter::Filter;
-use super::greeting::{self, Greeting, Rejection, SOCKET_MASK};
+use super::greeting::{self, Greeting, Rejection};
 use super::handshake::{Extensions, Handshake, Kind};
 use super::link::Link;
 use super::outbox::Outbox;
@@ -41,8 +41,8 @@ pub(super) struct Met {
 
 impl Meeting {
     /// With the peer behind `link`. The first wave goes out with the first `tick`.
-    pub(super) fn new(now: Mono, wishes: Wishes, link: &Link) -> Meeting {
-        let (socket, first) = (random::bits() as u32 & SOCKET_MASK | 1, Seq::new(random::bits() as u32));
+    pub(super) fn new(now: Mono, wishes: Wishes, socket: u32, link: &Link) -> Meeting {
+        let first = Seq::new(random::bits() as u32);
         let mut meeting = Meeting {
             wishes,
             socket,

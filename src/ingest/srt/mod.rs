@@ -7,6 +7,7 @@
 //! - `group`: several connections that are one publisher (bonding).
 //! - `listener` with `greeting`: many connections of a port. `call`: the handshake that we begin, `meeting`: the one
 //!   that both sides begin; `caller` sends behind the first, `dialer` receives from sources that a port calls. `link`: what all have.
+//! - `place`: several ports at one address, one for each thread.
 //! - `lookup`: names of those sources, each on a thread of its own while it is looked up.
 //! - `cores`: all of these for who has no socket.
 //!
@@ -36,6 +37,7 @@ mod losses;
 mod meeting;
 mod outbox;
 mod packet;
+mod place;
 mod playout;
 mod port;
 mod protect;

@@ -1,4 +1,5 @@
-//! One UDP port and all its publishers, those that it calls among them, driven by the shard that owns it.
+//! One UDP port and all its publishers, those that it calls among them, driven by the shard that owns it. Several shards
+//! have one each, at the same address.
 
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use super::listener::{Listener, PortCounters};
 use super::lookup::{Found, Lookups};
+use super::place::Mail;
 use super::pull_url::PullUrl;
 use super::socket::{BindError, Socket};
 use crate::ingest::{Closing, Directory, Door, Event, PublisherId, PublisherStats};
@@ -60,6 +62,7 @@ pub struct Port {
     socket: Socket,
     inbound: RecvBatch,
     listener: Listener,
+    mail: Mail,
     lookups: Lookups,
     ran: Mono,
     /// The last `run` found datagrams.
@@ -84,17 +87,29 @@ impl Port {
     /// # Errors
     /// `BindError`, a sentence for the operator.
     pub fn behind(door: Arc<Door>, config: PortConfig) -> Result<Port, BindError> {
-        let socket = Socket::bind(config.address, config.receive_buffer)?;
-        Ok(Port {
+        Ok(Port::among(&door, &config, 1)?.swap_remove(0))
+    }
+
+    /// So many ports at one address, at least one. Each has the channels that are of its number
+    /// ([`ChannelName::shard`]) and wants to be driven by itself, on a thread of its own if you like.
+    ///
+    /// # Errors
+    /// `BindError`, a sentence for the operator.
+    pub fn among(door: &Arc<Door>, config: &PortConfig, of: usize) -> Result<Vec<Port>, BindError> {
+        let sockets = Socket::bind_all(config.address, config.receive_buffer, of.max(1))?;
+        let mail = Mail::among(sockets.len()).map_err(|source| BindError { address: config.address, source })?;
+        let ports = sockets.into_iter().zip(mail).map(|(socket, mail)| Port {
             socket,
             inbound: RecvBatch::default(),
             wanted_buffer: config.receive_buffer,
-            listener: Listener::new(config, door),
+            listener: Listener::new(config.clone(), Arc::clone(door), mail.place()),
+            mail,
             lookups: Lookups::default(),
             ran: Mono(0),
             busy: false,
             backlog: false,
-        })
+        });
+        Ok(ports.collect())
     }
 
     pub fn door(&self) -> &Arc<Door> {
@@ -103,6 +118,11 @@ impl Port {
 
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.socket.fd()
+    }
+
+    /// Readable when another port has something for this one; wakes the shard always.
+    pub fn mail_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.mail.fd()
     }
 
     /// # Errors
@@ -135,6 +155,9 @@ impl Port {
         self.ran = now;
         self.busy = false;
         self.backlog = true;
+        for letter in self.mail.take() {
+            self.listener.passed_on(now, letter);
+        }
         for _ in 0..BATCHES_MAX {
             if !self.socket.recv(&mut self.inbound) {
                 self.backlog = false;
@@ -151,6 +174,9 @@ impl Port {
                 self.backlog = false;
                 break;
             }
+        }
+        while let Some((to, letter)) = self.listener.poll_letter() {
+            self.mail.send(to, letter);
         }
         self.listener.settle(now);
         self.look_up(now);

@@ -13,7 +13,9 @@ use smallvec::SmallVec;
 use socket2::{Domain, Protocol, Type};
 
 use super::outbox::Outbox;
+use super::place;
 use crate::sys::mmsg::{BATCH, RecvBatch};
+use crate::sys::steer;
 
 pub(super) struct Socket {
     socket: UdpSocket,
@@ -26,26 +28,11 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// A listening socket. The any-address of IPv6 takes IPv4 too.
-    pub(super) fn bind(address: SocketAddr, receive_buffer: usize) -> Result<Socket, BindError> {
-        let open = |address: SocketAddr| -> io::Result<UdpSocket> {
-            let socket = socket2::Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-            if address.is_ipv6() {
-                socket.set_only_v6(!address.ip().is_unspecified())?;
-            }
-            socket.set_nonblocking(true)?;
-            socket.bind(&address.into())?;
-            Ok(socket.into())
-        };
-        let socket = match open(address) {
-            // A kernel without IPv6.
-            Err(e) if e.raw_os_error() == Some(libc::EAFNOSUPPORT) && address.ip().is_unspecified() => {
-                open((Ipv4Addr::UNSPECIFIED, address.port()).into())
-            }
-            result => result,
-        };
-        let socket = socket.map_err(|source| BindError { address, source })?;
-        Ok(Socket::tuned(socket, receive_buffer))
+    /// So many listening sockets at one address, at least one; a datagram comes to that whose place is in the number that it
+    /// is for. The any-address of IPv6 takes IPv4 too.
+    pub(super) fn bind_all(address: SocketAddr, receive_buffer: usize, of: usize) -> Result<Vec<Socket>, BindError> {
+        let sockets = open_all(address, of).map_err(|source| BindError { address, source })?;
+        Ok(sockets.into_iter().map(|socket| Socket::tuned(socket, receive_buffer)).collect())
     }
 
     /// A socket that talks to one peer only.
@@ -113,6 +100,40 @@ impl Socket {
     }
 }
 
+fn open_all(address: SocketAddr, of: usize) -> io::Result<Vec<UdpSocket>> {
+    // The first alone, as any program: another one at this address is found.
+    let first = match open(address, false) {
+        // A kernel without IPv6.
+        Err(e) if e.raw_os_error() == Some(libc::EAFNOSUPPORT) && address.ip().is_unspecified() => {
+            open((Ipv4Addr::UNSPECIFIED, address.port()).into(), false)?
+        }
+        result => result?,
+    };
+    if of <= 1 {
+        return Ok(vec![first.into()]);
+    }
+    first.set_reuse_port(true)?;
+    let first: UdpSocket = first.into();
+    let address = first.local_addr()?;
+    let mut all = vec![first];
+    for _ in 1..of {
+        all.push(open(address, true)?.into());
+    }
+    steer::by_number_at_12(all[0].as_fd(), place::SHIFT, place::mask(of))?;
+    Ok(all)
+}
+
+fn open(address: SocketAddr, beside: bool) -> io::Result<socket2::Socket> {
+    let socket = socket2::Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_port(beside)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
 /// The datagrams of `outbox` behind the first `done`, as many as one call takes.
 fn send_batch(socket: BorrowedFd<'_>, outbox: &Outbox, done: usize) -> io::Result<usize> {
     let rest = outbox.iter().skip(done).take(BATCH);
@@ -167,17 +188,19 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_a_sentence_that_names_it() {
-        let first = Socket::bind("127.0.0.1:0".parse().unwrap(), 1 << 20).unwrap();
-        let taken = first.local_addr().unwrap();
-        let error = Socket::bind(taken, 1 << 20).err().expect("the port is taken").to_string();
-        assert!(error.starts_with(&format!("port {}/udp is in use: ", taken.port())), "{error}");
-        let error = Socket::bind("192.0.2.1:0".parse().unwrap(), 1).err().expect("not ours").to_string();
+        for of in [1, 3] {
+            let first = Socket::bind_all("127.0.0.1:0".parse().unwrap(), 1 << 20, of).unwrap();
+            let taken = first[0].local_addr().unwrap();
+            let error = Socket::bind_all(taken, 1 << 20, of).err().expect("the port is taken").to_string();
+            assert!(error.starts_with(&format!("port {}/udp is in use: ", taken.port())), "{error}");
+        }
+        let error = Socket::bind_all("192.0.2.1:0".parse().unwrap(), 1, 1).err().expect("not ours").to_string();
         assert!(error.contains("no interface of this box has the address 192.0.2.1"), "{error}");
     }
 
     #[test]
     fn the_any_address_of_ipv6_takes_both_families() {
-        let mut port = Socket::bind("[::]:0".parse().unwrap(), 1 << 20).unwrap();
+        let mut port = Socket::bind_all("[::]:0".parse().unwrap(), 1 << 20, 1).unwrap().swap_remove(0);
         let number = port.local_addr().unwrap().port();
         let mut batch = RecvBatch::default();
         for to in ["127.0.0.1", "[::1]"] {
@@ -193,6 +216,35 @@ mod tests {
                 assert!(port.recv(&mut batch), "loopback delivers at once: {seen}");
                 seen += batch.drain().count();
             }
+        }
+    }
+
+    #[test]
+    fn datagrams_come_to_the_socket_that_their_number_names() {
+        for address in ["[::]:0", "127.0.0.1:0"] {
+            let mut ports = Socket::bind_all(address.parse().unwrap(), 1 << 20, 3).unwrap();
+            let to: SocketAddr = format!("127.0.0.1:{}", ports[0].local_addr().unwrap().port()).parse().unwrap();
+            // Many senders, so that nothing but the number can be what decides.
+            for _ in 0..20 {
+                let mut from = Socket::connect(to, 1 << 16).unwrap();
+                let mut outbox = Outbox::default();
+                for number in 0..3_u32 {
+                    let socket = 0x3fff_ff00 | number << place::SHIFT;
+                    outbox.push(to, |packet| packet.extend([[0; 4], [0; 4], [0; 4], socket.to_be_bytes()].concat()));
+                }
+                outbox.push(to, |packet| packet.extend([0; 16]));
+                outbox.push(to, |packet| packet.extend([0xff; 7]));
+                from.send(&mut outbox);
+            }
+            let mut batch = RecvBatch::default();
+            let counts = ports.iter_mut().map(|port| {
+                let mut seen = 0;
+                while port.recv(&mut batch) {
+                    seen += batch.drain().count();
+                }
+                seen
+            });
+            assert_eq!(counts.collect::<Vec<_>>(), [60, 20, 20], "{address}");
         }
     }
 }

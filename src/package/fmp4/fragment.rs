@@ -1,10 +1,11 @@
-//! Parts: one movie fragment and its media data, built once into one contiguous buffer [BMFF 8.8.4, 8.8.8, 8.8.12].
+//! Parts: one movie fragment and its media data, built once into contiguous memory [BMFF 8.8.4, 8.8.8, 8.8.12].
 
 use bytes::Bytes;
 
 use super::emsg::{self, TimedTag};
 use super::{boxed, full, put32};
 use crate::media::sample::Sample;
+use crate::sys::pieces::Pieces;
 
 /// Sample flags [BMFF 8.8.3.1]: depends on no other sample / depends on others and is no sync sample.
 pub const SYNC: u32 = 0x0200_0000;
@@ -16,22 +17,34 @@ pub fn sequence_number(msn: u64, part: u32) -> u32 {
     u32::try_from(msn & 0x03ff_ffff).unwrap_or(0) << 6 | part & 0x3f
 }
 
-/// `moof` and `mdat` of `samples`, which are contiguous and not empty. One allocation of the exact size.
+/// Parts of one piece of memory: what is left at its end is lost, and all of it is held as long as one of them is.
+const PARTS_TOGETHER: usize = 8;
+/// The largest piece, bytes.
+const PIECE_MAX: usize = 16 << 20;
+
+/// `moof` and `mdat` of `samples`, which are contiguous and not empty.
 pub fn fragment(sequence: u32, samples: &[Sample]) -> Bytes {
-    tagged(sequence, samples, &[], 0)
+    tagged(&mut Pieces::default(), sequence, samples, &[], 0)
 }
 
-/// The same, with tags in front; each with its time in units of the track's `timescale`.
-pub fn tagged(sequence: u32, samples: &[Sample], tags: &[(i64, TimedTag)], timescale: u32) -> Bytes {
+/// The same in `memory`, with tags in front; each with its time in units of the track's `timescale`.
+pub fn tagged(
+    memory: &mut Pieces,
+    sequence: u32,
+    samples: &[Sample],
+    tags: &[(i64, TimedTag)],
+    timescale: u32,
+) -> Bytes {
     let body: usize = samples.iter().map(|s| s.data.len()).sum();
     let before: usize = tags.iter().map(|(_, tag)| emsg::size(tag)).sum();
-    let mut out = Vec::with_capacity(before + head_bytes(samples) + body);
-    tags.iter().for_each(|(time, tag)| emsg::write(&mut out, tag, *time, timescale));
-    head(&mut out, sequence, samples);
-    for sample in samples {
-        out.extend_from_slice(&sample.data);
-    }
-    Bytes::from(out)
+    let mut front = Vec::with_capacity(before + head_bytes(samples));
+    tags.iter().for_each(|(time, tag)| emsg::write(&mut front, tag, *time, timescale));
+    head(&mut front, sequence, samples);
+    let size = front.len() + body;
+    let out = memory.room(size, (size * PARTS_TOGETHER).next_power_of_two().min(PIECE_MAX));
+    out.extend_from_slice(&front);
+    samples.iter().for_each(|sample| out.extend_from_slice(&sample.data));
+    out.split_to(size).freeze()
 }
 
 /// A fragment of one sample, whose data are not copied.

@@ -210,7 +210,7 @@ struct Nobody;
 impl Plane for Nobody {
     fn remember(&self, _: &ChannelName, _: rung::pipeline::channel::Legacy) {}
 
-    fn turn_away(&self, _: PublisherId) {}
+    fn turn_away(&self, _: &ChannelName, _: PublisherId) {}
 
     fn carry_out(&self, _: &ChannelName, _: Effect) {}
 }
