@@ -190,7 +190,7 @@ impl Run {
                     if let Out::Discontinuity { msn } = other {
                         self.discontinuities.push(msn);
                     }
-                    self.stage.iter_mut().for_each(|stage| stage.take(now, other.clone(), self.line));
+                    self.stage.iter_mut().for_each(|stage| stage.take(now, other.clone()));
                 }
             }
         }

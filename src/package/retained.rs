@@ -17,6 +17,9 @@ use super::window::{Publication, RenditionSpec};
 use crate::media::sample::Sample;
 use crate::time::Wall;
 
+/// Segments held where they are so short that fewer would not last three target durations.
+const SEGMENTS_MAX: usize = 512;
+
 #[derive(Debug)]
 pub(super) struct Retained {
     /// `<session>/<rendition>/`
@@ -242,7 +245,9 @@ impl Retained {
     }
 
     fn evict(&mut self) {
+        let held = |segments: &VecDeque<Segment>| segments.iter().skip(1).map(Segment::micros).sum::<u64>();
         while self.segments.len() > self.window + self.linger + 1
+            && (held(&self.segments) >= self.listed_min || self.segments.len() > SEGMENTS_MAX)
             || self.bytes > self.bytes_max && self.segments.len() > 1
         {
             self.drop_oldest();

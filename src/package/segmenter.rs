@@ -102,8 +102,9 @@ struct Next {
 
 /// Reports kept for `poll`; an older one gives way and is counted.
 const PUBLISHED_MAX: usize = 256;
-/// Lines kept: one is fitted per 10 minutes at most, and media is held for two.
-const LINES_MAX: usize = 8;
+/// Lines kept: one is fitted per 10 minutes at most, but one is drawn per run, and a source may jump at each key picture
+/// while its media waits for what belongs beside it.
+const LINES_MAX: usize = 256;
 /// Seconds after which a tag is of no use any more.
 const TAG_LATE_MAX: i64 = 10;
 
@@ -239,6 +240,13 @@ impl Segmenter {
         }
     }
 
+    /// As `gap`; what is missing ends `at`, in the track's timescale.
+    pub fn gap_to(&mut self, now: Mono, until: (u64, u32), at: i64) {
+        if !self.ended {
+            self.advance(now, until, Some(at));
+        }
+    }
+
     /// After a restart: parts from segment `first` up to part `until` are gone, the segments of `breaks` behind a
     /// DISCONTINUITY. Those before part `due` are listed as GAP now, the others once media goes on with part `until`: no
     /// date of a playlist lies in the future. A break is listed in any case.
@@ -284,21 +292,18 @@ impl Segmenter {
     }
 
     /// The next segment has another init section, or a timeline of its own, or both. The open segment ends here, short.
-    pub fn discontinuity(&mut self, now: Mono, init: Option<InitSection>, line: Option<PdtLine>) {
+    pub fn discontinuity(&mut self, now: Mono, init: Option<InitSection>) {
         if self.ended {
             return;
         }
         self.close(now, true);
         self.end_segment();
-        if let Some(line) = line {
-            self.date_line(line);
-        }
         if let Some(init) = init {
             self.timescale = init.timescale;
             self.init = init.clone();
             self.output.set_init(init);
         }
-        // What is missing behind it has the dates and times of the new line.
+        // What is missing behind it has the dates and times of its own line.
         self.next = self.next.map(|next| Next { at: self.starts(next.msn, next.part), ..next });
         self.discontinuity = self.next.is_some();
     }
@@ -406,9 +411,13 @@ impl Segmenter {
 
     /// A GAP part lasts as long as the grid says; before a part whose time is known (`at`), exactly up to it.
     fn gap_duration(&self, next: Next, to: (u64, u32), at: Option<i64>) -> u64 {
-        let nominal = self.starts_after(next) - self.starts(next.msn, next.part);
+        let nominal = match self.starts_after(next) - self.starts(next.msn, next.part) {
+            // Behind the last part that the grid knows of.
+            ..=0 => self.starts(next.msn, 1) - self.starts(next.msn, 0),
+            span => span,
+        };
         let until = match at {
-            Some(at) if self.following(next) == to => at,
+            Some(at) if self.meets(next, to) => at,
             _ if self.cut == Cut::Source => next.at + nominal,
             _ => self.starts_after(next),
         };
@@ -486,6 +495,14 @@ impl Segmenter {
     fn starts_after(&self, next: Next) -> i64 {
         let (msn, part) = self.following(next);
         self.starts(msn, part)
+    }
+
+    /// Nothing lies between the part `next` and part `to`.
+    fn meets(&self, next: Next, to: (u64, u32)) -> bool {
+        let here = (next.msn, next.part);
+        // How many parts a source's segment has its next one tells.
+        let last = self.cut == Cut::Source && here >= self.past && to == (next.msn + 1, 0);
+        last || to == (next.msn, next.part + 1) || to == self.following(next)
     }
 
     fn following(&self, next: Next) -> (u64, u32) {

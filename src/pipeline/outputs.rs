@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use crate::bitstream::aac::silence;
-use crate::media::grid::{Ends, Grid, PdtLine, Place};
+use crate::media::grid::{Ends, Grid, Place};
 use crate::media::sample::{Sample, Stamps};
 use crate::media::track::AudioConfig;
 use crate::package::fmp4::init::InitSection;
@@ -49,20 +49,19 @@ pub struct Breaks(VecDeque<Break>);
 struct Break {
     msn: u64,
     init: Option<InitSection>,
-    line: Option<PdtLine>,
     /// N jumps there: the segment before it ends with what it has.
     jump: bool,
 }
 
 impl Breaks {
-    /// Segment `msn` begins behind a DISCONTINUITY, with another init section or dates of its own if they are given.
-    pub fn plan(&mut self, msn: u64, init: Option<InitSection>, line: Option<PdtLine>) {
-        self.0.push_back(Break { msn, init, line, jump: false });
+    /// Segment `msn` begins behind a DISCONTINUITY, with another init section if one is given.
+    pub fn plan(&mut self, msn: u64, init: Option<InitSection>) {
+        self.0.push_back(Break { msn, init, jump: false });
     }
 
-    /// The same, where another run begins.
-    pub fn plan_jump(&mut self, msn: u64, init: Option<InitSection>, line: Option<PdtLine>) {
-        self.0.push_back(Break { msn, init, line, jump: true });
+    /// The same, where another run begins. Its line has the segmenter already, with all that was learnt of it since.
+    pub fn plan_jump(&mut self, msn: u64, init: Option<InitSection>) {
+        self.0.push_back(Break { msn, init, jump: true });
     }
 
     /// Nothing will ever come of the init sections that are planned; their segments begin behind a DISCONTINUITY all the
@@ -76,6 +75,11 @@ impl Breaks {
         self.0.iter().any(|due| due.jump && due.msn == msn)
     }
 
+    /// N jumps on the way from segment `from` to segment `to`.
+    fn jump_between(&self, from: u64, to: u64) -> bool {
+        self.0.iter().any(|due| due.jump && (from + 1..=to).contains(&due.msn))
+    }
+
     /// The next sample lies in segment `msn`.
     pub fn apply(&mut self, now: Mono, msn: u64, segmenter: &mut Segmenter) {
         while let Some(due) = self.0.pop_front_if(|b| b.msn <= msn) {
@@ -84,7 +88,7 @@ impl Breaks {
                 segmenter.cut_short(now);
             }
             segmenter.gap(now, (due.msn, 0));
-            segmenter.discontinuity(now, due.init, due.line);
+            segmenter.discontinuity(now, due.init);
         }
     }
 }
@@ -180,13 +184,13 @@ impl LadderTrack {
     }
 
     /// Another run begins with segment `msn`, behind a DISCONTINUITY.
-    pub fn jump_to(&mut self, msn: u64, line: Option<PdtLine>) {
-        self.breaks.plan_jump(msn, None, line);
+    pub fn jump_to(&mut self, msn: u64) {
+        self.breaks.plan_jump(msn, None);
     }
 
     /// Segment `msn` begins behind a DISCONTINUITY.
     pub fn break_from(&mut self, msn: u64) {
-        self.breaks.plan(msn, None, None);
+        self.breaks.plan(msn, None);
     }
 
     /// First segment of which nothing has come.
@@ -196,7 +200,7 @@ impl LadderTrack {
 
     /// A worker with other parameter sets took over: another init section from the next segment on.
     pub fn reinit(&mut self, now: Mono, init: InitSection) {
-        self.segmenter.discontinuity(now, Some(init), None);
+        self.segmenter.discontinuity(now, Some(init));
         let next = self.grid.segment_start(self.next);
         if next < self.next {
             self.next = next + i64::from(self.grid.cadence.segment);
@@ -319,6 +323,8 @@ pub struct AudioTrack {
     waiting: VecDeque<AudioFrame>,
     next: i64,
     came: (u64, u32),
+    /// The part of the last frame, and when it begins.
+    open: Option<(Place, i64)>,
     former: Option<Former>,
     /// What comes cannot be passed through: silence stands for it.
     muted: bool,
@@ -333,8 +339,17 @@ struct Former {
     next: i64,
 }
 
+impl Former {
+    /// First frame that starts at `time` or behind it, 90 kHz.
+    fn frame_at(&self, time: i64) -> i64 {
+        (time * i64::from(self.rate) + FRAME - 1).div_euclid(FRAME)
+    }
+}
+
 struct AudioFrame {
     m: i64,
+    /// When it starts, 90 kHz from N = 0.
+    time: i64,
     place: Place,
     data: Bytes,
     stamps: Stamps,
@@ -343,6 +358,8 @@ struct AudioFrame {
 
 /// A longer hole in passed-through audio becomes GAP, not silence: 10 s.
 const SILENCE_FRAMES_MAX: i64 = 470;
+/// 1024 samples, 90 kHz x samples per second.
+const FRAME: i64 = 1_024 * 90_000;
 /// Audio that waited this long for its picture is published without it.
 const AUDIO_WAIT: std::time::Duration = std::time::Duration::from_millis(2_500);
 
@@ -356,6 +373,7 @@ impl AudioTrack {
             waiting: VecDeque::new(),
             next: 0,
             came: (0, 0),
+            open: None,
             former: None,
             muted: false,
             breaks: Breaks::default(),
@@ -388,20 +406,34 @@ impl AudioTrack {
     pub fn push(&mut self, now: Mono, m: i64, data: Bytes, stamps: Stamps) {
         if let Some(silence) = self.silence.clone().filter(|_| m - self.next <= SILENCE_FRAMES_MAX) {
             for missing in self.next..m {
-                self.push_placed(now, missing, self.grid.place_audio(missing, self.rate), silence.clone(), stamps);
+                self.push_on_grid(now, missing, silence.clone(), stamps);
             }
         }
-        self.push_placed(now, m, self.grid.place_audio(m, self.rate), data, stamps);
+        self.push_on_grid(now, m, data, stamps);
     }
 
-    /// Frame `m`, placed by the source's cuts.
-    pub fn push_placed(&mut self, now: Mono, m: i64, place: Place, data: Bytes, stamps: Stamps) {
+    fn push_on_grid(&mut self, now: Mono, m: i64, data: Bytes, stamps: Stamps) {
+        let first = self.grid.part_start(self.grid.frame_at_audio(m, self.rate));
+        let begins = self.grid.cadence.rate.ticks(first);
+        self.push_placed(now, m, (self.grid.place_audio(m, self.rate), begins), data, stamps);
+    }
+
+    /// Frame `m`, in a part that begins at 90 kHz `at.1`.
+    pub fn push_placed(&mut self, now: Mono, m: i64, at: (Place, i64), data: Bytes, stamps: Stamps) {
+        let (place, begins) = at;
         if m < self.next {
             return;
         }
-        if self.former.as_ref().is_some_and(|f| place.msn < f.until) {
-            return self.push_former(now, m, place, stamps);
+        if let Some(until) = self.former.as_ref().map(|former| former.until) {
+            let here = if place.msn < until { m * FRAME / i64::from(self.rate.max(1)) } else { begins };
+            self.push_former(now, at, here, stamps);
+            if place.msn < until {
+                (self.next, self.came) = (m + 1, place.edge());
+                return;
+            }
+            self.former = None;
         }
+        self.open = Some(at);
         let data = match &self.silence {
             Some(silence) if self.muted => silence.clone(),
             None if self.muted => return,
@@ -409,16 +441,17 @@ impl AudioTrack {
         };
         self.next = m + 1;
         self.came = place.edge();
-        self.waiting.push_back(AudioFrame { m, place, data, stamps, came: now });
+        let time = m * FRAME / i64::from(self.rate.max(1));
+        self.waiting.push_back(AudioFrame { m, time, place, data, stamps, came: now });
     }
 
     /// The source is away: frame `m` is silent; where no silence is known in this configuration its part becomes GAP.
-    pub fn silent(&mut self, now: Mono, m: i64, place: Place) {
+    pub fn silent(&mut self, now: Mono, m: i64, at: (Place, i64)) {
         match self.silence.clone() {
-            Some(silence) => self.push_placed(now, m, place, silence, Stamps::default()),
+            Some(silence) => self.push_placed(now, m, at, silence, Stamps::default()),
             None if m >= self.next => {
                 self.next = m + 1;
-                self.gap(now, place.edge(), false);
+                self.gap(now, at.0.edge(), false);
             }
             None => {}
         }
@@ -472,7 +505,7 @@ impl AudioTrack {
 
     /// Segment `msn` begins behind a DISCONTINUITY.
     pub fn break_from(&mut self, msn: u64) {
-        self.breaks.plan(msn, None, None);
+        self.breaks.plan(msn, None);
     }
 
     /// Another configuration from segment `msn` on, of which nothing has come; silence up to there.
@@ -487,32 +520,40 @@ impl AudioTrack {
         self.next = self.next * i64::from(config.sample_rate) / i64::from(self.rate.max(1));
         (self.rate, self.silence) = (config.sample_rate, silence);
         self.former.get_or_insert(former).until = msn;
-        self.breaks.plan(msn, Some(init), None);
+        self.breaks.plan(msn, Some(init));
     }
 
-    /// Silence in the former configuration up to the start of frame `m` of this one.
-    fn push_former(&mut self, now: Mono, m: i64, place: Place, stamps: Stamps) {
-        self.next = m + 1;
-        self.came = place.edge();
-        let Some(former) = &mut self.former else { return };
-        let end = m * i64::from(former.rate) / i64::from(self.rate.max(1));
-        let Some(silence) = former.silence.clone() else { return };
-        // No part outlasts PART-TARGET: what a hole before this frame leaves over goes into the next part.
-        let longest = i64::from(self.segmenter.output().spec().targets.part_target_ms) * i64::from(former.rate);
-        let here = |f: &&AudioFrame| (f.place.msn, f.place.part) == (place.msn, place.part);
-        let held = self.waiting.iter().rev().take_while(here).count() as i64;
-        let first = former.next.max(end - SILENCE_FRAMES_MAX);
-        let end = end.min(first + longest / 1_024_000 - held);
-        former.next = former.next.max(end);
-        for m in first..end {
-            let place = if m + 1 == end { place } else { Place { ends: Ends::Nothing, ..place } };
-            self.waiting.push_back(AudioFrame { m, place, data: silence.clone(), stamps, came: now });
+    /// Silence in the former configuration: what is left of the open part if this one is another, and of this one what
+    /// starts before `here`. Each frame is in the part in which it starts.
+    fn push_former(&mut self, now: Mono, at: (Place, i64), here: i64, stamps: Stamps) {
+        let part = |place: Place| (place.msn, place.part);
+        let open = self.open.replace(at).filter(|open| part(open.0) != part(at.0));
+        let Some(former) = &self.former else { return };
+        let here = (at.0, former.frame_at(at.1)..former.frame_at(here));
+        // No part is longer than the grid's.
+        let longest = self.grid.cadence.rate.ticks(i64::from(self.grid.cadence.part));
+        let left = open.filter(|(before, _)| !self.breaks.jump_between(before.msn, at.0.msn));
+        let left =
+            left.map(|(place, begins)| (place, former.frame_at(begins)..former.frame_at(at.1.min(begins + longest))));
+        for (place, frames) in left.into_iter().chain([here]) {
+            self.silence_former(now, place, frames, stamps);
         }
     }
 
+    fn silence_former(&mut self, now: Mono, place: Place, frames: std::ops::Range<i64>, stamps: Stamps) {
+        let Some(former) = &mut self.former else { return };
+        let Some(silence) = former.silence.clone() else { return };
+        let place = Place { ends: Ends::Nothing, ..place };
+        for m in former.next.max(frames.start)..frames.end {
+            let time = m * FRAME / i64::from(former.rate.max(1));
+            self.waiting.push_back(AudioFrame { m, time, place, data: silence.clone(), stamps, came: now });
+        }
+        former.next = former.next.max(frames.end);
+    }
+
     /// Another run begins with segment `msn`, behind a DISCONTINUITY.
-    pub fn jump_to(&mut self, msn: u64, line: Option<PdtLine>) {
-        self.breaks.plan_jump(msn, None, line);
+    pub fn jump_to(&mut self, msn: u64) {
+        self.breaks.plan_jump(msn, None);
     }
 
     pub fn deadline(&self) -> Option<Mono> {
@@ -532,7 +573,9 @@ impl AudioTrack {
         }
     }
 
-    pub fn end(&mut self, now: Mono) {
+    /// Sound that is ahead of its time, `over` in 90 kHz, comes no more: no date lies in the future.
+    pub fn end(&mut self, now: Mono, over: i64) {
+        self.waiting.retain(|frame| frame.time <= over);
         self.release(now, None);
         self.segmenter.end(now);
     }
@@ -549,25 +592,29 @@ impl AudioTrack {
 mod tests {
     use super::*;
     use crate::media::channel::SessionId;
-    use crate::media::grid::Cadence;
+    use crate::media::grid::{Cadence, PdtLine};
     use crate::media::modes::LatencyMode;
     use crate::media::track::Codec;
+    use crate::package::fmp4::read;
     use crate::package::segmenter::Cut;
     use crate::package::window::{
         Answer, Before, Directives, Kind, RETAINED_BYTES_MAX, RenditionOutput, RenditionSpec, Targets,
     };
     use crate::time::Wall;
 
+    fn config(sample_rate: u32) -> AudioConfig {
+        let asc = Bytes::from_static(&[0x11, 0x90]);
+        AudioConfig { codec: Codec::Aac, object_type: 2, sample_rate, channels: 2, asc }
+    }
+
     fn track(silent: bool) -> AudioTrack {
-        let grid = Grid { cadence: Cadence::for_rate(25.0, LatencyMode::Ultra), msn0: 100 };
+        AudioTrack { silence: silence::frame(2).map(Bytes::from_static).filter(|_| silent), ..track_at(25.0, 48_000) }
+    }
+
+    fn track_at(hz: f64, rate: u32) -> AudioTrack {
+        let grid = Grid { cadence: Cadence::for_rate(hz, LatencyMode::Ultra), msn0: 100 };
         let line = PdtLine { from_n: 0, wall: Wall(0), ppm: 0 };
-        let config = AudioConfig {
-            codec: Codec::Aac,
-            object_type: 2,
-            sample_rate: 48_000,
-            channels: 2,
-            asc: Bytes::from_static(&[0x11, 0x90]),
-        };
+        let config = config(rate);
         let output = RenditionOutput::new(RenditionSpec {
             session: SessionId::new(ulid::Ulid::from_parts(1, 1)),
             name: "a-und-1".into(),
@@ -579,8 +626,7 @@ mod tests {
             before: Before::default(),
         });
         let segmenter = Segmenter::new(output, InitSection::audio(&config, 128_000), Cut::Audio, grid, line);
-        let silence = silence::frame(2).map(Bytes::from_static).filter(|_| silent);
-        AudioTrack::new(segmenter, grid, 48_000, silence)
+        AudioTrack::new(segmenter, grid, rate, silence::frame(2).map(Bytes::from_static))
     }
 
     /// Frames 0 to 9 and from 60 on, with the timeline's word that whole parts between them are empty; the parts.
@@ -622,13 +668,7 @@ mod tests {
         }
         let msn = track.unbegun();
         assert_eq!(msn, 101);
-        let config = AudioConfig {
-            codec: Codec::Aac,
-            object_type: 2,
-            sample_rate: 44_100,
-            channels: 2,
-            asc: Bytes::from_static(&[0x12, 0x10]),
-        };
+        let config = config(44_100);
         let init = InitSection::audio(&config, 128_000);
         track.reconfigure(msn, &config, init.clone());
         // Frame 36 at 44.1 kHz stands where frame 40 at 48 kHz would.
@@ -652,13 +692,6 @@ mod tests {
     fn each_change_of_the_configuration_is_from_the_one_before_it() {
         let (mut track, now) = (track(true), Mono(1_000_000_000));
         let frame = Bytes::from_static(&[1; 100]);
-        let config = |sample_rate| AudioConfig {
-            codec: Codec::Aac,
-            object_type: 2,
-            sample_rate,
-            channels: 2,
-            asc: Bytes::from_static(&[0x11, 0x90]),
-        };
         let (mut rate, mut seconds) = (48_000i64, 0);
         for change in [0i64, 44_100, 48_000, 0, 0, 44_100, 0, 0, 48_000, 0, 0] {
             if change > 0 {
@@ -681,6 +714,76 @@ mod tests {
         assert!(lasts.len() >= 5 && lasts[..lasts.len() - 1].iter().all(|s| (1.9..2.1).contains(s)), "{text}");
         let dates: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("#EXT-X-PROGRAM-DATE-TIME:")).collect();
         assert!(dates.is_sorted(), "{text}");
+    }
+
+    /// Each segment's fragments follow each other, and only its last one may be shorter than 85 % of PART-TARGET.
+    fn assert_whole(track: &mut AudioTrack, rates: &[u64]) {
+        let target = u64::from(track.segmenter().output().spec().targets.part_target_ms);
+        let output = std::sync::Arc::clone(track.segmenter().output());
+        for (msn, rate) in (100..).zip(rates) {
+            let Answer::Now(media) = output.segment(Mono(0), Mono(0), msn) else { panic!("segment {msn}") };
+            let fragments = read::fragments(&Bytes::from(media.chunks.concat())).unwrap();
+            for (part, two) in fragments.windows(2).enumerate() {
+                assert_eq!(two[0].end(), two[1].start, "behind part {msn}.{part}");
+                let lasts = two[0].duration() * 100_000 / rate;
+                assert!((target * 85..=target * 100).contains(&lasts), "part {msn}.{part} lasts {lasts} of {target}");
+            }
+        }
+    }
+
+    /// From every frame of a segment on, from one rate to the other.
+    #[test]
+    fn up_to_another_rate_every_part_is_whole() {
+        for (before, after) in [(48_000u32, 44_100u32), (44_100, 48_000), (32_000, 48_000), (48_000, 32_000)] {
+            for (hz, change) in [25.0, 29.97, 24.0].into_iter().flat_map(|hz| (1..94i64).map(move |at| (hz, at))) {
+                let (mut track, now) = (track_at(hz, before), Mono(1_000_000_000));
+                let frame = Bytes::from_static(&[1; 100]);
+                let change = change * i64::from(before) / 48_000;
+                (0..change).for_each(|m| track.push(now, m, frame.clone(), Stamps::default()));
+                let to = config(after);
+                track.reconfigure(102, &to, InitSection::audio(&to, 128_000));
+                let first = change * i64::from(after) / i64::from(before) + 1;
+                (first..400).for_each(|m| track.push(now, m, frame.clone(), Stamps::default()));
+                track.release(now, None);
+                track.segmenter().end(now);
+                let [before, after] = [before, after].map(u64::from);
+                assert_whole(&mut track, &[before, before, after]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_is_dated_by_what_was_learnt_of_it_before_it_is_published() {
+        let (mut track, now) = (track(true), Mono(1_000_000_000));
+        let (grid, frame) = (track.grid, Bytes::from_static(&[1; 100]));
+        let line = |wall| PdtLine { from_n: 100, wall: Wall(wall), ppm: 0 };
+        let push = |track: &mut AudioTrack, m| {
+            track.push_placed(now, m, (grid.place_audio(m, 48_000), 0), frame.clone(), Stamps::default());
+        };
+        (0..40).for_each(|m| push(&mut track, m));
+        track.segmenter().date_line(line(9_000_000_000));
+        track.jump_to(102);
+        // Its first frame was late.
+        track.segmenter().date_line(line(8_600_000_000));
+        let first = grid.audio_at_frame(100, 48_000);
+        (first..first + 100).for_each(|m| push(&mut track, m));
+        track.release(now, None);
+        let Answer::Now(text) = track.segmenter().output().playlist(now, now, &Directives::default()) else { panic!() };
+        let text = String::from_utf8(text.plain.to_vec()).unwrap();
+        let (_, after) = text.split_once("#EXT-X-DISCONTINUITY\n").expect("a DISCONTINUITY");
+        assert!(after.contains("PROGRAM-DATE-TIME:1970-01-01T00:00:08.61"), "{text}");
+    }
+
+    #[test]
+    fn sound_that_is_ahead_of_its_time_does_not_come_at_the_end() {
+        let (mut track, now) = (track(true), Mono(1_000_000_000));
+        for m in 0..60 {
+            track.push(now, m, Bytes::from_static(&[1; 100]), Stamps::default());
+        }
+        // Frame 46 starts at 0.981 s, frame 47 at 1.003 s.
+        track.end(now, 90_000);
+        let samples: usize = std::iter::from_fn(|| track.poll()).map(|part| part.samples).sum();
+        assert_eq!(samples, 47);
     }
 
     #[test]

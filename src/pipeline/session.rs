@@ -539,7 +539,7 @@ impl Session {
                     self.look_at_source(source);
                 }
                 if let Some(stage) = &mut self.stage {
-                    stage.take(now, other, self.line);
+                    stage.take(now, other);
                 }
                 self.stage_records(now);
             }
@@ -794,7 +794,7 @@ impl Session {
     fn end(&mut self, now: Now, why: &'static str) {
         self.forget_captions();
         if let Some(stage) = &mut self.stage {
-            stage.end(now.mono);
+            stage.end(now);
             stage.report(now, &self.config.name);
         }
         (self.ending, self.lost, self.why) = (None, false, Some(why));

@@ -127,15 +127,15 @@ struct Source {
 
 enum Waiting {
     Sample(Box<SourceSample>),
-    /// A part that has nothing.
-    Gap(Place),
+    /// A part that has nothing, and when it ends.
+    Gap(Place, i64),
 }
 
 impl Waiting {
     fn place(&self) -> Place {
         match self {
             Waiting::Sample(sample) => sample.place,
-            Waiting::Gap(place) => *place,
+            Waiting::Gap(place, _) => *place,
         }
     }
 }
@@ -352,7 +352,7 @@ impl Stage {
     // ── from the timeline ───────────────────────────────────────────────────────────────────────────────────────
 
     /// Passed-through media, gaps and breaks.
-    pub fn take(&mut self, now: Now, out: Out, line: Option<PdtLine>) {
+    pub fn take(&mut self, now: Now, out: Out) {
         match out {
             Out::Source(sample) => {
                 self.hear_source_captions(&sample);
@@ -366,19 +366,22 @@ impl Stage {
                 let placed = self.source.is_some();
                 if let Some(Audio::Passed { out, .. }) = self.audio.get_mut(usize::from(frame.track)) {
                     if placed {
-                        out.push_placed(now.mono, frame.m, frame.place, frame.unit.data, stamps);
+                        out.push_placed(now.mono, frame.m, (frame.place, frame.begins), frame.unit.data, stamps);
                     } else {
                         out.push(now.mono, frame.m, frame.unit.data, stamps);
                     }
                 }
             }
-            Out::Silence { track, m, place } => {
+            Out::Silence { track, m, place, begins } => {
                 if let Some(Audio::Passed { out, .. }) = self.audio.get_mut(usize::from(track)) {
-                    out.silent(now.mono, m, place);
+                    out.silent(now.mono, m, (place, begins));
                 }
             }
-            Out::Gap { track, place, .. } => match track {
-                None => self.source.iter_mut().for_each(|s| s.waiting.push_back((now.mono, Waiting::Gap(place)))),
+            Out::Gap { track, place, start, duration } => match track {
+                None => {
+                    let ends = start + i64::from(duration);
+                    self.source.iter_mut().for_each(|s| s.waiting.push_back((now.mono, Waiting::Gap(place, ends))));
+                }
                 Some(track) => {
                     let until = if place.ends == Ends::Segment { place.edge() } else { (place.msn, place.part + 1) };
                     let on_grid = self.source.is_none();
@@ -387,24 +390,24 @@ impl Stage {
                     }
                 }
             },
-            Out::Discontinuity { msn } => self.jump_to(msn, line),
+            Out::Discontinuity { msn } => self.jump_to(msn),
             Out::Config { pid, config } => self.config(pid, &config),
             _ => {}
         }
     }
 
-    fn jump_to(&mut self, msn: u64, line: Option<PdtLine>) {
+    fn jump_to(&mut self, msn: u64) {
         if let Some(source) = &mut self.source {
             let init = source.next_config.take().map(|config| {
                 source.config = config;
                 InitSection::video(&source.config, SOURCE_TIMESCALE, 0)
             });
-            source.breaks.plan_jump(msn, init, line);
+            source.breaks.plan_jump(msn, init);
         }
-        self.ladder.iter_mut().for_each(|track| track.jump_to(msn, line));
+        self.ladder.iter_mut().for_each(|track| track.jump_to(msn));
         for audio in &mut self.audio {
             if let Audio::Passed { out, .. } | Audio::Encoded { out: Some(out), .. } = audio {
-                out.jump_to(msn, line);
+                out.jump_to(msn);
             }
         }
     }
@@ -447,7 +450,7 @@ impl Stage {
         }
         self.records.push_back(Record::Break { msn });
         self.ladder.iter_mut().for_each(|track| track.break_from(msn));
-        self.source.iter_mut().for_each(|source| source.breaks.plan(msn, None, None));
+        self.source.iter_mut().for_each(|source| source.breaks.plan(msn, None));
         for (index, audio) in self.audio.iter_mut().enumerate() {
             if let Audio::Passed { out, .. } | Audio::Encoded { out: Some(out), .. } = audio
                 && Some(index) != changed
@@ -647,7 +650,9 @@ impl Stage {
         (self.seen >= 0).then(|| (self.line.at(&self.grid, self.seen).0 - now.wall.0) as f64 / 1e9)
     }
 
-    pub fn end(&mut self, now: Mono) {
+    pub fn end(&mut self, now: Now) {
+        let over = self.line.nanos_of(&self.grid, now.wall).saturating_add(999).saturating_mul(9) / 100_000;
+        let now = now.mono;
         let edge = self.ladder.iter().map(LadderTrack::edge).max();
         if let Some(edge) = edge {
             self.ladder.iter_mut().for_each(|track| track.follow(now, edge));
@@ -659,7 +664,7 @@ impl Stage {
         }
         for audio in &mut self.audio {
             if let Audio::Passed { out, .. } | Audio::Encoded { out: Some(out), .. } = audio {
-                out.end(now);
+                out.end(now, over);
             }
         }
         self.output.end();
@@ -728,10 +733,11 @@ impl Source {
         }) {
             let place = next.place();
             self.breaks.apply(now, place.msn, &mut self.segmenter);
-            self.edge = place.edge();
+            // Sound behind the last part of a segment is ahead: it comes with the next one.
+            self.edge = if place.ends == Ends::Segment { (place.msn, place.part + 1) } else { place.edge() };
             match next {
                 Waiting::Sample(sample) => self.publish(now, *sample),
-                Waiting::Gap(place) => self.gap(now, place),
+                Waiting::Gap(place, ends) => self.gap(now, place, ends),
             }
         }
     }
@@ -754,9 +760,9 @@ impl Source {
         self.waiting.back().map_or(self.edge, |(_, next)| next.place().edge()).0 + 1
     }
 
-    /// The part at `place` has nothing.
-    fn gap(&mut self, now: Mono, place: Place) {
-        self.segmenter.gap(now, (place.msn, place.part + 1));
+    /// The part at `place` has nothing up to its end.
+    fn gap(&mut self, now: Mono, place: Place, ends: i64) {
+        self.segmenter.gap_to(now, (place.msn, place.part + 1), ends);
         if place.ends == Ends::Segment {
             self.segmenter.gap(now, (place.msn + 1, 0));
         }

@@ -20,6 +20,8 @@ pub(super) struct Pdt {
     least: i64,
     /// No part is published by the line yet.
     first: bool,
+    /// Its dates begin here or later: at the end of the run before.
+    floor: Wall,
 }
 
 /// The first line: the smallest (arrival - time since the first frame) of the frames seen so far.
@@ -40,7 +42,24 @@ impl Pdt {
             window: now,
             least: i64::MAX,
             first: true,
+            floor: Wall(i64::MIN),
         }
+    }
+
+    /// The line of a run that follows what ended at session time `ended`, if anything did: dates go forward, also where
+    /// pictures come faster than they are shown.
+    pub(super) fn followed(&self, line: PdtLine, ended: Option<i64>, now: Mono) -> Pdt {
+        let date = |ended: i64| {
+            let last = self.next.filter(|next| self.grid.nanos_at(next.from_n) <= ended).unwrap_or(self.line);
+            last.at_nanos(&self.grid, ended)
+        };
+        let floor = ended.map_or(self.floor, |ended| date(nanos(ended)));
+        Pdt { floor, ..Pdt::new(self.grid, PdtLine { wall: line.wall.max(floor), ..line }, now) }
+    }
+
+    /// In force.
+    pub(super) fn line(&self) -> PdtLine {
+        self.line
     }
 
     /// Parts were published by the line already.
@@ -61,7 +80,7 @@ impl Pdt {
             self.restart(now);
         }
         let pdt = self.line.at_nanos(&self.grid, nanos(time));
-        let early = pdt.0.saturating_sub(arrival.0);
+        let early = pdt.0.saturating_sub(arrival.0).min(self.line.wall.0.saturating_sub(self.floor.0));
         self.first = self.first && max_n < self.line.from_n + i64::from(self.grid.cadence.part);
         if early > 0 && self.first {
             // The line was drawn through frames that came late, and nothing is published by it yet.
@@ -210,6 +229,28 @@ mod tests {
                 assert!((pair[0].ppm - pair[1].ppm).abs() <= 10_000 && pair[1].from_n % 50 == 0);
             }
         }
+    }
+
+    #[test]
+    fn the_dates_of_a_run_begin_where_those_of_the_one_before_it_end() {
+        let grid = Grid { cadence: Cadence::for_rate(25.0, LatencyMode::Ultra), msn0: 1 };
+        let pdt = Pdt::new(grid, PdtLine { from_n: 0, wall: Wall(0), ppm: 0 }, Mono(0));
+        let (now, arrival) = (Mono(400_000_000), Wall(400_000_000));
+        let drawn = PdtLine { from_n: 50, wall: arrival, ppm: 0 };
+        // Eleven frames were shown, the last one arrived with the first one of the new run and with all that follow.
+        let mut next = pdt.followed(drawn, Some(11 * 3_600), now);
+        assert_eq!(next.line().wall, Wall(440_000_000));
+        for n in 50..55 {
+            assert_eq!(next.observe(now, arrival, n * 3_600, n, 0), None, "frame {n}");
+        }
+        // Ten were: what comes early moves the line as far as there is room.
+        let mut next = pdt.followed(drawn, Some(9 * 3_600), now);
+        assert_eq!(next.line().wall, arrival);
+        let moved = next.observe(now, arrival, 52 * 3_600, 52, 0).map(|line| line.wall);
+        assert_eq!(moved, Some(Wall(360_000_000)));
+        assert_eq!(next.observe(now, arrival, 54 * 3_600, 54, 0), None);
+        // Nothing was dated by it.
+        assert_eq!(next.followed(drawn, None, now).line().wall, arrival);
     }
 
     #[test]

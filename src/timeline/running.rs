@@ -58,6 +58,8 @@ pub(super) struct Track {
     gone: bool,
     /// Beside a source: the frame behind the last one that has its segment.
     laid: i64,
+    /// The frame behind the last one that was given out.
+    given: i64,
     /// How far it lies behind the pictures in the multiplex.
     lag: i64,
 }
@@ -119,6 +121,7 @@ impl Track {
             heard: None,
             gone: false,
             laid: 0,
+            given: 0,
             lag: LAG_KEPT,
         }
     }
@@ -201,7 +204,7 @@ impl Running {
         }
         if let Some(cutter) = self.cutter.as_ref().filter(|_| track.grid.rate() != config.sample_rate) {
             // What still waits was counted at the old rate.
-            track.decide(&self.grid, cutter, out, true);
+            track.decide(&self.grid, cutter, out, false);
             track.undecided.clear();
             track.laid = 0;
         }
@@ -286,9 +289,10 @@ impl Running {
             self.runs.goes_on();
         }
         self.gop.restart();
+        let mut ended = None;
         if self.cutter.is_some() && !first {
             self.close_audio(anchor.n0, out);
-            self.cut(out, |cutter, pieces| cutter.finish(Some(anchor.n0), pieces));
+            ended = self.cut(out, |cutter, pieces| cutter.finish(Some(anchor.n0), pieces)).flatten();
         }
         out.push_back(Out::Record(Record::Anchor(anchor)));
         if !first {
@@ -300,8 +304,8 @@ impl Running {
             let seen =
                 std::iter::once((arrival_wall(now, unit), placed.time - self.grid.cadence.rate.ticks(anchor.n0)));
             if let Some(line) = first_line(anchor.n0, seen, self.pdt.ppm()) {
-                self.pdt = Pdt::new(self.grid, line, now.mono);
-                out.push_back(Out::Record(Record::Pdt(line)));
+                self.pdt = self.pdt.followed(line, ended, now.mono);
+                out.push_back(Out::Record(Record::Pdt(self.pdt.line())));
             }
             self.filler.jumped(anchor.n0);
             self.shown.fill(anchor.n0);
@@ -372,13 +376,18 @@ impl Running {
         true
     }
 
-    pub(super) fn cut(&mut self, out: &mut VecDeque<Out>, act: impl FnOnce(&mut Cutter, &mut Vec<Piece>)) {
-        let Some(cutter) = &mut self.cutter else { return };
-        act(cutter, &mut self.pieces);
+    pub(super) fn cut<T>(
+        &mut self,
+        out: &mut VecDeque<Out>,
+        act: impl FnOnce(&mut Cutter, &mut Vec<Piece>) -> T,
+    ) -> Option<T> {
+        let cutter = self.cutter.as_mut()?;
+        let done = act(cutter, &mut self.pieces);
         out.extend(self.pieces.drain(..).map(|piece| match piece {
             Piece::Sample(sample) => Out::Source(sample),
             Piece::Gap { place, start, duration } => Out::Gap { track: None, place, start, duration },
         }));
+        Some(done)
     }
 }
 
@@ -558,7 +567,7 @@ impl Running {
         let track = &mut self.tracks[index];
         if self.cutter.is_none() {
             let place = self.grid.place_audio(m, track.grid.rate());
-            track.put(&self.grid, true, m, place, frame, out);
+            track.put(&self.grid, None, m, place, frame, out);
             return;
         }
         if track.undecided.len() >= UNDECIDED_MAX
@@ -602,6 +611,9 @@ impl Track {
             return true;
         }
         if config.passes_through() {
+            if self.grid.rate() != config.sample_rate {
+                self.given = 0;
+            }
             self.grid.set_rate(config.sample_rate);
         }
         config.passes_through()
@@ -611,16 +623,31 @@ impl Track {
     fn decide(&mut self, grid: &Grid, cutter: &Cutter, out: &mut VecDeque<Out>, force: bool) {
         while let Some((m, frame)) = self.undecided.pop_front() {
             let (time, next) = (self.grid.time_of(m), self.grid.time_of(m + 1));
-            if time < cutter.begins() {
+            // Nothing makes a segment outlast TARGETDURATION.
+            if time < cutter.begins() || force && next > cutter.ends() {
                 continue;
             }
             let Some(place) = cutter.place_audio(time, next, force) else {
                 self.undecided.push_front((m, frame));
                 break;
             };
+            self.lead_out(grid, cutter, m, place, out);
             self.lead_in(grid, cutter, m, place, out);
-            self.put(grid, false, m, place, frame, out);
+            self.put(grid, Some(cutter), m, place, frame, out);
             self.laid = m + 1;
+        }
+    }
+
+    /// The same for one that loses its end.
+    fn lead_out(&mut self, grid: &Grid, cutter: &Cutter, m: i64, place: Place, out: &mut VecDeque<Out>) {
+        let part = |place: Place| (place.msn, place.part);
+        let Some(open) = self.last.filter(|last| last.ends == Ends::Nothing && part(*last) != part(place)) else {
+            return;
+        };
+        for m in (self.laid..m).take(PART_FRAMES_MAX) {
+            let here = cutter.place_audio(self.grid.time_of(m), self.grid.time_of(m + 1), true);
+            let Some(here) = here.filter(|here| part(*here) == part(open)) else { return };
+            self.put(grid, Some(cutter), m, here, Frame::Silence, out);
         }
     }
 
@@ -632,17 +659,33 @@ impl Track {
         let silent = (self.laid.max(0)..m).rev().take(PART_FRAMES_MAX).take_while(|m| begins(m) && within(m)).count();
         for m in m - i64::try_from(silent).unwrap_or(0)..m {
             if let Some(place) = cutter.place_audio(self.grid.time_of(m), self.grid.time_of(m + 1), true) {
-                self.put(grid, false, m, place, Frame::Silence, out);
+                self.put(grid, Some(cutter), m, place, Frame::Silence, out);
             }
         }
     }
 
-    fn put(&mut self, grid: &Grid, ladder: bool, m: i64, place: Place, frame: Frame, out: &mut VecDeque<Out>) {
-        self.gaps(grid, ladder, (place.msn, place.part), out);
+    /// `cutter`: beside a source.
+    fn put(
+        &mut self,
+        grid: &Grid,
+        cutter: Option<&Cutter>,
+        m: i64,
+        place: Place,
+        frame: Frame,
+        out: &mut VecDeque<Out>,
+    ) {
+        // Sound that was ahead of a jump may have taken the places behind it.
+        if m < self.given {
+            return;
+        }
+        self.given = m + 1;
+        self.gaps(grid, cutter.is_none(), (place.msn, place.part), out);
         self.last = Some(place);
+        let first = grid.first_frame(place.msn) + i64::from(place.part * grid.cadence.part);
+        let begins = cutter.map_or_else(|| grid.cadence.rate.ticks(first), |cutter| cutter.part_at(place));
         out.push_back(match frame {
-            Frame::Unit(unit) => Out::Audio(AudioOut { track: self.number, m, place, unit }),
-            Frame::Silence => Out::Silence { track: self.number, m, place },
+            Frame::Unit(unit) => Out::Audio(AudioOut { track: self.number, m, place, begins, unit }),
+            Frame::Silence => Out::Silence { track: self.number, m, place, begins },
         });
     }
 

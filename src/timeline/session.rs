@@ -43,6 +43,8 @@ pub struct AudioOut {
     pub m: i64,
     /// A frame with a later place also ends what is open: a hole may hide the frame that would have.
     pub place: Place,
+    /// When its part begins, 90 kHz from N = 0.
+    pub begins: i64,
     pub unit: AccessUnit,
 }
 
@@ -115,6 +117,7 @@ pub enum Out {
         track: u16,
         m: i64,
         place: Place,
+        begins: i64,
     },
     /// A part of the source (`track` `None`) or of a passed-through audio track that holds nothing; 90 kHz.
     Gap {

@@ -104,6 +104,8 @@ pub(super) struct Cutter {
     part_start: i64,
     /// When the open part began, ticks.
     part_at: i64,
+    /// When the open segment's first sample is shown; `None`: it has none.
+    opens: Option<i64>,
     /// Next part is number `part_index` of the open segment.
     part_index: u32,
     held: Option<Held>,
@@ -125,6 +127,7 @@ impl Cutter {
             begun: VecDeque::new(),
             part_start: 0,
             part_at: i64::MIN,
+            opens: None,
             part_index: 0,
             held: None,
             latest: i64::MIN,
@@ -158,7 +161,7 @@ impl Cutter {
         }
         self.begun.push_back(Open { k, start, at });
         (self.part_start, self.part_at) = (start, at);
-        self.part_index = 0;
+        (self.part_index, self.opens) = (0, None);
     }
 
     /// The open part ends at d = `at`, and another one of its segment begins.
@@ -191,7 +194,8 @@ impl Cutter {
         let d = d.max(self.part_start);
         let before = self.held.as_ref().map_or(d, |held| held.d);
         let mut ended = self.begun_empty();
-        // The first sample of a part that lost its beginning stands for it.
+        // The first sample of a part that lost its beginning stands for it, and is shown as much earlier: what is dated and
+        // how long it lasts agree.
         let mut dts = ended.filter(|_| d < self.part_start + self.part).unwrap_or(time);
         loop {
             let limit = self.limit(open);
@@ -225,7 +229,7 @@ impl Cutter {
         if ended.is_none() {
             self.release(dts, open.k, Ends::Nothing, out);
         }
-        self.hold(unit, d, dts, shown_at);
+        self.hold(unit, d, dts, shown_at - (time - dts).max(0));
         self.horizon = self.horizon.max(time);
     }
 
@@ -301,26 +305,31 @@ impl Cutter {
 
     fn hold(&mut self, unit: AccessUnit, d: i64, dts: i64, shown_at: i64) {
         self.latest = dts;
+        self.opens.get_or_insert(shown_at);
         self.held = Some(Held { unit, dts, shown_at, d });
         self.horizon = self.horizon.max(dts);
     }
 
     /// The run ends: the open segment is closed short. Numbers up to `next`'s that never began become gaps.
-    pub(super) fn finish(&mut self, next: Option<i64>, out: &mut Vec<Piece>) {
-        let Some(open) = self.open() else { return };
+    /// Returns when all that ends: nothing that was dated has a later date.
+    pub(super) fn finish(&mut self, next: Option<i64>, out: &mut Vec<Piece>) -> Option<i64> {
+        let open = self.open()?;
         let first = if self.is_empty() && self.part_index == 0 { open.k } else { open.k + 1 };
+        let (mut ended, frame) = (self.part_at, self.rate.ticks(1));
         if let Some(held) = &self.held {
-            let until = held.dts + self.rate.ticks(1);
-            self.release(until, open.k, Ends::Segment, out);
+            ended = held.dts + frame;
+            self.release(ended, open.k, Ends::Segment, out);
         }
         let next = next.map_or(open.k + 1, |n0| n0.div_euclid(self.f()));
         for k in first..next.min(first + GAP_SEGMENTS_MAX) {
             let place = Place { msn: self.msn(k), part: 0, ends: Ends::Segment };
-            let duration = span(0, self.rate.ticks(self.part));
-            out.push(Piece::Gap { place, start: self.rate.ticks(k * self.f()), duration });
+            let start = if k == first { ended } else { ended - frame + self.rate.ticks(self.part) };
+            out.push(Piece::Gap { place, start, duration: span(0, self.rate.ticks(self.part)) });
+            ended = start + frame;
         }
         self.begun.clear();
         self.horizon = i64::MIN;
+        Some(self.opens.take().map_or(ended, |shown| ended.max(shown + frame)))
     }
 
     /// The (segment, part) in which audio of session time `time` starts, once that is decided. `None`: not yet.
@@ -337,9 +346,20 @@ impl Cutter {
         Some((self.msn(open.k), u32::try_from(part.min(most)).unwrap_or(0)))
     }
 
+    /// When a part that audio was placed in begins.
+    pub(super) fn part_at(&self, place: Place) -> i64 {
+        let open = self.begun.iter().find(|open| self.msn(open.k) == place.msn);
+        open.map_or(0, |open| open.at + self.rate.ticks(i64::from(place.part) * self.part))
+    }
+
     /// Audio before this time belongs to what was closed.
     pub(super) fn begins(&self) -> i64 {
         self.begun.front().map_or(i64::MIN, |open| open.at)
+    }
+
+    /// The open segment ends here at the latest.
+    pub(super) fn ends(&self) -> i64 {
+        self.open().map_or(i64::MAX, |open| open.at + self.rate.ticks(self.limit(open) - open.start))
     }
 
     /// The place of the audio frame that starts at `time` if the next may start at `next`. `None`: not decided yet, unless

@@ -188,7 +188,7 @@ fn items(out: &[Out], track: Option<u16>) -> Vec<Item> {
                 let start = a.m * 1_024 * 90_000 / hz;
                 Item { place: a.place, start, duration: 1_920, gap: false, sync: true, broken }
             }
-            Out::Silence { track: t, m, place } if track == Some(*t) => {
+            Out::Silence { track: t, m, place, .. } if track == Some(*t) => {
                 let start = m * 1_024 * 90_000 / hz;
                 Item { place: *place, start, duration: 1_920, gap: false, sync: true, broken }
             }
@@ -264,6 +264,18 @@ fn check_audio(out: &[Out], what: &str) {
         assert!(pair[0].gap || pair[1].gap || pair[1].start > pair[0].start, "{what}: {pair:?}");
         assert!(b.msn <= a.msn + 1 && (b.msn != a.msn || b.part <= a.part + 1), "{what}: {pair:?}");
         assert!(b.msn == a.msn || b.part == 0, "{what}: {pair:?}");
+    }
+    // Only the last part of a segment may be short.
+    let target = i64::from(ready(out).grid.cadence.part_target_ms()) * 90;
+    let mut part = 0;
+    for pair in audio.windows(2) {
+        let (a, b) = (pair[0].place, pair[1].place);
+        part += pair[0].duration;
+        if (a.msn, a.part) != (b.msn, b.part) {
+            let whole = pair[0].gap || b.msn != a.msn || part * 100 >= target * 85;
+            assert!(whole, "{what}: a part of {part} in {target} ends with {a:?}");
+            part = 0;
+        }
     }
     for item in audio.iter().filter(|item| !item.gap) {
         let i = begins.iter().rposition(|(_, at)| *at <= item.start).unwrap_or(0);

@@ -81,7 +81,7 @@ fn troubled(seed: u64, mode: LatencyMode) -> Vec<Moment> {
             let (now, timescale) = (world.now, world.grid.cadence.timescale());
             let init = InitSection::video(&video_config(), timescale, u64::from(1_000_000 + maps));
             for feeder in &mut world.feeders[..2] {
-                feeder.segmenter.discontinuity(now, Some(init.clone()), None);
+                feeder.segmenter.discontinuity(now, Some(init.clone()));
             }
             world.feeders[2].segmenter.break_here();
         }

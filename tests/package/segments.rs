@@ -192,6 +192,24 @@ fn missing_parts_and_segments_become_gaps_with_the_grids_times() {
 }
 
 #[test]
+fn a_gap_of_a_source_lasts_as_long_as_it_is_told() {
+    let (output, mut segmenter, _) = source(3);
+    // Behind five whole parts, where the next key picture is three frames later, and in the middle of a segment.
+    frames(&mut segmenter, 0, 0, 50);
+    segmenter.gap_to(at(0), (MSN0, 6), 53 * 3_600);
+    segmenter.gap(at(0), (MSN0 + 1, 0));
+    frames(&mut segmenter, 1, 53, 63);
+    segmenter.gap_to(at(0), (MSN0 + 1, 2), 73 * 3_600 + 40);
+    frames(&mut segmenter, 2, 103, 104);
+    let list = text(&output);
+    let gaps: Vec<&str> = list.lines().filter(|line| line.contains("GAP=YES")).collect();
+    assert!(gaps.len() == 2 && gaps[0].contains("DURATION=0.12000"), "{list}");
+    assert!(gaps[1].contains("DURATION=0.40044"), "{list}");
+    let dates: Vec<&str> = list.lines().filter(|l| l.contains("DATE-TIME")).map(|l| &l[42..]).collect();
+    assert_eq!(dates, ["00.000Z", "02.120Z", "04.120Z"]);
+}
+
+#[test]
 fn a_rendition_that_joins_within_a_segment_lists_what_it_missed() {
     let mut world = World::new(25.0, LatencyMode::Ultra).video("360p");
     world.lose_to(0, 130);
@@ -227,7 +245,8 @@ fn another_init_section_means_discontinuity_and_a_new_map() {
     other.width = 1_280;
     let line =
         rung::media::grid::PdtLine { from_n: 50, wall: rung::time::Wall(world.line.wall.0 + 9_000_000_000), ppm: 0 };
-    segmenter.discontinuity(at(0), Some(InitSection::video(&other, 90_000, 0)), Some(line));
+    segmenter.date_line(line);
+    segmenter.discontinuity(at(0), Some(InitSection::video(&other, 90_000, 0)));
     frames(&mut segmenter, 1, 50, 100);
     let list = text(&output);
     let base = format!("{}/source/", crate::world::session_id());
@@ -245,7 +264,7 @@ fn discontinuities_are_counted_when_they_leave_and_maps_go_with_their_segments()
     let (output, mut segmenter, _) = source(2);
     for k in 0..60 {
         if k == 3 || k == 20 {
-            segmenter.discontinuity(at(0), Some(InitSection::video(&video_config(), 90_000, k)), None);
+            segmenter.discontinuity(at(0), Some(InitSection::video(&video_config(), 90_000, k)));
         }
         let from = i64::try_from(k).unwrap() * 50;
         frames(&mut segmenter, k, from, from + 50);
@@ -263,7 +282,7 @@ fn a_source_that_breaks_off_again_and_again_keeps_three_target_durations_listed(
     let mut first = 0;
     for k in 0..60u64 {
         if k > 20 {
-            segmenter.discontinuity(at(0), None, None);
+            segmenter.discontinuity(at(0), None);
         }
         // Two seconds, then a third of one.
         let from = i64::try_from(k).unwrap() * 50;
@@ -293,7 +312,7 @@ fn a_place_that_no_segment_has_is_late() {
 fn samples_of_a_segment_that_a_discontinuity_ended_are_late() {
     let (_, mut segmenter, _) = source(2);
     frames(&mut segmenter, 0, 0, 15);
-    segmenter.discontinuity(at(0), None, None);
+    segmenter.discontinuity(at(0), None);
     frames(&mut segmenter, 0, 15, 20);
     assert_eq!(segmenter.counts().late, 5);
 }
@@ -346,7 +365,7 @@ fn unlisted_parts_are_taken_back_and_made_again_without_a_trace() {
         let mut world = World::new(25.0, LatencyMode::Normal).video("360p");
         world.run_to(6_000);
         let now = world.now;
-        world.feeders[0].segmenter.discontinuity(now, None, None);
+        world.feeders[0].segmenter.discontinuity(now, None);
         world.run_to(9_900);
         if take_back {
             let segmenter = &mut world.feeders[0].segmenter;

@@ -156,7 +156,8 @@ impl World {
         let n0 = self.grid.segment_start(frame) + i64::from(self.grid.cadence.segment);
         let line = PdtLine { from_n: n0, wall: self.clock().wall, ppm: 0 };
         for feeder in &mut self.feeders {
-            feeder.segmenter.discontinuity(self.now, None, Some(line));
+            feeder.segmenter.date_line(line);
+            feeder.segmenter.discontinuity(self.now, None);
             feeder.skipped = self.grid.nanos_at(n0).cast_unsigned() - (self.now.0 - MONO0);
             feeder.next = match feeder.kind {
                 Track::Video => n0,

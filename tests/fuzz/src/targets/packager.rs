@@ -224,8 +224,10 @@ impl World {
         // Dates go on where the clock is.
         let wall = Wall(WALL0 + i64::try_from(self.now.0 - MONO0).expect("minutes"));
         self.line = PdtLine { from_n: n0, wall, ppm: self.line.ppm };
-        self.video.discontinuity(self.now, Some(init), Some(self.line));
-        self.audio.discontinuity(self.now, None, Some(self.line));
+        self.video.date_line(self.line);
+        self.audio.date_line(self.line);
+        self.video.discontinuity(self.now, Some(init));
+        self.audio.discontinuity(self.now, None);
         self.next = [n0, self.grid.audio_at_frame(n0, SOUND)];
         self.lost = [n0; 2];
     }
@@ -413,7 +415,7 @@ fn segmenter(input: &[u8]) {
             5 => segmenter.cut_short(now),
             6 => {
                 let init = script.flag().then(|| segmenter.init().clone());
-                segmenter.discontinuity(now, init, None);
+                segmenter.discontinuity(now, init);
             }
             7 => segmenter.date_line(PdtLine { from_n: i64::from(script.u16()), wall: Wall(WALL0), ppm: 10 }),
             8 => segmenter.tag(TimedTag { time: i64::from(script.u32()), data: Bytes::from_static(b"ID3") }),
