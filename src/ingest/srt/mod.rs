@@ -4,7 +4,7 @@
 //! - `packet`, `handshake`, `crypto`: bytes and what they mean. `seq`: numbers that wrap.
 //! - `receiver` with `losses`, `playout`, `rtt`: media coming in. `inbound` adds keys and answers. `sender`: going out.
 //! - `filter`: what the packet filter (FEC) is; `rebuild` and `protect`: what it does to media coming in and going out.
-//! - `group`: several connections that are one publisher (bonding).
+//! - `group`: several connections that are one publisher (bonding); `bond` with `bonded`, its sockets: such a publisher of ours.
 //! - `listener` with `greeting`: many connections of a port. `call`: the handshake that we begin, `meeting`: the one
 //!   that both sides begin; `caller` sends behind the first, `dialer` receives from sources that a port calls. `link`: what all have.
 //! - `lookup`: names of those sources, each on a thread of its own while it is looked up.
@@ -19,6 +19,8 @@
 //!
 //! Not there, refused with a sentence: stream mode, AES-GCM, handshake version 4 (libsrt before 1.3).
 
+mod bond;
+mod bonded;
 mod call;
 mod caller;
 pub mod cores;
@@ -42,6 +44,7 @@ mod protect;
 mod publish;
 mod pull_url;
 mod push;
+mod push_url;
 mod rebuild;
 mod receiver;
 mod rtt;
@@ -57,6 +60,7 @@ pub use port::{Port, PortConfig};
 pub use publish::Publish;
 pub use pull_url::PullUrl;
 pub use push::{PushOptions, push};
+pub use push_url::PushUrl;
 pub use socket::BindError;
 pub use streamid::parse as stream_id;
 pub use url::SrtUrl;
