@@ -56,6 +56,8 @@ pub(super) struct Bond {
     bytes: usize,
     /// The longest that a link settled on; nothing before the first.
     latency: Option<Duration>,
+    /// Why it is no use to call a link again: the first that was told.
+    refusal: Option<PublishEnd>,
     closed: bool,
     ticked: Mono,
     counts: PublishStats,
@@ -115,6 +117,7 @@ impl Bond {
             kept: VecDeque::new(),
             bytes: 0,
             latency: None,
+            refusal: None,
             closed: false,
             ticked: now,
             counts: PublishStats::default(),
@@ -220,9 +223,14 @@ impl Bond {
             Some(_) => !self.is_connected(),
             None => self.members.iter().all(|member| member.failed),
         };
+        if !end.worth_a_retry() {
+            self.refusal.get_or_insert(end);
+        }
         let again = end.worth_a_retry() && !over;
         self.events.push_back(BondEvent::Link(link, LinkNews::Down { end, again }));
         if over {
+            // Of links that all failed one may only have been too many.
+            let end = self.refusal.filter(|_| self.latency.is_none()).unwrap_or(end);
             self.close(now, end);
         }
     }
@@ -631,6 +639,7 @@ mod tests {
         world.run(600);
         let told = world.link_news();
         assert!(told.starts_with(&[(1, LinkNews::Carries), (2, LinkNews::Carries)]), "{told:?}");
+        world.links.iter_mut().for_each(|link| link.1 = false);
         world.finish();
         world.assert_all_came();
         assert_eq!(world.bond.stats().dropped, 0);

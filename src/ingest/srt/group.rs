@@ -22,7 +22,7 @@ const BACKUP: u8 = 2;
 
 /// How the connections of a group share the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bonding {
+pub(super) enum Bonding {
     /// Each carries everything.
     Broadcast,
     /// One carries everything, the others stand by.

@@ -302,7 +302,7 @@ fn put(sent: &Sent, seq: Seq, retransmitted: bool, link: &Link, out: &mut Outbox
 }
 
 impl Renewal {
-    /// One more packet: announces the next key ahead of time and takes it into use.
+    /// One more packet: announces the next key ahead of time and takes it into use, once the other side has it.
     fn count(&mut self, now: Mono, link: &mut Link, out: &mut Outbox) {
         self.packets += 1;
         let next = if self.active == Key::Even { Key::Odd } else { Key::Even };
@@ -312,7 +312,7 @@ impl Renewal {
             let message = self.keys.message(&[Key::Even, Key::Odd]);
             link.send(now, Control::KeyRequest(&message), out);
             self.announced = Some((message, now));
-        } else if self.packets >= self.every {
+        } else if self.packets >= self.every && self.announced.is_none() {
             self.active = next;
             self.packets = 0;
         }
