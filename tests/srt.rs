@@ -407,7 +407,9 @@ fn push_comes_back_after_its_listener_did() {
                 return ControlFlow::Break(());
             }
             Progress::Tick { elapsed, .. } => assert!(elapsed < LIMIT),
-            Progress::Late { .. } | Progress::Link { .. } => panic!("nothing is left out, and there is one link"),
+            Progress::Late { .. } | Progress::Link { .. } | Progress::Source { .. } => {
+                panic!("a file over one link, and nothing of it is left out");
+            }
         }
         ControlFlow::Continue(())
     });

@@ -19,7 +19,8 @@ use crate::ingest::{Knobs, Pause, Progress, PublishEvent, PushError, StreamProgr
 #[derive(Args)]
 pub(crate) struct Push {
     /// MPEG transport stream (.ts); over QUIC also - (standard input), udp://ADDRESS:PORT or rtp://ADDRESS:PORT to listen
-    /// on (a multicast group is joined)
+    /// on (a multicast group is joined), srt://ENCODER:PORT[?passphrase=…] to call an encoder that listens, or
+    /// srt://:PORT?mode=listener[&passphrase=…] to listen for one that calls
     source: String,
     /// srt://HOST:PORT?streamid=CHANNEL/KEY[&passphrase=…][&latency=MS], bonded over several networks
     /// srt://HOST:PORT[,HOST:PORT…]?…&grouptype=broadcast|backup[&adapter=IP,IP…], or
@@ -127,7 +128,7 @@ impl Push {
         let url = PushUrl::parse(&self.url).map_err(Failure::usage)?;
         let Source::File(file) = source else {
             return Err(Failure::usage(
-                "over SRT only files are published; standard input, udp:// and rtp:// go to quic://",
+                "over SRT only files are published; standard input, udp://, rtp:// and srt:// go to quic://",
             ));
         };
         if self.ca.is_some() {
@@ -171,6 +172,7 @@ impl Screen {
             Progress::Link { stream, link, news } if !self.quiet => {
                 print(&format!("stream {stream}, link {link}: {news}"));
             }
+            Progress::Source { stream: _, news } if !self.quiet => print(&format!("source: {news}")),
             Progress::Late { stream, segment } if !self.quiet => print(&format!(
                 "stream {stream}: the link does not carry the source: what would come too late is left out; halve the \
                  encoder's bitrate (segments of {} ms now)",
@@ -188,7 +190,7 @@ impl Screen {
                     return ControlFlow::Break(());
                 }
             }
-            Progress::Event { .. } | Progress::Link { .. } | Progress::Late { .. } => {}
+            Progress::Event { .. } | Progress::Link { .. } | Progress::Source { .. } | Progress::Late { .. } => {}
         }
         ControlFlow::Continue(())
     }

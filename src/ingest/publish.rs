@@ -105,6 +105,28 @@ impl fmt::Display for LinkNews {
     }
 }
 
+/// What happened to a source over SRT that is passed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceNews {
+    /// Media comes, with the latency that both sides settled on.
+    Up { latency: Duration },
+    /// It is gone, or did not come; `called`: it is called again, else the next caller is waited for.
+    Down { why: String, called: bool },
+    /// A caller was told no, with libsrt's code.
+    Refused { code: u16, why: String },
+}
+
+impl fmt::Display for SourceNews {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SourceNews::Up { latency } => write!(f, "on air, latency {} ms", latency.as_millis()),
+            SourceNews::Down { why, called: true } => write!(f, "{why}; it is called again"),
+            SourceNews::Down { why, called: false } => write!(f, "{why}; the next caller is waited for"),
+            SourceNews::Refused { code, why } => write!(f, "a caller was refused: {why} ({code})"),
+        }
+    }
+}
+
 /// Counters of a publish. Piece by piece are counted SRT's payloads, and QUIC's: payloads sent and dropped, packets
 /// retransmitted, segments acknowledged, waiting and late.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -139,6 +161,8 @@ pub enum Progress<'a> {
     Event { stream: u32, event: &'a PublishEvent },
     /// Something happened to link `link` (from 1) of publisher `stream`.
     Link { stream: u32, link: u32, news: &'a LinkNews },
+    /// Something happened to the source of publisher `stream`.
+    Source { stream: u32, news: &'a SourceNews },
     /// What it sent came too late: its segments are so long from now on.
     Late { stream: u32, segment: Duration },
     /// Five times a second.

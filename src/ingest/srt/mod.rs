@@ -7,11 +7,12 @@
 //! - `group`: several connections that are one publisher (bonding); `bond` with `bonded`, its sockets: such a publisher of ours.
 //! - `listener` with `greeting`: many connections of a port. `call`: the handshake that we begin, `meeting`: the one
 //!   that both sides begin; `caller` sends behind the first, `dialer` receives from sources that a port calls. `link`: what all have.
+//! - `input`: one source, called or calling, on a thread of its own, for `rung push` that passes it on over QUIC.
 //! - `lookup`: names of those sources, each on a thread of its own while it is looked up.
 //! - `cores`: all of these for who has no socket.
 //!
 //! Time: `Mono`; time stamps of packets are microseconds of each side's own clock (`playout`).
-//! Invariants: no wait, no lock inside, no thread but that of a look-up; the owner polls. Nothing is ever back-pressured. A packet's payload
+//! Invariants: no wait, no lock inside, no thread but those of a look-up and an `Input`; the owner polls. Nothing is ever back-pressured. A packet's payload
 //! stays where the kernel wrote it (`sys::mmsg`); a connection costs nothing while nothing happens on it.
 //! Spec: [SRT 3], [SRT 4], [SRT 6].
 //! When it fails: a refused caller gets a code (`Refusal`, `greeting::Rejection`), a bad datagram is a counter
@@ -31,6 +32,7 @@ mod greeting;
 mod group;
 mod handshake;
 mod inbound;
+mod input;
 mod link;
 mod listener;
 mod lookup;
@@ -55,6 +57,7 @@ mod stats;
 mod streamid;
 mod url;
 
+pub use input::{Input, InputUrl, Intake};
 pub use listener::PortCounters;
 pub use port::{Port, PortConfig};
 pub use publish::Publish;
