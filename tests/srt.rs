@@ -1,5 +1,4 @@
 //! SRT over real sockets: `srt-live-transmit` and `ffmpeg` as callers and listeners, and our own ends against them.
-#![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
 #[path = "srt/harness.rs"]
 mod harness;
