@@ -124,7 +124,7 @@ fn run(protocol: Protocol, link: Link, budget: Duration, span: Duration, event: 
         let url = format!("srt://{}?streamid=c1/{KEY}&latency={latency}", relay.address);
         let options = srt::PushOptions {
             file: file.path().into(),
-            url: SrtUrl::parse(&url).unwrap(),
+            url: SrtUrl::parse(&url).unwrap().into(),
             streams: 1,
             looping: false,
             reconnect: false,

@@ -9,7 +9,7 @@ mod follow;
 #[path = "support/numbered.rs"]
 mod numbered;
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -227,6 +227,65 @@ fn a_pipe_udp_and_rtp_are_sources_too() {
     }
 }
 
+/// The next line of `rung push` that holds `what`.
+fn until(lines: &mut impl Iterator<Item = std::io::Result<String>>, what: &str) -> String {
+    let mut seen = Vec::new();
+    for line in lines {
+        let line = line.expect("UTF-8");
+        if line.contains(what) {
+            return line;
+        }
+        seen.push(line);
+    }
+    panic!("{what:?} is said: {seen:?}")
+}
+
+fn pushed(source: &str, url: &str) -> (Running, impl Iterator<Item = std::io::Result<String>> + use<>) {
+    let mut running = Running(push(source, url, &["--seconds", "60"]).spawn().expect("rung starts"));
+    let out = running.0.stdout.take().expect("piped");
+    (running, BufReader::new(out).lines())
+}
+
+#[test]
+fn encoders_that_call_over_srt_and_one_that_listens_are_passed_on() {
+    let channel = |name| format!("[[bootstrap.channel]]\nname = \"{name}\"\nkind = \"transmux\"\nmode = \"ultra\"\n");
+    let daemon = Daemon::start_with(QUIC, &["t", "u"].map(channel).concat(), &[]);
+    let (url, file) = (address(&daemon), ten_seconds());
+    let free = || UdpSocket::bind("127.0.0.1:0").expect("loopback").local_addr().expect("bound");
+    let (here, there) = (free(), free());
+    let secret = "passphrase=a long passphrase";
+    let encoder = |output: &str| Running(play(&file, &["-f", "mpegts", output]).spawn().expect("ffmpeg"));
+    let (mut called, mut said) = pushed(&format!("srt://{here}?mode=listener&latency=150&{secret}"), &url);
+    let mut wrong = encoder(&format!("srt://{here}?passphrase=another passphrase"));
+    let refused = until(&mut said, "source: ");
+    assert!(refused.contains("a caller was refused: the passphrase is not the one of this channel (10)"), "{refused}");
+    assert!(!wrong.0.wait().expect("own child").success());
+    let first = encoder(&format!("srt://{here}?{secret}&streamid=whatever"));
+    let on_air = until(&mut said, "source: ");
+    assert!(on_air.ends_with("on air, latency 150 ms"), "{on_air}");
+    until(&mut said, "stream 1: on air");
+    let (calls, mut told) = pushed(&format!("srt://{there}?latency=200&{secret}"), &url.replace("/t/", "/u/"));
+    let nobody = until(&mut told, "source: ");
+    assert!(nobody.ends_with("nobody answers at the address; it is called again"), "{nobody}");
+    let _second = encoder(&format!("srt://{there}?mode=listener&{secret}"));
+    assert!(until(&mut told, "source: ").ends_with("on air, latency 200 ms"));
+    for name in ["t", "u"] {
+        let playlist = daemon.wait_for(&format!("/live/{name}/source.m3u8"), Duration::from_secs(25)).text();
+        assert!(playlist.contains("#EXT-X-PART:"), "{name}: {playlist}");
+        let faults = format!("rung_faults_total{{channel=\"{name}\",kind=\"continuity\"}}");
+        assert_eq!(daemon.metric(&faults), 0.0, "{name}");
+    }
+    // The encoder goes and comes back: the publisher stays.
+    drop(first);
+    assert!(until(&mut said, "source: ").ends_with("the next caller is waited for"));
+    let _again = encoder(&format!("srt://{here}?{secret}"));
+    assert!(until(&mut said, "source: ").contains("on air"));
+    daemon::signal(called.0.id(), "INT");
+    until(&mut said, "stream 1: finished");
+    assert!(called.0.wait().expect("own child").success());
+    drop(calls);
+}
+
 #[test]
 fn wrong_uses_are_refused_with_what_to_write() {
     let pin = "12".repeat(32);
@@ -237,6 +296,9 @@ fn wrong_uses_are_refused_with_what_to_write() {
         ("-", quic.as_str(), &["--loop"], "are for files"),
         ("udp://127.0.0.1:0", quic.as_str(), multiple, "only a file can be published as several streams"),
         ("udp://nowhere", quic.as_str(), &[], "udp://127.0.0.1:5000"),
+        ("srt://:9000?passphrase=s3cr3t s3cr3t", quic.as_str(), &[], "an SRT address needs a host"),
+        ("srt://198.51.100.71:9000?mode=listener", quic.as_str(), &[], "no interface of this box has the address"),
+        ("srt://h:1", "srt://127.0.0.1:9?streamid=t/k", &[], "over SRT only files"),
         ("a.ts", quic.as_str(), &["--ca", "x.pem"], "a pin or --ca, not both"),
         ("a.ts", "quic://127.0.0.1:9/t/s3cr3t", &["--ca", "/nowhere/x.pem"], "--ca /nowhere/x.pem: cannot be read"),
         ("a.ts", "quic://127.0.0.1:9/t", &[], "names channel and key"),

@@ -12,16 +12,18 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Failure, print, status_line};
 use crate::ingest::quic::{self, QuicUrl, Source, Trust};
-use crate::ingest::srt::{self, SrtUrl};
+use crate::ingest::srt::{self, PushUrl};
 use crate::ingest::{Knobs, Pause, Progress, PublishEvent, PushError, StreamProgress};
 
 /// Publish a transport stream over SRT or QUIC; a file is paced by its PCR
 #[derive(Args)]
 pub(crate) struct Push {
     /// MPEG transport stream (.ts); over QUIC also - (standard input), udp://ADDRESS:PORT or rtp://ADDRESS:PORT to listen
-    /// on (a multicast group is joined)
+    /// on (a multicast group is joined), srt://ENCODER:PORT[?passphrase=…] to call an encoder that listens, or
+    /// srt://:PORT?mode=listener[&passphrase=…] to listen for one that calls
     source: String,
-    /// srt://HOST:PORT?streamid=CHANNEL/KEY[&passphrase=…][&latency=MS] or
+    /// srt://HOST:PORT?streamid=CHANNEL/KEY[&passphrase=…][&latency=MS], bonded over several networks
+    /// srt://HOST:PORT[,HOST:PORT…]?…&grouptype=broadcast|backup[&adapter=IP,IP…], or
     /// quic://HOST:PORT/CHANNEL/KEY[/LEG][?pin=SHA256][&latency=MS][&max_bitrate=8M]; an n in braces in channel and key
     /// becomes 1, 2, …
     url: String,
@@ -123,10 +125,10 @@ impl Push {
                 seed,
             })));
         }
-        let url = SrtUrl::parse(&self.url).map_err(Failure::usage)?;
+        let url = PushUrl::parse(&self.url).map_err(Failure::usage)?;
         let Source::File(file) = source else {
             return Err(Failure::usage(
-                "over SRT only files are published; standard input, udp:// and rtp:// go to quic://",
+                "over SRT only files are published; standard input, udp://, rtp:// and srt:// go to quic://",
             ));
         };
         if self.ca.is_some() {
@@ -167,6 +169,10 @@ impl Screen {
                 }
                 PublishEvent::Closed(end) => print(&format!("stream {stream}: {end}")),
             },
+            Progress::Link { stream, link, news } if !self.quiet => {
+                print(&format!("stream {stream}, link {link}: {news}"));
+            }
+            Progress::Source { stream: _, news } if !self.quiet => print(&format!("source: {news}")),
             Progress::Late { stream, segment } if !self.quiet => print(&format!(
                 "stream {stream}: the link does not carry the source: what would come too late is left out; halve the \
                  encoder's bitrate (segments of {} ms now)",
@@ -184,7 +190,7 @@ impl Screen {
                     return ControlFlow::Break(());
                 }
             }
-            Progress::Event { .. } | Progress::Late { .. } => {}
+            Progress::Event { .. } | Progress::Link { .. } | Progress::Source { .. } | Progress::Late { .. } => {}
         }
         ControlFlow::Continue(())
     }
@@ -218,9 +224,11 @@ fn tick(second: u64, streams: &[StreamProgress]) -> String {
     let again: u64 = streams.iter().map(|s| s.publish.retransmitted).sum();
     let late: u64 = streams.iter().map(|s| s.publish.late).sum();
     let late = if late > 0 { format!("{late} segments too late, ") } else { String::new() };
+    let links: u32 = streams.iter().map(|s| s.publish.links).sum();
+    let links = if links > 0 { format!("{links} links up, ") } else { String::new() };
     let rtt = streams.iter().map(|s| s.publish.rtt).max().unwrap_or_default();
     format!(
-        "{second} s: {on_air}/{} on air, {:.1} MB sent, {again} packets retransmitted, {late}RTT {:.1} ms",
+        "{second} s: {on_air}/{} on air, {:.1} MB sent, {again} packets retransmitted, {links}{late}RTT {:.1} ms",
         streams.len(),
         bytes as f64 / 1e6,
         rtt.as_secs_f64() * 1e3

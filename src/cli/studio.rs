@@ -39,8 +39,15 @@ pub(super) fn start(
 }
 
 fn play(file: PathBuf, url: SrtUrl, stop: &AtomicBool) {
-    let options =
-        PushOptions { file, url, streams: 1, looping: true, reconnect: true, knobs: Knobs::default(), seed: 1 };
+    let options = PushOptions {
+        file,
+        url: url.into(),
+        streams: 1,
+        looping: true,
+        reconnect: true,
+        knobs: Knobs::default(),
+        seed: 1,
+    };
     let flow = |_: Progress<'_>| {
         if stop.load(Ordering::Acquire) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };

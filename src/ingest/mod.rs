@@ -22,6 +22,8 @@ pub use admission::{Admission, Directory, Refusal, Roster, RosterEntry};
 pub use door::{Door, Wanted};
 pub use event::{Closing, Connected, Event, Protocol, PullNews, PullState, PullStatus};
 pub use feeder::{Feed, FeedStats, Feeder, Knobs, Pause};
-pub use publish::{PAYLOAD, Progress, PublishEnd, PublishEvent, PublishStats, PushError, StreamProgress};
+pub use publish::{
+    LinkNews, PAYLOAD, Progress, PublishEnd, PublishEvent, PublishStats, PushError, SourceNews, StreamProgress,
+};
 pub use source::{Leg, PublisherId};
 pub use stats::{LinkStats, PublisherStats};

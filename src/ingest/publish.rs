@@ -28,6 +28,8 @@ pub enum PublishEnd {
     Refused(u16),
     /// Nothing answered; `unreachable`: the host said that nobody listens there.
     NoAnswer { unreachable: bool },
+    /// There is no socket for that way.
+    NoWay,
     /// The listener closed the connection.
     ClosedByPeer,
     /// Nothing came from the listener for 5 s.
@@ -61,9 +63,11 @@ impl fmt::Display for PublishEnd {
             PublishEnd::Refused(10) => "refused: wrong passphrase (10)",
             PublishEnd::Refused(11) => "refused: only one side has a passphrase (11)",
             PublishEnd::Refused(14) => "refused: the listener knows no such packet filter (14)",
+            PublishEnd::Refused(15) => "refused: the listener takes no such connection group, or no more of it (15)",
             PublishEnd::Refused(code) => return write!(f, "refused with code {code}"),
             PublishEnd::NoAnswer { unreachable: true } => "nobody listens on that port",
             PublishEnd::NoAnswer { unreachable: false } => "no answer from that address",
+            PublishEnd::NoWay => "no way there from this machine, or from its address that adapter names",
             PublishEnd::ClosedByPeer => "the listener closed the connection",
             PublishEnd::Silent => "nothing came from the listener for 5 s",
             PublishEnd::Crypto => "the passphrases do not fit",
@@ -73,6 +77,53 @@ impl fmt::Display for PublishEnd {
             PublishEnd::Unsupported => "the listener wants something that is not supported (a passphrase?)",
         };
         f.write_str(sentence)
+    }
+}
+
+/// What happened to one link of a bond.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkNews {
+    /// It is connected.
+    Up,
+    /// It carries the media from now on: in a bond of type backup, one does.
+    Carries,
+    /// It stands by again.
+    StandsBy,
+    /// It is gone; `again`: it is called again.
+    Down { end: PublishEnd, again: bool },
+}
+
+impl fmt::Display for LinkNews {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LinkNews::Up => f.write_str("up"),
+            LinkNews::Carries => f.write_str("carries the media"),
+            LinkNews::StandsBy => f.write_str("stands by"),
+            LinkNews::Down { end, again: true } => write!(f, "down: {end}; it is called again"),
+            LinkNews::Down { end, again: false } => write!(f, "down: {end}"),
+        }
+    }
+}
+
+/// What happened to a source over SRT that is passed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceNews {
+    /// Media comes, with the latency that both sides settled on.
+    Up { latency: Duration },
+    /// It is gone, or did not come; `called`: it is called again, else the next caller is waited for.
+    Down { why: String, called: bool },
+    /// A caller was told no, with libsrt's code.
+    Refused { code: u16, why: String },
+}
+
+impl fmt::Display for SourceNews {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SourceNews::Up { latency } => write!(f, "on air, latency {} ms", latency.as_millis()),
+            SourceNews::Down { why, called: true } => write!(f, "{why}; it is called again"),
+            SourceNews::Down { why, called: false } => write!(f, "{why}; the next caller is waited for"),
+            SourceNews::Refused { code, why } => write!(f, "a caller was refused: {why} ({code})"),
+        }
     }
 }
 
@@ -92,6 +143,8 @@ pub struct PublishStats {
     /// Given up because they would come too late; only QUIC's publisher does that.
     pub late: u64,
     pub rtt: Duration,
+    /// Connections of a bond that are open; 0 without one.
+    pub links: u32,
 }
 
 /// `Progress::Tick` comes this often.
@@ -106,6 +159,10 @@ pub(super) const RETRY: (Duration, Duration) = (Duration::from_millis(250), Dura
 pub enum Progress<'a> {
     /// Something happened to publisher `stream` (from 1).
     Event { stream: u32, event: &'a PublishEvent },
+    /// Something happened to link `link` (from 1) of publisher `stream`.
+    Link { stream: u32, link: u32, news: &'a LinkNews },
+    /// Something happened to the source of publisher `stream`.
+    Source { stream: u32, news: &'a SourceNews },
     /// What it sent came too late: its segments are so long from now on.
     Late { stream: u32, segment: Duration },
     /// Five times a second.

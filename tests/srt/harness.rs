@@ -476,6 +476,17 @@ pub(crate) fn ffmpeg(address: SocketAddr, options: &str) -> Peer {
     Peer::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()))
 }
 
+/// 2.4 seconds of MPEG-2 video and MP2 audio.
+pub(crate) fn clip() -> tempfile::NamedTempFile {
+    let file = tempfile::Builder::new().suffix(".ts").tempfile().unwrap();
+    let mut command = Command::new("ffmpeg");
+    command.args(["-hide_banner", "-loglevel", "error", "-y", "-f", "lavfi", "-i", "testsrc2=size=320x240:rate=25"]);
+    command.args(["-f", "lavfi", "-i", "sine=sample_rate=48000", "-t", "2.4", "-c:v", "mpeg2video", "-c:a", "mp2"]);
+    let made = command.args(["-f", "mpegts"]).arg(file.path()).status().unwrap();
+    assert!(made.success());
+    file
+}
+
 /// A UDP port that was free a moment ago.
 pub(crate) fn free_port() -> u16 {
     UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()

@@ -21,7 +21,9 @@ use super::source::{Intake, Source};
 use super::tls::{self, Trust};
 use super::url::QuicUrl;
 use crate::ingest::Knobs;
-use crate::ingest::publish::{Progress, PublishEnd, PublishEvent, PushError, RETRY, STAGGER, StreamProgress, TICK};
+use crate::ingest::publish::{
+    Progress, PublishEnd, PublishEvent, PushError, RETRY, STAGGER, SourceNews, StreamProgress, TICK,
+};
 use crate::time::SystemClock;
 
 /// So often something is said when nothing else is: well within the peer's idle time.
@@ -51,6 +53,7 @@ pub struct PushOptions {
 
 enum Said {
     Event(PublishEvent),
+    Source(SourceNews),
     Shorter(Duration),
 }
 
@@ -120,6 +123,7 @@ async fn run(
 fn tell(stream: u32, said: &Said, progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>) -> ControlFlow<()> {
     match said {
         Said::Event(event) => progress(Progress::Event { stream, event }),
+        Said::Source(news) => progress(Progress::Source { stream, news }),
         Said::Shorter(segment) => progress(Progress::Late { stream, segment: *segment }),
     }
 }
@@ -173,7 +177,10 @@ impl Lane {
     ) -> Result<Lane, PushError> {
         let rate = Rate::new(options.url.max_bitrate.unwrap_or(RATE_ASSUMED));
         let seed = options.seed.wrapping_add(stream.into());
-        let intake = Intake::open(&options.source, options.looping, options.knobs, seed)
+        let told = say.clone();
+        // News that nobody takes now are old when somebody does.
+        let tell = move |news| drop(told.try_send((stream, Said::Source(news))));
+        let intake = Intake::open(&options.source, options.looping, options.knobs, seed, tell)
             .map_err(|source| PushError::File { path: options.source.name(), source })?;
         Ok(Lane {
             stream,
@@ -196,9 +203,12 @@ impl Lane {
         let mut retry = RETRY.0;
         self.pass(STAGGER * (self.stream - 1)).await?;
         loop {
+            self.awaited().await?;
             self.note(|progress| progress.tries += 1);
+            let mut silent = false;
             let end = match self.connect().await? {
                 Ok(session) => {
+                    silent = self.intake.is_awaited();
                     retry = RETRY.0;
                     let latency = session.latency;
                     self.say(Said::Event(PublishEvent::Connected { latency })).await;
@@ -207,7 +217,7 @@ impl Lane {
                 Err(end) => end,
             };
             self.say(Said::Event(PublishEvent::Closed(end))).await;
-            let again = self.reconnect && end.worth_a_retry() && !*self.stop.borrow();
+            let again = (self.reconnect || silent) && end.worth_a_retry() && !*self.stop.borrow();
             if !again {
                 self.note(|progress| progress.end = Some(end));
                 return match end {
@@ -220,8 +230,22 @@ impl Lane {
         }
     }
 
+    /// Until an encoder over SRT sends: a receiver closes a publisher that brings nothing for 5 s, which is no end here.
+    async fn awaited(&mut self) -> Result<(), PushError> {
+        if self.intake.is_awaited() && !*self.stop.borrow() {
+            tokio::select! {
+                Ok(()) = self.stop.changed() => {}
+                media = self.intake.next() => drop(media.map_err(|source| self.trouble(source))?),
+            }
+        }
+        Ok(())
+    }
+
     /// What the source gives meanwhile is lost, as an encoder's would be.
     async fn connect(&mut self) -> Result<Result<Session, PublishEnd>, PushError> {
+        if *self.stop.borrow() {
+            return Ok(Err(PublishEnd::Finished));
+        }
         let (endpoint, url, peer, rate) = (self.endpoint.clone(), self.url.clone(), self.peer, self.rate.clone());
         let config = self.config.clone();
         let connecting = Session::connect(&endpoint, config, &url, peer, rate);

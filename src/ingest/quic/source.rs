@@ -1,8 +1,10 @@
-//! What is published: a file by its own clock, or what comes through a pipe or over UDP.
+//! What is published: a file by its own clock, or what comes through a pipe, over UDP or over SRT.
 
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -12,6 +14,8 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use crate::ingest::feeder::{Feed, FeedStats, Feeder, Knobs};
+use crate::ingest::publish::SourceNews;
+use crate::ingest::srt::{self, Input, InputUrl};
 use crate::time::{Mono, SystemClock};
 
 const PACKET: usize = 188;
@@ -22,6 +26,8 @@ const TURN: Duration = Duration::from_millis(2);
 const BATCH: usize = 64 << 10;
 /// Pieces of a pipe that wait; then its writer does.
 const PIECES: usize = 16;
+/// What an SRT source brought in one turn waits here; what it brings beyond that is dropped and counted.
+const TURNS: usize = 512;
 /// Bytes asked of the kernel for UDP.
 const RECEIVE_BUFFER: usize = 8 << 20;
 
@@ -34,14 +40,19 @@ pub enum Source {
     Stdin,
     /// Datagrams to this address; a group is joined.
     Udp { address: SocketAddr, rtp: bool },
+    /// An encoder that listens or calls.
+    Srt(InputUrl),
 }
 
 impl Source {
-    /// `-`, `udp://[@]ADDRESS:PORT`, `rtp://[@]ADDRESS:PORT`, else a file.
+    /// `-`, `udp://[@]ADDRESS:PORT`, `rtp://[@]ADDRESS:PORT`, `srt://…`, else a file.
     ///
     /// # Errors
     /// A sentence.
     pub fn parse(text: &str) -> Result<Source, String> {
+        if text.starts_with("srt://") {
+            return InputUrl::parse(text).map(Source::Srt);
+        }
         let (address, rtp) = match (text, text.strip_prefix("udp://"), text.strip_prefix("rtp://")) {
             ("-", ..) => return Ok(Source::Stdin),
             (_, Some(address), _) => (address, false),
@@ -62,6 +73,7 @@ impl Source {
             Source::File(path) => path.clone(),
             Source::Stdin => "standard input".into(),
             Source::Udp { address, rtp } => format!("{}://{address}", if *rtp { "rtp" } else { "udp" }).into(),
+            Source::Srt(url) => url.to_string().into(),
         }
     }
 }
@@ -76,14 +88,21 @@ enum Kind {
     File(Box<Feeder>),
     Pipe { pieces: mpsc::Receiver<io::Result<Bytes>>, packets: Packets },
     Udp { socket: UdpSocket, rtp: bool, buffer: Box<[u8]> },
+    Srt { turns: mpsc::Receiver<Bytes>, packets: Packets, overflowed: Arc<AtomicU64>, _input: Input },
 }
 
 impl Intake {
-    /// Within a runtime.
+    /// Within a runtime. `tell` hears of an SRT source on that one's thread.
     ///
     /// # Errors
     /// That of the file or socket.
-    pub(super) fn open(source: &Source, looping: bool, knobs: Knobs, seed: u64) -> io::Result<Intake> {
+    pub(super) fn open(
+        source: &Source,
+        looping: bool,
+        knobs: Knobs,
+        seed: u64,
+        tell: impl Fn(SourceNews) + Send + 'static,
+    ) -> io::Result<Intake> {
         let kind = match source {
             Source::File(path) => Kind::File(Box::new(Feeder::open(path, looping, knobs, seed)?)),
             Source::Stdin => Kind::Pipe { pieces: pipe(io::stdin())?, packets: Packets::default() },
@@ -91,6 +110,7 @@ impl Intake {
                 let buffer = vec![0; 65_536].into_boxed_slice();
                 Kind::Udp { socket: UdpSocket::from_std(listen(*address)?)?, rtp: *rtp, buffer }
             }
+            Source::Srt(url) => srt_input(url, tell)?,
         };
         Ok(Intake { kind, stats: FeedStats::default() })
     }
@@ -103,9 +123,17 @@ impl Intake {
         }
     }
 
+    /// It comes and goes by itself: there is nothing to publish before it sends.
+    pub(super) fn is_awaited(&self) -> bool {
+        matches!(self.kind, Kind::Srt { .. })
+    }
+
     pub(super) fn stats(&self) -> FeedStats {
         match &self.kind {
             Kind::File(feeder) => feeder.stats(),
+            Kind::Srt { overflowed, .. } => {
+                FeedStats { dropped: self.stats.dropped + overflowed.load(Ordering::Relaxed), ..self.stats }
+            }
             _ => self.stats,
         }
     }
@@ -120,6 +148,13 @@ impl Intake {
             Kind::Pipe { pieces, packets } => loop {
                 let Some(piece) = pieces.recv().await else { break None };
                 let media = packets.take(&piece?);
+                if !media.is_empty() {
+                    break Some(media);
+                }
+            },
+            Kind::Srt { turns, packets, .. } => loop {
+                let Some(turn) = turns.recv().await else { break None };
+                let media = packets.take(&turn);
                 if !media.is_empty() {
                     break Some(media);
                 }
@@ -165,6 +200,21 @@ async fn from_file(feeder: &mut Feeder) -> io::Result<Option<Bytes>> {
         }
         sleep((until - now).max(TURN)).await;
     }
+}
+
+fn srt_input(url: &InputUrl, tell: impl Fn(SourceNews) + Send + 'static) -> io::Result<Kind> {
+    let (sender, turns) = mpsc::channel(TURNS);
+    let overflowed = Arc::new(AtomicU64::new(0));
+    let lost = Arc::clone(&overflowed);
+    let input = Input::open(url, move |what| match what {
+        srt::Intake::Media(turn) => {
+            if sender.try_send(turn).is_err() {
+                lost.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        srt::Intake::News(news) => tell(news),
+    })?;
+    Ok(Kind::Srt { turns, packets: Packets::default(), overflowed, _input: input })
 }
 
 /// What a pipe brings, read on a thread of its own: reading it may wait for ever.
@@ -276,6 +326,9 @@ mod tests {
         ] {
             assert_eq!(Source::parse(text), Ok(want), "{text}");
         }
+        let srt = "srt://encoder:9000?latency=300";
+        assert_eq!(Source::parse(srt), Ok(Source::Srt(InputUrl::parse(srt).unwrap())));
+        assert!(Source::parse("srt://encoder").unwrap_err().contains("needs a port"));
         assert!(Source::parse("udp://nowhere").unwrap_err().contains("udp://127.0.0.1:5000"));
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::crypto::{KeyLength, Keys};
 use super::filter::Filter;
 use super::greeting::{Rejection, SOCKET_MASK};
+use super::group::Membership;
 use super::handshake::{Extensions, Handshake, Kind, MAGIC, Options, VERSION, flags};
 use super::link::Link;
 use super::outbox::Outbox;
@@ -33,6 +34,18 @@ pub(super) struct Wishes {
     pub(super) filter: String,
     /// Packets that we have room for.
     pub(super) window: u32,
+    /// The group that it is a connection of.
+    pub(super) joins: Option<Joins>,
+}
+
+/// One more connection of a group of ours.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Joins {
+    pub(super) membership: Membership,
+    /// The group's next packet.
+    pub(super) first: Seq,
+    /// Where the time stamps of all its connections are zero.
+    pub(super) began: Mono,
 }
 
 impl<'a> Handshake<'a> {
@@ -71,6 +84,8 @@ pub(super) struct Agreed {
     pub(super) peer_first: Seq,
     /// What rebuilds packets that are lost.
     pub(super) filter: Option<Filter>,
+    /// The listener's number of the group that we are in.
+    pub(super) group: Option<u32>,
 }
 
 /// What the side that asks says of itself, and what it makes of the answer.
@@ -94,6 +109,7 @@ impl Request {
             keys: Some(self.message.as_slice()).filter(|message| !message.is_empty()),
             stream_id: wishes.stream_id.clone().into_bytes(),
             filter: wishes.filter.clone().into_bytes(),
+            group: wishes.joins.map(|joins| joins.membership),
             ..Extensions::default()
         }
     }
@@ -114,7 +130,15 @@ impl Request {
             return Err(PublishEnd::Crypto);
         }
         let filter = wishes.agree_on_filter(&answer.extensions.filter)?;
-        Ok(Agreed { socket: answer.socket, options, keys: self.keys.take(), first, peer_first: answer.first, filter })
+        let group = answer.extensions.group.map(|theirs| theirs.group).filter(|_| wishes.joins.is_some());
+        // Who does not say a group back would take each connection for a publisher; a filter counts from its first packet.
+        match wishes.joins {
+            Some(_) if group.is_none() => return Err(PublishEnd::Refused(Rejection::Group.code())),
+            Some(_) if filter.is_some() => return Err(PublishEnd::Refused(Rejection::Filter.code())),
+            _ => {}
+        }
+        let (socket, peer_first, keys) = (answer.socket, answer.first, self.keys.take());
+        Ok(Agreed { socket, options, keys, first, peer_first, filter, group })
     }
 }
 
@@ -180,7 +204,7 @@ pub(super) struct Call {
 impl Call {
     /// To the listener behind `link`. Its first words go out with the first `tick`.
     pub(super) fn new(now: Mono, wishes: Wishes, socket: u32, patience: Duration, link: &Link) -> Call {
-        let first = Seq::new(random::bits() as u32);
+        let first = wishes.joins.map_or_else(|| Seq::new(random::bits() as u32), |joins| joins.first);
         let (request, mut saying) = (Request::new(&wishes), Saying::new(now, patience));
         let new = Handshake::induction(socket, first, link.peer.ip());
         saying.say(now, &Handshake { flow_window: wishes.window, ..new });

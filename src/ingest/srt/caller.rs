@@ -12,6 +12,7 @@ use super::link::Link;
 use super::outbox::Outbox;
 use super::packet::{Control, Packet};
 use super::sender::Sender;
+use super::seq::Seq;
 use crate::ingest::publish::{PublishEnd, PublishEvent};
 use crate::time::Mono;
 
@@ -27,6 +28,8 @@ pub(super) struct Caller {
     socket: u32,
     link: Link,
     state: State,
+    /// The listener's number of the group that we are in.
+    group: Option<u32>,
     /// From when the connection is open on; behind its end for its counts.
     sender: Option<Sender>,
     pub(super) outbox: Outbox,
@@ -42,13 +45,17 @@ enum State {
 impl Caller {
     /// Its first words go out with the first `tick`.
     pub(super) fn new(now: Mono, config: CallerConfig, peer: SocketAddr) -> Caller {
-        let link = Link::new(now, peer, 0);
+        let mut link = Link::new(now, peer, 0);
+        if let Some(joins) = config.wishes.joins {
+            link.began = joins.began;
+        }
         let call = Call::new(now, config.wishes, random_socket(), CONNECT_MAX, &link);
         Caller {
             renew_after: config.renew_after,
             socket: call.socket,
             link,
             state: State::Calling(Box::new(call)),
+            group: None,
             sender: None,
             outbox: Outbox::default(),
             events: VecDeque::new(),
@@ -83,6 +90,7 @@ impl Caller {
     fn open(&mut self, agreed: Agreed, asked: Duration) {
         let latency = asked.max(Duration::from_millis(agreed.options.receive_ms.into()));
         self.link.socket = agreed.socket;
+        self.group = agreed.group;
         self.sender = Some(Sender::new(agreed.first, latency, agreed.keys, self.renew_after).filtered(agreed.filter));
         self.state = State::Open;
         self.events.push_back(PublishEvent::Connected { latency });
@@ -133,6 +141,29 @@ impl Caller {
             }
             _ => false,
         }
+    }
+
+    /// Sends one payload of a group, which has numbered it, made at `made`; `false`: it was not taken.
+    pub(super) fn send_numbered(&mut self, now: Mono, made: Mono, (seq, message): (Seq, u32), payload: &[u8]) -> bool {
+        let Some(sender) = self.sender.as_mut().filter(|_| matches!(self.state, State::Open)) else { return false };
+        if sender.next() != seq {
+            sender.go_on(seq, message);
+        }
+        sender.send_made(now, made, payload, &mut self.link, &mut self.outbox)
+    }
+
+    /// Says that we are here, to a listener that is to hear no more media for now.
+    pub(super) fn stand_by(&mut self, now: Mono) {
+        self.link.send(now, Control::KeepAlive, &mut self.outbox);
+    }
+
+    /// When anything came last.
+    pub(super) fn heard(&self) -> Mono {
+        self.link.heard
+    }
+
+    pub(super) fn group(&self) -> Option<u32> {
+        self.group
     }
 
     /// Ends the connection from this side.

@@ -117,7 +117,7 @@ impl Calling {
         secret: Option<(Passphrase, usize)>,
     ) -> Calling {
         let (stream_id, secret) = (stream_id.to_owned(), keyed(secret));
-        let wishes = Wishes { stream_id, latency, secret, filter: String::new(), window: WINDOW };
+        let wishes = Wishes { stream_id, latency, secret, filter: String::new(), window: WINDOW, joins: None };
         Calling(Caller::new(now, CallerConfig { wishes, renew_after: 0 }, peer))
     }
 

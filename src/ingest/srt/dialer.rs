@@ -307,6 +307,7 @@ impl Dialer {
             secret: secret.map(|passphrase| (passphrase, length)),
             filter: url.filter.clone(),
             window: buffer_packets(self.bitrate_max, latency),
+            joins: None,
         };
         let others: Vec<SocketAddr> = others.collect();
         let patience = if others.is_empty() { CONNECT_MAX } else { NEXT_ADDRESS };

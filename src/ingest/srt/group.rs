@@ -20,6 +20,15 @@ pub(super) const MEMBERS_MAX: usize = 8;
 const BROADCAST: u8 = 1;
 const BACKUP: u8 = 2;
 
+/// How the connections of a group share the work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bonding {
+    /// Each carries everything.
+    Broadcast,
+    /// One carries everything, the others stand by.
+    Backup,
+}
+
 /// What a conclusion says of the group that its caller is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Membership {
@@ -31,6 +40,15 @@ pub(super) struct Membership {
 }
 
 impl Membership {
+    /// `weight`: in a group of type main/backup the greater one carries.
+    pub(super) fn new(group: u32, bonding: Bonding, weight: u16) -> Membership {
+        let kind = match bonding {
+            Bonding::Broadcast => BROADCAST,
+            Bonding::Backup => BACKUP,
+        };
+        Membership { group, kind, flags: 0, weight }
+    }
+
     pub(super) fn parse(body: &[u8]) -> Option<Membership> {
         let [kind, flags, high, low] = word(body, 4)?.to_be_bytes();
         Some(Membership { group: word(body, 0)?, kind, flags, weight: u16::from_be_bytes([high, low]) })

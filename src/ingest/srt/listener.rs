@@ -450,7 +450,11 @@ impl Listener {
             Ok(greeting) => greeting,
             Err(rejection) => return self.reject(peer, handshake, None, Refused::by_srt(rejection)),
         };
-        let wanted = streamid::parse(&handshake.extensions.stream_id);
+        let stream_id = &handshake.extensions.stream_id;
+        let wanted = match &self.config.only {
+            Some(channel) => Ok(streamid::whole(channel, stream_id)),
+            None => streamid::parse(stream_id),
+        };
         let beside = greeting.group.zip(wanted.as_ref().ok()).and_then(|(member, wanted)| {
             self.groups.iter().find(|(_, group)| group.is_of(member, wanted)).map(|(id, _)| *id)
         });

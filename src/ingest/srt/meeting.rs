@@ -152,7 +152,7 @@ impl Meeting {
             (Ok((yes, keys, filter)), Some(options)) => {
                 Handshake { cookie: self.cookie, first: self.first, ..yes }.write(&mut answer, true);
                 let (socket, first, peer_first) = (handshake.socket, self.first, handshake.first);
-                Ok(Met { agreed: Agreed { socket, options, keys, first, peer_first, filter }, answer })
+                Ok(Met { agreed: Agreed { socket, options, keys, first, peer_first, filter, group: None }, answer })
             }
             (Ok(_), None) => Err(PublishEnd::Unsupported),
             (Err(rejection), _) => {

@@ -41,6 +41,8 @@ pub struct PortConfig {
     pub bitrate_max: u64,
     /// Bytes asked of the kernel.
     pub receive_buffer: usize,
+    /// Every caller is for this channel, and its whole stream id is the key that it shows.
+    pub only: Option<ChannelName>,
 }
 
 impl Default for PortConfig {
@@ -52,6 +54,7 @@ impl Default for PortConfig {
             publishers_max: 300,
             bitrate_max: 50_000_000,
             receive_buffer: 16 << 20,
+            only: None,
         }
     }
 }

@@ -16,9 +16,11 @@ use crate::sys::mmsg::RecvBatch;
 use crate::time::Mono;
 
 /// Timers closer than this are handled together.
-const TIMER_GRAIN: Duration = Duration::from_millis(1);
+pub(super) const TIMER_GRAIN: Duration = Duration::from_millis(1);
 /// Answers that are read at once; a listener sends few.
-const SLOTS: usize = 16;
+pub(super) const SLOTS: usize = 16;
+/// Bytes asked of the kernel for them.
+pub(super) const RECEIVE_BUFFER: usize = 1 << 20;
 
 /// One connection to a listener. Call `run` when `fd` is readable and at `deadline`, then `poll`.
 pub struct Publish {
@@ -35,21 +37,10 @@ impl Publish {
     /// # Errors
     /// That of the socket; `InvalidInput` for an address or option that cannot work.
     pub fn connect(now: Mono, url: &SrtUrl, peer: SocketAddr) -> io::Result<Publish> {
-        let length = KeyLength::from_bytes(url.key_length.into()).unwrap_or(KeyLength::Aes128);
-        let passphrase = url.passphrase.as_ref().map(|passphrase| Passphrase::new(passphrase.expose())).transpose();
-        let passphrase = passphrase.map_err(|what| io::Error::new(io::ErrorKind::InvalidInput, what))?;
-        let wishes = Wishes {
-            stream_id: url.stream_id.expose().clone(),
-            latency: url.latency,
-            secret: passphrase.map(|passphrase| (passphrase, length)),
-            filter: url.filter.clone(),
-            window: WINDOW,
-        };
-        let config = CallerConfig { wishes, renew_after: url.key_refresh };
         Ok(Publish {
-            socket: Socket::connect(peer, 1 << 20)?,
+            socket: Socket::connect(peer, RECEIVE_BUFFER)?,
             inbound: RecvBatch::with_slots(SLOTS),
-            caller: Caller::new(now, config, peer),
+            caller: Caller::new(now, caller(url)?, peer),
             dropped: 0,
             ran: now,
         })
@@ -111,6 +102,7 @@ impl Publish {
             waiting: sender.waiting(),
             late: 0,
             rtt: sender.rtt(),
+            links: 0,
         }
     }
 
@@ -119,4 +111,23 @@ impl Publish {
         self.caller.stop(now);
         self.socket.send(&mut self.caller.outbox);
     }
+}
+
+/// How a publisher calls that address.
+///
+/// # Errors
+/// `InvalidInput` for a passphrase that cannot be one.
+pub(super) fn caller(url: &SrtUrl) -> io::Result<CallerConfig> {
+    let length = KeyLength::from_bytes(url.key_length.into()).unwrap_or(KeyLength::Aes128);
+    let passphrase = url.passphrase.as_ref().map(|passphrase| Passphrase::new(passphrase.expose())).transpose();
+    let passphrase = passphrase.map_err(|what| io::Error::new(io::ErrorKind::InvalidInput, what))?;
+    let wishes = Wishes {
+        stream_id: url.stream_id.expose().clone(),
+        latency: url.latency,
+        secret: passphrase.map(|passphrase| (passphrase, length)),
+        filter: url.filter.clone(),
+        window: WINDOW,
+        joins: None,
+    };
+    Ok(CallerConfig { wishes, renew_after: url.key_refresh })
 }

@@ -17,10 +17,10 @@ use super::seq::Seq;
 use crate::time::Mono;
 
 /// Packets and bytes that may wait for an acknowledgement.
-const PACKETS_MAX: usize = 16_384;
-const BYTES_MAX: usize = 24 << 20;
+pub(super) const PACKETS_MAX: usize = 16_384;
+pub(super) const BYTES_MAX: usize = 24 << 20;
 /// A packet is given up this long after its latency [SRT 4.6].
-const GIVE_UP_BEYOND: Duration = Duration::from_secs(1);
+pub(super) const GIVE_UP_BEYOND: Duration = Duration::from_secs(1);
 /// The last packet is sent again when an acknowledgement of it is this much overdue: its loss shows no gap.
 const TAIL_GRACE: Duration = Duration::from_millis(30);
 /// How often at most, before silence is left to the connection's end.
@@ -63,7 +63,11 @@ pub(super) struct Sender {
     keys: Option<Renewal>,
     /// When the last acknowledgement got us forward, or the first packet went after that.
     progress: Mono,
+    /// When the first packet went of those that wait.
+    since: Mono,
     tail_tries: u32,
+    /// Before this one everything was acknowledged; nothing was at first.
+    acknowledged: Option<Seq>,
     protector: Option<Protector>,
     pub(super) counts: Counts,
 }
@@ -91,7 +95,9 @@ impl Sender {
             give_up_after: latency + GIVE_UP_BEYOND,
             keys: keys.map(|keys| Renewal { keys, active: Key::Even, packets: 0, every, announced: None }),
             progress: Mono(0),
+            since: Mono(0),
             tail_tries: 0,
+            acknowledged: None,
             protector: None,
             counts: Counts::default(),
         }
@@ -105,23 +111,35 @@ impl Sender {
 
     /// Sends one payload; `false`: too much waits for an acknowledgement, and it is dropped.
     pub(super) fn send(&mut self, now: Mono, payload: &[u8], link: &mut Link, out: &mut Outbox) -> bool {
+        self.send_made(now, now, payload, link, out)
+    }
+
+    /// The same for a payload that was made at `made`.
+    pub(super) fn send_made(
+        &mut self,
+        now: Mono,
+        made: Mono,
+        payload: &[u8],
+        link: &mut Link,
+        out: &mut Outbox,
+    ) -> bool {
         if self.waiting.len() >= PACKETS_MAX || self.bytes + payload.len() > BYTES_MAX {
             return false;
         }
-        let (seq, mut payload, mut key) = (self.base.plus(self.waiting.len() as u32), payload.to_vec(), Key::Clear);
+        let (seq, mut payload, mut key) = (self.next(), payload.to_vec(), Key::Clear);
         if let Some(renewal) = &mut self.keys {
             renewal.count(now, link, out);
             key = renewal.active;
             renewal.keys.apply(key, seq, &mut payload);
         }
         if self.waiting.is_empty() {
-            (self.progress, self.tail_tries) = (now, 0);
+            (self.progress, self.since, self.tail_tries) = (now, now, 0);
         }
         self.counts.sent += 1;
         self.counts.sent_bytes += payload.len() as u64;
         self.bytes += payload.len();
-        let (payload, timestamp, message) = (payload.into(), link.timestamp(now), self.message);
-        let sent = Sent { payload, key, message, timestamp, made: now, went: now };
+        let (payload, timestamp, message) = (payload.into(), link.timestamp(made), self.message);
+        let sent = Sent { payload, key, message, timestamp, made, went: made };
         put(&sent, seq, false, link, out);
         if let Some(protector) = &mut self.protector {
             protector.packet(&sent.head(seq, false), &sent.payload, |data, body| {
@@ -132,6 +150,33 @@ impl Sender {
         self.message = if self.message == MESSAGE { 1 } else { self.message + 1 };
         self.waiting.push_back(sent);
         true
+    }
+
+    /// The number of the packet that is sent next.
+    pub(super) fn next(&self) -> Seq {
+        self.base.plus(self.waiting.len() as u32)
+    }
+
+    /// The packet that is sent next is this one: those in between went over other connections of the group, and what waits
+    /// here is theirs, too.
+    pub(super) fn go_on(&mut self, seq: Seq, message: u32) {
+        self.forget(self.waiting.len());
+        (self.base, self.message) = (seq, message);
+    }
+
+    /// Before this one the other side has everything, once it said so.
+    pub(super) fn acknowledged_to(&self) -> Option<Seq> {
+        self.acknowledged
+    }
+
+    /// From when on an answer to what waits is due.
+    pub(super) fn waits_since(&self) -> Option<Mono> {
+        (!self.waiting.is_empty()).then_some(self.since)
+    }
+
+    /// An answer takes this long at most.
+    pub(super) fn patience(&self) -> Duration {
+        self.rtt.patience()
     }
 
     /// A control packet that concerns media going out.
@@ -161,6 +206,7 @@ impl Sender {
         if count > 0 {
             (self.progress, self.tail_tries) = (now, 0);
         }
+        self.acknowledged = Some(ack.next);
         self.counts.acknowledged += u64::from(count);
         self.forget(count as usize);
     }
@@ -256,7 +302,7 @@ fn put(sent: &Sent, seq: Seq, retransmitted: bool, link: &Link, out: &mut Outbox
 }
 
 impl Renewal {
-    /// One more packet: announces the next key ahead of time and takes it into use.
+    /// One more packet: announces the next key ahead of time and takes it into use, once the other side has it.
     fn count(&mut self, now: Mono, link: &mut Link, out: &mut Outbox) {
         self.packets += 1;
         let next = if self.active == Key::Even { Key::Odd } else { Key::Even };
@@ -266,7 +312,7 @@ impl Renewal {
             let message = self.keys.message(&[Key::Even, Key::Odd]);
             link.send(now, Control::KeyRequest(&message), out);
             self.announced = Some((message, now));
-        } else if self.packets >= self.every {
+        } else if self.packets >= self.every && self.announced.is_none() {
             self.active = next;
             self.packets = 0;
         }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
@@ -37,8 +37,16 @@ impl Socket {
 
     /// A socket that talks to one peer only.
     pub(super) fn connect(peer: SocketAddr, receive_buffer: usize) -> io::Result<Socket> {
+        Socket::connect_from(None, peer, receive_buffer)
+    }
+
+    /// The same from an address of this machine.
+    pub(super) fn connect_from(local: Option<IpAddr>, peer: SocketAddr, receive_buffer: usize) -> io::Result<Socket> {
         let socket = socket2::Socket::new(Domain::for_address(peer), Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_nonblocking(true)?;
+        if let Some(local) = local {
+            socket.bind(&SocketAddr::from((local, 0)).into())?;
+        }
         socket.connect(&peer.into())?;
         Ok(Socket::tuned(socket.into(), receive_buffer))
     }

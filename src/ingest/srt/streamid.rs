@@ -4,6 +4,8 @@
 
 use crate::ingest::door::{Wanted, parse_leg};
 use crate::ingest::{Leg, Refusal};
+use crate::media::channel::ChannelName;
+use crate::telemetry::Redacted;
 
 /// What a caller's stream id asks for.
 ///
@@ -16,6 +18,12 @@ pub fn parse(bytes: &[u8]) -> Result<Wanted, Refusal> {
         Some(pairs) => from_pairs(pairs),
         None => from_path(text),
     }
+}
+
+/// Of a caller that can only mean `channel`: all that it says is the key.
+pub(super) fn whole(channel: &ChannelName, bytes: &[u8]) -> Wanted {
+    let key = Redacted::new(String::from_utf8_lossy(bytes).into_owned());
+    Wanted { channel: channel.as_str().to_owned(), key, leg: Leg::A }
 }
 
 fn from_pairs(pairs: &str) -> Result<Wanted, Refusal> {
