@@ -355,7 +355,7 @@ fn a_player_shows_tags_and_breaks_at_their_pictures() {
 }
 
 fn a_player_shows_tags_and_breaks_at_their_pictures_once() {
-    let stream = plain(20, 0);
+    let stream = plain(40, 0);
     let start = cues::first_pts(&stream);
     let pts = |picture: u32| start + u64::from(picture) * FRAME;
     let mut script = Script::default();

@@ -25,13 +25,17 @@ pub fn inherit_as(command: &mut Command, from: RawFd, to: RawFd) {
     }
 }
 
-/// Two heaps for all threads instead of eight a core, and mappings of their own for large blocks: parts come and go for
-/// weeks, and what one thread freed must serve the next. Call it before any thread starts.
+/// Two heaps for all threads instead of eight a core, which keep what they were given: pictures come and go for weeks, and
+/// what one thread freed must serve the next. What stays for long has memory of its own (`pieces`), in blocks that are
+/// mapped by themselves. Call it before any thread starts.
 pub fn limit_heaps() {
-    /// glibc's own first limit. Left alone it moves up with use, and a heap that holds parts has holes between them.
-    const MAPPED_FROM: i32 = 128 << 10;
-    // SAFETY: sets an integer of malloc; no other thread runs yet.
-    unsafe { libc::mallopt(libc::M_ARENA_MAX, 2) };
-    // SAFETY: as above.
-    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_FROM) };
+    /// More than a key picture has: below, the kernel would clear new pages for each of them.
+    const MAPPED_FROM: i32 = 1 << 20;
+    /// Free memory at a heap's end that is not given back.
+    const KEPT: i32 = 8 << 20;
+    for (what, value) in [(libc::M_ARENA_MAX, 2), (libc::M_MMAP_THRESHOLD, MAPPED_FROM), (libc::M_TRIM_THRESHOLD, KEPT)]
+    {
+        // SAFETY: sets an integer of malloc; no other thread runs yet.
+        unsafe { libc::mallopt(what, value) };
+    }
 }

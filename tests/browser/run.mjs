@@ -214,6 +214,8 @@ try {
       return { rung, probe, size: [video.videoWidth, video.videoHeight] };
     });
     const { rung, probe } = got;
+    // A media element that is given up counts from nothing again.
+    const decoded = probe.audio.decoded < before ? probe.audio.decoded : probe.audio.decoded - before;
     report = {
       ...report,
       state: rung.state, engine: rung.engine, first_frame_ms: rung.firstFrameMs, size: got.size,
@@ -223,7 +225,7 @@ try {
       latency: spread(probe.latency), glass_to_glass: spread(probe.glass),
       frames: probe.frames, longest_step_ms: Math.round(Math.max(0, ...probe.stepMs)), shown: rung.frames, dropped: rung.dropped,
       levels: rung.levels, level: rung.level, switches,
-      audio: { playing: probe.audio.decoded > before && probe.audio.rms > 0.001, decoded_bytes: probe.audio.decoded - before, rms: probe.audio.rms },
+      audio: { playing: decoded > 0 && probe.audio.rms > 0.001, decoded_bytes: decoded, rms: probe.audio.rms },
       states: probe.states, cues: probe.cues,
       tracks: { audios: rung.audios, audio: rung.audio, services: rung.services, captions: probe.captions, chosen_ms: chosen, tones: probe.tones },
     };

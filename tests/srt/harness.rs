@@ -32,6 +32,8 @@ pub(crate) enum Order {
     Close(PublisherId, Closing),
     Stats(PublisherId),
     Pull(ChannelName, Option<PullUrl>),
+    /// Says that everything which happened before it has been seen.
+    Settle(SyncSender<()>),
     Stop,
 }
 
@@ -150,7 +152,7 @@ impl TestPort {
         let shared: Board<Seen> = seen.clone();
         let thread = std::thread::spawn(move || {
             loop {
-                let mut stop = false;
+                let (mut stop, mut settled) = (false, Vec::new());
                 let mut now = SystemClock::mono();
                 let grain = now + Duration::from_millis(20);
                 let due = ports.iter().filter_map(|port| port.deadline(now)).fold(grain, Mono::min);
@@ -172,6 +174,7 @@ impl TestPort {
                             shared.write(|seen| drop(seen.stats.insert(publisher, stats)));
                         }
                         Order::Pull(channel, url) => ports[channel.shard(PORTS)].pull(now, &channel, url),
+                        Order::Settle(done) => settled.push(done),
                         Order::Stop => {
                             ports.iter_mut().for_each(|port| port.shutdown(now));
                             stop = true;
@@ -182,6 +185,8 @@ impl TestPort {
                     ports.iter_mut().for_each(|port| take(port, seen));
                     seen.counters = ports.iter().map(Port::counters).reduce(sum).unwrap();
                 });
+                // Who asked may have given up.
+                settled.into_iter().for_each(|done| done.send(()).unwrap_or_default());
                 if stop {
                     return;
                 }
@@ -228,7 +233,13 @@ impl TestPort {
         self.wait("a refusal", |seen| seen.refused.first().map(|(_, code, why)| (*code, why.clone())))
     }
 
+    /// At all that happened until now: a peer may have its answer before it is told here.
     pub(crate) fn look<T>(&self, what: impl FnOnce(&Seen) -> T) -> T {
+        let (done, wait) = sync_channel(1);
+        // A port that was stopped has told everything.
+        if self.commands.send(Order::Settle(done)).is_ok() {
+            wait.recv_timeout(LIMIT).unwrap_or_default();
+        }
         self.seen.look(what)
     }
 
