@@ -108,9 +108,9 @@ impl Daemon {
         let backups = back_up_hourly(Arc::clone(ledger.state()))?;
         bridge.join(shards.watcher(), &ledger);
         ledger.recover().map_err(store)?;
-        bridge.open();
         let runtime = runtime()?;
         runtime.block_on(bootstrap(&ledger, loaded))?;
+        bridge.open();
         shards.watcher().settle();
         let health = health(shards.watcher());
         let pages = web::filter(Arc::new(status_source(shards.watcher(), Arc::clone(&origin))));
@@ -377,6 +377,9 @@ impl Doors {
 
 impl Directory for Doors {
     fn admit(&self, channel: &str, key: &str, leg: Leg, from: IpAddr) -> Result<Admission, Refusal> {
+        if let Some(starting) = self.bridge.starting() {
+            return Err(Refusal::NoCapacity(starting.to_owned()));
+        }
         let (channel, door) = self.bridge.admit(channel, key, leg, from).map_err(|refusal| match refusal.code {
             Code::Stopped | Code::NotStarted => Refusal::Stopped,
             Code::NotFromHere => Refusal::NotFromHere,
@@ -567,5 +570,22 @@ fn page_status(channel: &ChannelStatus, signed: bool) -> web::ChannelStatus {
                 state: if r.shed { "shed" } else { "live" }.to_owned(),
             })
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_comes_before_the_book_is_read_is_not_told_to_be_a_stranger() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = open_state(&folder.path().join("state")).unwrap_or_else(|_| panic!("a state folder"));
+        let bridge = Arc::new(Bridge::new(state));
+        let doors = Doors { bridge: Arc::clone(&bridge), devices: Arc::default() };
+        let ask = || doors.admit("news", "key", Leg::A, [127, 0, 0, 1].into()).unwrap_err();
+        assert_eq!(ask().code(), 1503);
+        bridge.open();
+        assert_eq!(ask(), Refusal::Denied);
     }
 }

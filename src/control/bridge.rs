@@ -80,10 +80,15 @@ impl Bridge {
         }
     }
 
+    /// Until everything of the process before is known, nobody can be told apart from a stranger: what each is told.
+    pub fn starting(&self) -> Option<&'static str> {
+        (!self.open.load(Ordering::Acquire)).then_some("the daemon is starting: come back in a second")
+    }
+
     /// Why no session can begin now; `None`: one can.
     pub fn trouble(&self) -> Option<String> {
-        if !self.open.load(Ordering::Acquire) {
-            return Some("the daemon is starting: come back in a second".to_owned());
+        if let Some(starting) = self.starting() {
+            return Some(starting.to_owned());
         }
         match self.state.condition() {
             // The reserve is there for this.
