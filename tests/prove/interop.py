@@ -319,7 +319,7 @@ def main():
     columns = [one_peer(peer) for peer in peers]
     names = [f"calls: {case[0]}" for case in CALLERS] + [case[0] for case in CALLED]
     print("## SRT beside foreign ends\n")
-    print("Two seconds of 4 Mb/s each (OBS: its own black picture); `cannot`: the peer has no such option.\n")
+    print("Two seconds of 4 Mb/s each (OBS: one colour); `cannot`: the peer has no such option.\n")
     print("| the peer | " + " | ".join(f"{peer.name} {peer.version()}" for peer in peers) + " |")
     print("|---" * (len(peers) + 1) + "|")
     for name, *cells in zip(names, *columns):
