@@ -17,6 +17,7 @@ pub mod quic;
 pub mod source;
 pub mod srt;
 mod stats;
+mod udp;
 
 pub use admission::{Admission, Directory, Refusal, Roster, RosterEntry};
 pub use door::{Door, Wanted};

@@ -27,9 +27,11 @@ use crate::ports::{Board, Log, ms, roster, timespec};
 pub(crate) const LIMIT: Duration = Duration::from_secs(40);
 pub(crate) const PACKET: usize = 188;
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) enum Order {
     Close(PublisherId, Closing),
+    /// Says that everything which happened before it has been seen.
+    Settle(SyncSender<()>),
     Stop,
 }
 
@@ -214,11 +216,17 @@ impl TestPorts {
                 now = SystemClock::mono();
                 srt.run(now);
                 quic.run(now);
+                let mut settled = Vec::new();
                 for order in inbox.try_iter() {
                     match order {
                         Order::Close(publisher, why) => {
                             srt.close(now, publisher, why);
                             quic.close(now, publisher, why);
+                        }
+                        Order::Settle(done) => {
+                            // What was handed over while this round went on.
+                            quic.run(now);
+                            settled.push(done);
                         }
                         Order::Stop => {
                             srt.shutdown(now);
@@ -233,6 +241,8 @@ impl TestPorts {
                     }
                     seen.counters = quic.counters();
                 });
+                // Who asked may have given up.
+                settled.into_iter().for_each(|done| done.send(()).unwrap_or_default());
                 if stopping.is_some_and(|until| quic.publishers() == 0 || now >= until) {
                     return;
                 }
@@ -252,7 +262,13 @@ impl TestPorts {
         self.seen.wait(LIMIT, why, what)
     }
 
+    /// At all that happened until now: a peer may have its answer before it is told here.
     pub(crate) fn look<T>(&self, what: impl FnOnce(&Seen) -> T) -> T {
+        let (done, wait) = sync_channel(1);
+        // Ports that were stopped have told everything.
+        if self.orders.send(Order::Settle(done)).is_ok() {
+            wait.recv_timeout(LIMIT).unwrap_or_default();
+        }
         self.seen.look(what)
     }
 

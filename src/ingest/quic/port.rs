@@ -3,16 +3,14 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use quinn::{Endpoint, EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt};
-use socket2::{Domain, Protocol, Type};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
@@ -20,7 +18,7 @@ use super::handover::Handover;
 use super::identity::{Identity, Pin};
 use super::server::Server;
 use super::tls;
-use crate::ingest::{Closing, Door, Event, PublisherId, PublisherStats};
+use crate::ingest::{Closing, Door, Event, PublisherId, PublisherStats, udp};
 use crate::media::limits::PEER_IDLE;
 use crate::time::Mono;
 
@@ -253,8 +251,9 @@ impl Port {
 
 impl Desk {
     fn open(door: Arc<Door>, config: PortConfig, handovers: Vec<Arc<Handover>>) -> Result<Desk, PortError> {
-        let socket = bind(config.address).map_err(|source| PortError::Bind { address: config.address, source })?;
-        let receive_buffer = tune(&socket, config.receive_buffer);
+        let socket = udp::bind(config.address).map_err(|source| PortError::Bind { address: config.address, source })?;
+        let socket: UdpSocket = socket.into();
+        let receive_buffer = udp::tune(&socket, config.receive_buffer);
         let address = socket.local_addr().map_err(PortError::System)?;
         let (pin, wanted_buffer) = (config.identity.pin(), config.receive_buffer);
         let server_config = server_config(&config.identity).map_err(PortError::Certificate)?;
@@ -317,36 +316,6 @@ fn server_config(identity: &Identity) -> Result<quinn::ServerConfig, String> {
 
 pub(super) fn idle() -> IdleTimeout {
     IdleTimeout::try_from(PEER_IDLE).expect("five seconds fit into a varint of milliseconds")
-}
-
-/// The any-address of IPv6 takes IPv4 too.
-fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
-    let open = |address: SocketAddr| -> io::Result<UdpSocket> {
-        let socket = socket2::Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-        if address.is_ipv6() {
-            socket.set_only_v6(!address.ip().is_unspecified())?;
-        }
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        Ok(socket.into())
-    };
-    match open(address) {
-        // A kernel without IPv6.
-        Err(e) if e.raw_os_error() == Some(libc::EAFNOSUPPORT) && address.ip().is_unspecified() => {
-            open((Ipv4Addr::UNSPECIFIED, address.port()).into())
-        }
-        result => result,
-    }
-}
-
-/// Bytes that the kernel grants.
-fn tune(socket: &UdpSocket, receive_buffer: usize) -> usize {
-    // Past rmem_max needs CAP_NET_ADMIN; without it the kernel clamps the plain request.
-    if setsockopt(socket, sockopt::RcvBufForce, &receive_buffer).is_err() {
-        setsockopt(socket, sockopt::RcvBuf, &receive_buffer).ok();
-    }
-    // The kernel doubles the figure for its own bookkeeping.
-    getsockopt(socket, sockopt::RcvBuf).unwrap_or(0) / 2
 }
 
 /// Why a port could not be opened; prints one sentence.

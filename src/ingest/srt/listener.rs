@@ -392,7 +392,7 @@ impl Listener {
                     None => self.conclusion(now, peer, &handshake, timestamp),
                 }
             }
-            Kind::Conclusion | Kind::WaveAHand => self.unmet(handshake.kind, letter(false)),
+            Kind::Conclusion | Kind::WaveAHand => self.unmet(handshake.kind, || letter(false)),
             _ => self.counters.stray += 1,
         }
     }
@@ -408,9 +408,9 @@ impl Listener {
     }
 
     /// Nobody here meets who sent it: perhaps another port does.
-    fn unmet(&mut self, kind: Kind, letter: Letter) {
+    fn unmet(&mut self, kind: Kind, letter: impl FnOnce() -> Letter) {
         match (self.place.next(), kind) {
-            (Some(next), _) => self.letters.push_back((next, letter)),
+            (Some(next), _) => self.letters.push_back((next, letter())),
             (None, Kind::Conclusion) => self.counters.bad_cookie += 1,
             (None, _) => self.counters.stray += 1,
         }
@@ -423,7 +423,7 @@ impl Listener {
             self.conclusion(now, letter.peer, &handshake, letter.timestamp);
         } else if !self.meets(now, letter.peer, &handshake, &letter.body) {
             let kind = handshake.kind;
-            self.unmet(kind, letter);
+            self.unmet(kind, || letter);
         }
     }
 

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use nix::sys::socket::{getsockopt, setsockopt, sockopt};
+use nix::sys::socket::{setsockopt, sockopt};
 use rustix::net::addr::SocketAddrArg;
 use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
 use smallvec::SmallVec;
@@ -14,6 +14,7 @@ use socket2::{Domain, Protocol, Type};
 
 use super::outbox::Outbox;
 use super::place;
+use crate::ingest::udp;
 use crate::sys::mmsg::{BATCH, RecvBatch};
 use crate::sys::steer;
 
@@ -52,14 +53,9 @@ impl Socket {
     }
 
     fn tuned(socket: UdpSocket, receive_buffer: usize) -> Socket {
-        // Past rmem_max needs CAP_NET_ADMIN; without it the kernel clamps the plain request. Either way
-        // `receive_buffer` says what we got, and `drops` comes as zero on kernels without SO_RXQ_OVFL.
-        if setsockopt(&socket, sockopt::RcvBufForce, &receive_buffer).is_err() {
-            setsockopt(&socket, sockopt::RcvBuf, &receive_buffer).ok();
-        }
+        let receive_buffer = udp::tune(&socket, receive_buffer);
+        // Its drops come as zero on kernels without it.
         setsockopt(&socket, sockopt::RxqOvfl, &1).ok();
-        // The kernel doubles the figure for its own bookkeeping.
-        let receive_buffer = getsockopt(&socket, sockopt::RcvBuf).unwrap_or(0) / 2;
         Socket { socket, receive_buffer, send_drops: 0, refused: 0 }
     }
 
@@ -110,13 +106,7 @@ impl Socket {
 
 fn open_all(address: SocketAddr, of: usize) -> io::Result<Vec<UdpSocket>> {
     // The first alone, as any program: another one at this address is found.
-    let first = match open(address, false) {
-        // A kernel without IPv6.
-        Err(e) if e.raw_os_error() == Some(libc::EAFNOSUPPORT) && address.ip().is_unspecified() => {
-            open((Ipv4Addr::UNSPECIFIED, address.port()).into(), false)?
-        }
-        result => result?,
-    };
+    let first = udp::bind(address)?;
     if of <= 1 {
         return Ok(vec![first.into()]);
     }
@@ -125,21 +115,10 @@ fn open_all(address: SocketAddr, of: usize) -> io::Result<Vec<UdpSocket>> {
     let address = first.local_addr()?;
     let mut all = vec![first];
     for _ in 1..of {
-        all.push(open(address, true)?.into());
+        all.push(udp::bind_beside(address)?.into());
     }
     steer::by_number_at_12(all[0].as_fd(), place::SHIFT, place::mask(of))?;
     Ok(all)
-}
-
-fn open(address: SocketAddr, beside: bool) -> io::Result<socket2::Socket> {
-    let socket = socket2::Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(!address.ip().is_unspecified())?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.set_reuse_port(beside)?;
-    socket.bind(&address.into())?;
-    Ok(socket)
 }
 
 /// The datagrams of `outbox` behind the first `done`, as many as one call takes.
