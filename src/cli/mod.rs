@@ -49,7 +49,7 @@ enum Command {
     Serve(serve::Serve),
     /// Start a channel with a test picture and print the page to open
     Demo(demo::Demo),
-    /// Publish a transport stream file over SRT, paced by its PCR
+    /// Publish a transport stream over SRT or QUIC; a file is paced by its PCR
     Push(push::Push),
     /// Show what is in a stream, a part, a live playlist
     #[command(subcommand)]
