@@ -200,13 +200,13 @@ fn a_gap_of_a_source_lasts_as_long_as_it_is_told() {
     segmenter.gap(at(0), (MSN0 + 1, 0));
     frames(&mut segmenter, 1, 53, 63);
     segmenter.gap_to(at(0), (MSN0 + 1, 2), 73 * 3_600 + 40);
-    frames(&mut segmenter, 2, 103, 104);
+    frames(&mut segmenter, 2, 103, 113);
     let list = text(&output);
     let gaps: Vec<&str> = list.lines().filter(|line| line.contains("GAP=YES")).collect();
     assert!(gaps.len() == 2 && gaps[0].contains("DURATION=0.12000"), "{list}");
     assert!(gaps[1].contains("DURATION=0.40044"), "{list}");
     let dates: Vec<&str> = list.lines().filter(|l| l.contains("DATE-TIME")).map(|l| &l[42..]).collect();
-    assert_eq!(dates, ["00.000Z", "02.120Z", "04.120Z"]);
+    assert_eq!(dates, ["00.000Z", "02.120Z", "04.120Z"], "{list}");
 }
 
 #[test]
