@@ -56,6 +56,8 @@ struct Hello<'a> {
     cookie: u32,
     window: u32,
     stream_id: &'a str,
+    /// The packet filter; none if empty.
+    filter: &'a str,
 }
 
 impl Hello<'_> {
@@ -68,15 +70,20 @@ impl Hello<'_> {
         }
         body.extend_from_slice(&[0; 16]);
         if conclusion {
-            // HSREQ of version 1.5.1 with TSBPD, 120 ms; then the stream id in reversed words.
+            // HSREQ of version 1.5.1 with TSBPD, 120 ms; then stream id and filter in reversed words.
             for word in [0x0001_0003, 0x0001_0501, 0xbf, 120 << 16 | 120] {
                 body.extend_from_slice(&u32::to_be_bytes(word));
             }
-            let mut text = self.stream_id.as_bytes().to_vec();
-            text.resize(text.len().next_multiple_of(4), 0);
-            body.extend_from_slice(&(5 << 16 | (text.len() / 4) as u32).to_be_bytes());
-            text.chunks_mut(4).for_each(<[u8]>::reverse);
-            body.extend_from_slice(&text);
+            for (kind, text) in [(5, self.stream_id), (7, self.filter)] {
+                if kind == 7 && text.is_empty() {
+                    continue;
+                }
+                let mut text = text.as_bytes().to_vec();
+                text.resize(text.len().next_multiple_of(4), 0);
+                body.extend_from_slice(&(kind << 16 | (text.len() / 4) as u32).to_be_bytes());
+                text.chunks_mut(4).for_each(<[u8]>::reverse);
+                body.extend_from_slice(&text);
+            }
         }
         control(0, 0, 0, 0, &body)
     }
@@ -117,15 +124,19 @@ impl Attacker {
     }
 
     fn cookie(&mut self, socket: u32) -> u32 {
-        self.send(&Hello { version: 4, kind: 1, socket, cookie: 0, window: 8_192, stream_id: "" }.packet());
+        self.send(&Hello { version: 4, kind: 1, socket, cookie: 0, window: 8_192, stream_id: "", filter: "" }.packet());
         self.answer().2
     }
 
     /// A whole handshake with the right key; the port's socket id of the connection.
     fn connect(&mut self, channel: &str, window: u32) -> u32 {
+        self.connect_with(channel, window, "")
+    }
+
+    fn connect_with(&mut self, channel: &str, window: u32, filter: &str) -> u32 {
         let cookie = self.cookie(77);
         let stream_id = format!("{channel}/{KEY}");
-        let hello = Hello { version: 5, kind: u32::MAX, socket: 77, cookie, window, stream_id: &stream_id };
+        let hello = Hello { version: 5, kind: u32::MAX, socket: 77, cookie, window, stream_id: &stream_id, filter };
         self.send(&hello.packet());
         let (kind, socket, _) = self.answer();
         assert_eq!(kind, u32::MAX, "accepted");
@@ -204,16 +215,46 @@ fn half_valid_handshakes_open_nothing() {
         let cookie = attacker.cookie(5);
         for n in 0..if long_form() { 200_000u32 } else { 20_000 } {
             let hello = match n % 5 {
-                0 => Hello { version: 4, kind: 1, socket: n, cookie: 0, window: n, stream_id: "" },
+                0 => Hello { version: 4, kind: 1, socket: n, cookie: 0, window: n, stream_id: "", filter: "" },
                 // A cookie that is not ours.
-                1 => Hello { version: 5, kind: u32::MAX, socket: n, cookie: n, window: 8_192, stream_id: "c3/x" },
+                1 => Hello {
+                    version: 5,
+                    kind: u32::MAX,
+                    socket: n,
+                    cookie: n,
+                    window: 8_192,
+                    stream_id: "c3/x",
+                    filter: "",
+                },
                 // Ours, and a version or kind that is nobody's.
-                2 => {
-                    Hello { version: random.next() as u32, kind: u32::MAX, socket: n, cookie, window: 0, stream_id: "" }
-                }
-                3 => Hello { version: 5, kind: random.next() as u32, socket: n, cookie, window: 1, stream_id: "c3/x" },
+                2 => Hello {
+                    version: random.next() as u32,
+                    kind: u32::MAX,
+                    socket: n,
+                    cookie,
+                    window: 0,
+                    stream_id: "",
+                    filter: "",
+                },
+                3 => Hello {
+                    version: 5,
+                    kind: random.next() as u32,
+                    socket: n,
+                    cookie,
+                    window: 1,
+                    stream_id: "c3/x",
+                    filter: "",
+                },
                 // Whole, but with the wrong key.
-                _ => Hello { version: 5, kind: u32::MAX, socket: n, cookie, window: 8_192, stream_id: "c3/wrong" },
+                _ => Hello {
+                    version: 5,
+                    kind: u32::MAX,
+                    socket: n,
+                    cookie,
+                    window: 8_192,
+                    stream_id: "c3/wrong",
+                    filter: "",
+                },
             };
             let mut packet = hello.packet();
             if n % 7 == 0 {
@@ -260,6 +301,33 @@ fn an_accepted_caller_can_harm_only_itself() {
         for _ in 0..5_000 {
             attacker.send(&control(5, 0, 0, random.next() as u32 & 0x3fff_ffff, &[]));
         }
+    });
+}
+
+#[test]
+fn sums_of_a_packet_filter_that_say_anything_harm_only_their_sender() {
+    let mut random = Random(4);
+    under_attack("abuse of the packet filter", |port| {
+        let filters = ["fec,cols:10,rows:5", "fec,cols:255,rows:4,arq:never", "fec,cols:1024", "fec,cols:2,rows:-512"];
+        let mut attackers: Vec<_> = (3..7).map(|_| Attacker::new(port.address)).collect();
+        let connect =
+            |(n, attacker): (usize, &mut Attacker)| attacker.connect_with(&format!("c{}", n + 3), 8_192, filters[n]);
+        let sockets: Vec<u32> = attackers.iter_mut().enumerate().map(connect).collect();
+        for n in 0..if long_form() { 500_000u32 } else { 60_000 } {
+            let (who, at) = (n as usize % 4, 1 + n / 4);
+            let size = random.below(1_400);
+            let body = random.bytes(size);
+            // The number of a sum's message is zero; its body begins with group, keys and length.
+            let packet = match n / 4 % 8 {
+                0..4 => data(at, 0xc000_0000 | at, n, sockets[who], &body),
+                4 => data(at, 0xc000_0000, n, sockets[who], &[&[0xff, 0, 0xff, 0xff], &body[..]].concat()),
+                5 => data(at, 0xc000_0000, n, sockets[who], &[&[(at % 12) as u8, 3], &body[..]].concat()),
+                6 => data(at + random.below(9_000) as u32, 0xc000_0000, n, sockets[who], &body),
+                _ => data(random.next() as u32, random.next() as u32, n, sockets[who], &body),
+            };
+            attackers[who].send(&packet);
+        }
+        port.look(|seen| assert_eq!(seen.connected.len(), 6));
     });
 }
 

@@ -34,7 +34,7 @@ const PROVEN: Duration = Duration::from_secs(1);
 
 /// What a bond tells its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum BondEvent {
+pub enum BondEvent {
     /// Of the bond as a whole: connected with the first link, closed with the last.
     Whole(PublishEvent),
     Link(usize, LinkNews),

@@ -7,9 +7,13 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
+use super::bond::Bond;
+pub use super::bond::BondEvent;
 use super::call::{WINDOW, Wishes};
 use super::caller::{Caller, CallerConfig};
 use super::crypto::{KeyLength, Keys};
+use super::filter::Filter;
+use super::group::Bonding;
 use super::handshake::Handshake;
 use super::inbound::Inbound;
 use super::link::Link;
@@ -116,9 +120,7 @@ impl Calling {
         latency: Duration,
         secret: Option<(Passphrase, usize)>,
     ) -> Calling {
-        let (stream_id, secret) = (stream_id.to_owned(), keyed(secret));
-        let wishes = Wishes { stream_id, latency, secret, filter: String::new(), window: WINDOW, joins: None };
-        Calling(Caller::new(now, CallerConfig { wishes, renew_after: 0 }, peer))
+        Calling(Caller::new(now, config(stream_id, latency, secret), peer))
     }
 
     pub fn datagram(&mut self, now: Mono, datagram: &[u8]) {
@@ -151,6 +153,78 @@ impl Calling {
     }
 }
 
+/// A publisher of ours that has several links, without their sockets.
+pub struct Bonded(Bond);
+
+impl Bonded {
+    /// Links to `peers`, all of which carry, or with `backup` one at a time. `secret` as for [`Calling`].
+    pub fn new(
+        now: Mono,
+        backup: bool,
+        peers: &[SocketAddr],
+        stream_id: &str,
+        latency: Duration,
+        secret: Option<(Passphrase, usize)>,
+    ) -> Bonded {
+        let bonding = if backup { Bonding::Backup } else { Bonding::Broadcast };
+        Bonded(Bond::new(now, bonding, config(stream_id, latency, secret), peers))
+    }
+
+    /// A link that is to be called: `call` or `no_way` has to follow.
+    pub fn wants_call(&self, now: Mono) -> Option<usize> {
+        self.0.wants_call(now)
+    }
+
+    pub fn call(&mut self, now: Mono, link: usize) {
+        self.0.call(now, link);
+    }
+
+    pub fn no_way(&mut self, now: Mono, link: usize) {
+        self.0.no_way(now, link);
+    }
+
+    pub fn unreachable(&mut self, link: usize) {
+        self.0.unreachable(link);
+    }
+
+    pub fn datagram(&mut self, now: Mono, link: usize, datagram: &[u8]) {
+        self.0.datagram(now, link, BytesMut::from(datagram));
+    }
+
+    pub fn tick(&mut self, now: Mono) {
+        self.0.tick(now);
+    }
+
+    pub fn deadline(&self) -> Option<Mono> {
+        self.0.deadline()
+    }
+
+    pub fn poll(&mut self) -> Option<BondEvent> {
+        self.0.poll()
+    }
+
+    pub fn send(&mut self, now: Mono, payload: &[u8]) -> bool {
+        self.0.send(now, payload)
+    }
+
+    pub fn is_connected(&self) -> bool {
+        self.0.is_connected()
+    }
+
+    pub fn stats(&self) -> PublishStats {
+        self.0.stats()
+    }
+
+    pub fn stop(&mut self, now: Mono) {
+        self.0.stop(now);
+    }
+
+    /// What goes out over a link, in order; it is taken.
+    pub fn sent(&mut self, link: usize) -> Vec<Vec<u8>> {
+        self.0.outbox(link).map(drain).unwrap_or_default().into_iter().map(|(_, datagram)| datagram).collect()
+    }
+}
+
 /// The sending end of a connection that is open.
 pub struct Sending {
     sender: Sender,
@@ -178,6 +252,12 @@ impl Sending {
             out: Outbox::default(),
             keys: message,
         }
+    }
+
+    /// The same with a packet filter, such as `fec,cols:10,rows:5`; without one if it is none.
+    pub fn filtered(mut self, filter: &str) -> Sending {
+        self.sender = self.sender.filtered(Filter::parse(filter));
+        self
     }
 
     pub fn send(&mut self, now: Mono, payload: &[u8]) -> bool {
@@ -250,6 +330,12 @@ impl Receiving {
         })
     }
 
+    /// The same with a packet filter, which counts from the packet `first` on; without one if it is none.
+    pub fn filtered(mut self, filter: &str, first: u32) -> Receiving {
+        self.inbound = self.inbound.filtered(Filter::parse(filter), Seq::new(first));
+        self
+    }
+
     pub fn datagram(&mut self, now: Mono, datagram: &[u8]) {
         match Packet::parse(datagram) {
             Some((Packet::Data(data), _)) => self.inbound.packet(now, &data, BytesMut::from(datagram)),
@@ -291,6 +377,12 @@ impl Receiving {
 
 /// The other end of a connection that has no socket.
 const NOBODY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9);
+
+fn config(stream_id: &str, latency: Duration, secret: Option<(Passphrase, usize)>) -> CallerConfig {
+    let (stream_id, secret) = (stream_id.to_owned(), keyed(secret));
+    let wishes = Wishes { stream_id, latency, secret, filter: String::new(), window: WINDOW, joins: None };
+    CallerConfig { wishes, renew_after: 0 }
+}
 
 fn keyed(secret: Option<(Passphrase, usize)>) -> Option<(Passphrase, KeyLength)> {
     secret.map(|(passphrase, bytes)| (passphrase, KeyLength::from_bytes(bytes).unwrap_or(KeyLength::Aes128)))

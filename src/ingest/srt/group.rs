@@ -78,8 +78,8 @@ pub(super) struct Group {
     pub(super) held: Arc<Held>,
     /// Our sockets, in the order in which they came; never none.
     pub(super) members: Vec<u32>,
-    /// The packet that is handed over next, once there was one.
-    next: Option<Seq>,
+    /// The packet that is handed over next.
+    next: Seq,
     /// Before this one everything is here or given up, on one member or another.
     acknowledged: Option<Seq>,
     /// That of the member that was ahead last.
@@ -92,13 +92,14 @@ pub(super) struct Group {
 }
 
 impl Group {
-    pub(super) fn new(theirs: Membership, ours: u32, held: Arc<Held>, playout: Playout) -> Group {
+    /// `first`: the number of the sender's first packet, as the first member told it.
+    pub(super) fn new(theirs: Membership, ours: u32, held: Arc<Held>, first: Seq, playout: Playout) -> Group {
         Group {
             theirs,
             ours,
             held,
             members: Vec::new(),
-            next: None,
+            next: first,
             acknowledged: None,
             playout,
             dropped: 0,
@@ -116,13 +117,13 @@ impl Group {
 
     /// Whether the packet `seq`, which is due, was not handed over yet.
     pub(super) fn is_next(&mut self, seq: Seq) -> bool {
-        let ahead = self.next.map_or(0, |next| seq.since(next));
+        let ahead = seq.since(self.next);
         if ahead < 0 {
             self.twice += 1;
             return false;
         }
         self.dropped += ahead as u64;
-        self.next = Some(seq.plus(1));
+        self.next = seq.plus(1);
         true
     }
 

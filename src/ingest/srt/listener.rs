@@ -531,7 +531,7 @@ impl Listener {
             }));
         }
         if let Some((theirs, ours)) = group {
-            let new = || Group::new(theirs, ours, Arc::clone(&held), inbound.receiver.playout.clone());
+            let new = || Group::new(theirs, ours, Arc::clone(&held), first, inbound.receiver.playout.clone());
             self.groups.entry(held.publisher).or_insert_with(new).members.push(socket);
         }
         let publisher = Publisher {

@@ -18,7 +18,7 @@ pub fn sequence_number(msn: u64, part: u32) -> u32 {
 }
 
 /// Parts of one piece of memory: what is left at its end is lost, and all of it is held as long as one of them is.
-const PARTS_TOGETHER: usize = 8;
+const PARTS_TOGETHER: usize = 4;
 /// The largest piece, bytes.
 const PIECE_MAX: usize = 16 << 20;
 

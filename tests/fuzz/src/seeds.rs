@@ -24,8 +24,8 @@ use ts_builder::{Coding, TsBuilder};
 use ulid::Ulid;
 
 pub(crate) use ingest::{
-    PASSPHRASE, key_message, pipes, quic_messages, quic_segments, quic_urls, srt_callers, srt_handshakes, srt_keys,
-    srt_links, srt_listeners, srt_packets, srt_receivers, srt_senders,
+    PASSPHRASE, key_message, pipes, quic_messages, quic_segments, quic_urls, srt_bonds, srt_callers, srt_filter_links,
+    srt_filters, srt_handshakes, srt_keys, srt_links, srt_listeners, srt_packets, srt_receivers, srt_senders,
 };
 
 use crate::script::{Script, piece};

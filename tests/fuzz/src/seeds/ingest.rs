@@ -117,6 +117,37 @@ pub(crate) fn srt_links() -> Vec<Vec<u8>> {
     ]
 }
 
+pub(crate) fn srt_bonds() -> Vec<Vec<u8>> {
+    let begin = |backup: u8, links: u8, keyed: u8| vec![backup, links, 1, keyed];
+    // Handshakes and media; each link in turn is cut and comes back; datagrams that are late, lost and there twice.
+    let calm = [vec![0; 40], [47, 0, 0, 0].repeat(12)].concat();
+    let cut = |link: u8| [vec![192, link], [183, 0, 0, 0, 0, 0].repeat(20), vec![255, 192, link, 255]].concat();
+    let rough = [87, 0, 0x93, 0xE0, 0, 0xC5, 0, 0xD3, 0, 0, 0xF0, 0, 0].repeat(8);
+    let said = [&[198, 0, 3, 9, 0, 0][..], &[194, 1, 192, 1, 255, 195, 1, 194, 1], &[199, 0, 15]].concat();
+    vec![
+        [begin(0, 0, 0), calm.clone(), cut(0), cut(1)].concat(),
+        [begin(1, 1, 0), calm.clone(), cut(0), cut(1), cut(2)].concat(),
+        [begin(1, 0, 7), rough.clone(), cut(0)].concat(),
+        [begin(0, 2, 7), rough].concat(),
+        [begin(1, 0, 0), calm, said].concat(),
+    ]
+}
+
+pub(crate) fn srt_filters() -> Vec<Vec<u8>> {
+    // Rows with a packet missing and a sum behind; sums of columns; a jump, then the same.
+    let row =
+        [[0, 0, 1, 9, 8].as_slice(), &[4, 0, 0, 0, 0, 0, 7], &[6, 1, 0, 0, 20, 0, 4, 0, 1, 2, 3, 4, 0, 0, 0, 0, 0]]
+            .concat();
+    let column = [[6, 4, 1, 1, 0, 20, 2, 0, 9, 9].as_slice(), &[7, 0, 30]].concat();
+    let jump = [5, 0, 1, 2, 3, 0x70, 12].to_vec();
+    let begin = |filter: u8| [&[filter], &0x7FFF_FFF0u32.to_le_bytes()[..], &[1]].concat();
+    (0..8).map(|n| [begin(n), row.repeat(4), column.repeat(3), jump.clone(), row.repeat(3)].concat()).collect()
+}
+
+pub(crate) fn srt_filter_links() -> Vec<Vec<u8>> {
+    (0..8).flat_map(|filter| srt_links().into_iter().map(move |link| [&[filter], &link[..]].concat())).collect()
+}
+
 pub(crate) fn srt_callers() -> Vec<Vec<u8>> {
     // A handshake from the first address, media in disorder, time; then one from another address that takes over.
     let media = [2, 0, 0, 2, 1, 0, 2, 4, 0, 5, 30, 2, 3, 1, 5, 200, 2, 5, 0x80, 1, 2, 3, 4];

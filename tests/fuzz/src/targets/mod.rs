@@ -11,6 +11,7 @@ mod packager;
 mod player;
 mod quic;
 mod srt;
+mod srt_bond;
 mod srt_port;
 mod text;
 mod timeline;
@@ -23,6 +24,7 @@ pub(crate) use text::{sealed_pass, signed_token};
 pub static TARGETS: &[&[Target]] = &[
     srt::TARGETS,
     srt_port::TARGETS,
+    srt_bond::TARGETS,
     quic::TARGETS,
     mpegts::TARGETS,
     demux::TARGETS,

@@ -35,6 +35,8 @@ pub(super) const TARGETS: &[Target] = &[
     Target::new("srt_receiver", receiver, seeds::srt_receivers).longest(2 << 10).rounds(300),
     Target::new("srt_sender", sender, seeds::srt_senders).longest(2 << 10).memory(16 << 20, 1_024).rounds(300),
     Target::new("srt_link", link, seeds::srt_links).longest(1 << 10).rounds(150),
+    Target::new("srt_filter", filter, seeds::srt_filters).longest(2 << 10).rounds(300),
+    Target::new("srt_filter_link", filter_link, seeds::srt_filter_links).longest(1 << 10).rounds(100),
 ];
 
 const START: Mono = Mono(1_000_000_000_000);
@@ -317,6 +319,60 @@ fn receiver(input: &[u8]) {
     assert!(told <= judge.data && judge.data - told <= judge.side.beyond(), "{} of {}: {stats:?}", told, judge.data);
 }
 
+// ── the receiving end of a packet filter ────────────────────────────────────────────────────────────────────────────
+
+const FILTERS: [&str; 8] = [
+    "fec,cols:4",
+    "fec,cols:3,rows:3",
+    "fec,cols:5,rows:2,layout:even,arq:never",
+    "fec,cols:2,rows:-4,arq:always",
+    "fec,cols:6,rows:-3,layout:even",
+    "fec,cols:200,rows:5",
+    "fec,cols:1024",
+    "fec,cols:2,rows:512,arq:never",
+];
+
+/// Media, and packets of the filter that say anything: what they make is no more than they are.
+fn filter(input: &[u8]) {
+    let mut script = Script::new(input);
+    let (filter, first, capacity) = (script.one_of(&FILTERS), script.u32() & NUMBER, script.one_of(&[64, 1_000]));
+    let side = Receiving::new(START, first, capacity, 0, ms(120), None).expect("in clear");
+    let (mut side, mut now, mut number, mut given, mut handed) =
+        (side.filtered(filter, first), START, first, 0u64, 0u64);
+    while !script.is_over() {
+        let stamp = (now - START).as_micros() as u32;
+        let (kind, near) = (script.below(8), number.wrapping_sub(script.below(40) as u32));
+        match kind {
+            0..4 => {
+                for _ in 0..=script.below(12) {
+                    side.datagram(now, &wire::data(number, WHOLE, stamp, 2, &[script.byte(); 20]));
+                    (number, given) = (number.wrapping_add(1), given + 1);
+                }
+            }
+            4 => number = number.wrapping_add(1 + script.below(9) as u32),
+            5 => number = number.wrapping_add(script.u32() >> script.below(32)),
+            // A group's sum, or whatever else it may be; its message has the number zero.
+            6 => {
+                let group = [script.one_of(&[255, 0, 1, 2, 3, 17]), script.byte() & 3];
+                let said = [&group[..], &script.u16().to_be_bytes(), script.piece()].concat();
+                let said = &said[..said.len().saturating_sub(script.below(4)).min(1_400)];
+                side.datagram(now, &wire::data(near, WHOLE & !0x03FF_FFFF, script.u32(), 2, said));
+                given += 1;
+            }
+            _ => now = now + ms(script.below(60) as u64),
+        }
+        handed += std::iter::from_fn(|| side.poll(now)).count() as u64;
+        side.answer(now);
+        let said = side.sent();
+        assert!(said.iter().all(|datagram| rewritten(datagram).as_ref() == Some(datagram)));
+        let stats = side.stats();
+        assert_eq!(stats.received, given, "{stats:?}");
+        assert!(stats.filter_supplied <= stats.filter_extra && stats.filter_extra <= given, "{stats:?}");
+        assert!(handed <= given - stats.filter_extra + stats.filter_supplied, "{handed} of {stats:?}");
+        assert!(side.deadline().is_none_or(|due| due > now), "a deadline that has passed");
+    }
+}
+
 // ── the sending end ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 /// What the sending end said, held against what it was given.
@@ -503,15 +559,26 @@ impl Link<'_> {
     }
 }
 
-/// What was sent is handed over, in order and once, or counted as dropped.
 fn link(input: &[u8]) {
+    carried(Script::new(input), "");
+}
+
+/// The same with a packet filter on both sides.
+fn filter_link(input: &[u8]) {
     let mut script = Script::new(input);
+    let filter = script.one_of(&FILTERS);
+    carried(script, filter);
+}
+
+/// What was sent is handed over, in order and once, or counted as dropped.
+fn carried(mut script: Script<'_>, filter: &str) {
     let (first, latency, keyed) = (script.u32(), ms(script.one_of(&[40, 120, 600])), script.below(8) == 7);
     let secret = keyed.then(|| (passphrase(), 16));
-    let sending = Sending::new(START, first, latency, secret, 0);
+    let sending = Sending::new(START, first, latency, secret, 0).filtered(filter);
     let (message, secret) = (sending.keys.clone(), passphrase());
     let keys = keyed.then_some((&secret, &message[..]));
     let receiving = Receiving::new(START + WAY, first, 8_192, 0, latency, keys).expect("its own keys");
+    let receiving = receiving.filtered(filter, first);
     let (way, handed) = (BTreeMap::new(), Vec::new());
     let mut link = Link { script, sending, receiving, now: START + WAY, way, went: 0, handed };
     let mut sent = 0u32;

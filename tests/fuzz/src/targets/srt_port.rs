@@ -35,12 +35,12 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-fn passphrase() -> Passphrase {
+pub(super) fn passphrase() -> Passphrase {
     Passphrase::new(seeds::PASSPHRASE).expect("it is long enough")
 }
 
 /// Channels of every kind; each key is `key`.
-fn roster() -> Roster {
+pub(super) fn roster() -> Roster {
     let key = KeyDigest::of("key");
     let entry = |takeover, stopped, passphrase| RosterEntry { key, takeover, stopped, passphrase };
     let channels = [
