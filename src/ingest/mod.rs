@@ -28,3 +28,4 @@ pub use publish::{
 };
 pub use source::{Leg, PublisherId};
 pub use stats::{LinkStats, PublisherStats};
+pub use udp::BindError;

@@ -1,5 +1,6 @@
 //! The UDP sockets that publishers come to, whatever they speak.
 
+use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
@@ -41,4 +42,60 @@ pub(super) fn tune(socket: &UdpSocket, receive_buffer: usize) -> usize {
     }
     // The kernel doubles the figure for its own bookkeeping.
     getsockopt(socket, sockopt::RcvBuf).unwrap_or(0) / 2
+}
+
+/// What to say of a receive buffer that is smaller than was asked for, bytes; `None`: it is not.
+pub(super) fn buffer_warning(protocol: &str, granted: usize, wanted: usize) -> Option<String> {
+    (granted < wanted).then(|| {
+        format!(
+            "the kernel grants the {protocol} port a receive buffer of {} kB instead of {} kB: bursts may be lost; \
+             give CAP_NET_ADMIN or set net.core.rmem_max={wanted}",
+            granted >> 10,
+            wanted >> 10
+        )
+    })
+}
+
+/// Why a port could not be opened; prints one sentence.
+#[derive(Debug)]
+pub struct BindError {
+    protocol: &'static str,
+    address: SocketAddr,
+    source: io::Error,
+}
+
+impl BindError {
+    pub(super) fn new(protocol: &'static str, address: SocketAddr, source: io::Error) -> BindError {
+        BindError { protocol, address, source }
+    }
+
+    pub fn kind(&self) -> io::ErrorKind {
+        self.source.kind()
+    }
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (protocol, port, ip) = (self.protocol, self.address.port(), self.address.ip());
+        match self.source.kind() {
+            io::ErrorKind::AddrInUse => write!(
+                f,
+                "port {port}/udp is in use: another program listens for {protocol} there (find it with `ss -lunp sport = \
+                 :{port}`); stop that one or choose another port"
+            ),
+            io::ErrorKind::PermissionDenied => {
+                write!(f, "port {port}/udp may not be opened: ports below 1024 need CAP_NET_BIND_SERVICE")
+            }
+            io::ErrorKind::AddrNotAvailable => {
+                write!(f, "port {port}/udp: no interface of this box has the address {ip}")
+            }
+            _ => write!(f, "port {port}/udp on {ip} cannot be opened: {}", self.source),
+        }
+    }
+}
+
+impl std::error::Error for BindError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
 }

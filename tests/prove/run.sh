@@ -16,17 +16,17 @@ take() {
   case $1 in
     ladder)
       printf '## The default ladder from a natural 1080p30 8 Mb/s clip\n\n'
-      RUNG_ROUNDS=${RUNG_ROUNDS:-${RUNG_SHORT:+1}} cargo bench --quiet -p rung-worker --bench ladder ;;
+      RUNG_ROUNDS=${RUNG_ROUNDS:-${RUNG_SHORT:+1}} cargo bench --quiet --workspace --bench ladder ;;
     scaling)
       printf '## Scaling on the CPU, beside swscale\n\n```\n'
-      cargo bench --quiet -p rung-worker --bench scale
+      cargo bench --quiet --workspace --bench scale
       printf '```\n' ;;
     srt)
       printf '## SRT: receiving alone, and over lossy paths\n\nPublishers of 4 Mb/s over loopback, CPU of the receiver alone; libsrt is a `srt-live-transmit` for each.\n\n```\n'
-      cargo bench --quiet -p rung --bench srt_receive
+      cargo bench --quiet --workspace --bench srt_receive
       printf '```\n\nlibsrt sends 6 Mb/s through a relay that delays, loses and reorders; three receivers beside each other.\n\n'
-      cargo bench --quiet -p rung --bench srt_loss ;;
-    quic) cargo bench --quiet -p rung --bench quic_loss ;;
+      cargo bench --quiet --workspace --bench srt_loss ;;
+    quic) cargo bench --quiet --workspace --bench quic_loss ;;
     *) python3 "tests/prove/$1.py" ;;
   esac
 }

@@ -18,7 +18,8 @@ use super::handover::Handover;
 use super::identity::{Identity, Pin};
 use super::server::Server;
 use super::tls;
-use crate::ingest::{Closing, Door, Event, PublisherId, PublisherStats, udp};
+use crate::ingest::udp::{self, BindError};
+use crate::ingest::{Closing, Door, Event, PublisherId, PublisherStats};
 use crate::media::limits::PEER_IDLE;
 use crate::time::Mono;
 
@@ -232,15 +233,7 @@ impl Port {
 
     /// A sentence for log and doctor when the kernel grants less than was asked for.
     pub fn receive_buffer_warning(&self) -> Option<String> {
-        let (granted, wanted) = (self.desk.receive_buffer, self.desk.wanted_buffer);
-        (granted < wanted).then(|| {
-            format!(
-                "the kernel grants the QUIC port a receive buffer of {} kB instead of {} kB: bursts may be lost; \
-                 give CAP_NET_ADMIN or set net.core.rmem_max={wanted}",
-                granted >> 10,
-                wanted >> 10
-            )
-        })
+        udp::buffer_warning("QUIC", self.desk.receive_buffer, self.desk.wanted_buffer)
     }
 
     /// A planned stop: every publisher, of all shards, is told to come back; their `Closed` events follow.
@@ -251,7 +244,7 @@ impl Port {
 
 impl Desk {
     fn open(door: Arc<Door>, config: PortConfig, handovers: Vec<Arc<Handover>>) -> Result<Desk, PortError> {
-        let socket = udp::bind(config.address).map_err(|source| PortError::Bind { address: config.address, source })?;
+        let socket = udp::bind(config.address).map_err(|source| BindError::new("QUIC", config.address, source))?;
         let socket: UdpSocket = socket.into();
         let receive_buffer = udp::tune(&socket, config.receive_buffer);
         let address = socket.local_addr().map_err(PortError::System)?;
@@ -321,10 +314,7 @@ pub(super) fn idle() -> IdleTimeout {
 /// Why a port could not be opened; prints one sentence.
 #[derive(Debug)]
 pub enum PortError {
-    Bind {
-        address: SocketAddr,
-        source: io::Error,
-    },
+    Bind(BindError),
     Certificate(String),
     /// No descriptor, thread or memory.
     System(io::Error),
@@ -333,23 +323,10 @@ pub enum PortError {
 impl fmt::Display for PortError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            PortError::Bind { address, source } => {
-                let (port, ip) = (address.port(), address.ip());
-                match source.kind() {
-                    io::ErrorKind::AddrInUse => write!(
-                        f,
-                        "port {port}/udp is in use: another program listens for QUIC there (find it with `ss -lunp \
-                         sport = :{port}`); set quic.listen to another port, or quic.enabled = false"
-                    ),
-                    io::ErrorKind::PermissionDenied => {
-                        write!(f, "port {port}/udp may not be opened: ports below 1024 need CAP_NET_BIND_SERVICE")
-                    }
-                    io::ErrorKind::AddrNotAvailable => {
-                        write!(f, "port {port}/udp: no interface of this box has the address {ip}")
-                    }
-                    _ => write!(f, "port {port}/udp on {ip} cannot be opened: {source}"),
-                }
+            PortError::Bind(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                write!(f, "{error}, or set quic.enabled = false")
             }
+            PortError::Bind(error) => error.fmt(f),
             PortError::Certificate(what) => write!(f, "QUIC: {what}"),
             PortError::System(source) => write!(f, "QUIC port: {source}"),
         }
@@ -357,3 +334,9 @@ impl fmt::Display for PortError {
 }
 
 impl std::error::Error for PortError {}
+
+impl From<BindError> for PortError {
+    fn from(error: BindError) -> PortError {
+        PortError::Bind(error)
+    }
+}

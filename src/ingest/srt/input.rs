@@ -151,7 +151,7 @@ impl Input {
     /// A sentence: the port cannot be opened.
     pub fn open(url: &InputUrl, hand_over: impl FnMut(Intake) + Send + 'static) -> io::Result<Input> {
         let mut port = Port::bind(url.port(), Arc::new(Only(url.0.clone())))
-            .map_err(|e| io::Error::new(e.source.kind(), e.to_string()))?;
+            .map_err(|e| io::Error::new(e.kind(), e.to_string()))?;
         let (address, stop) = (port.local_addr()?, Arc::new(AtomicBool::new(false)));
         let called = match &url.0 {
             Way::Call(pull) => {

@@ -66,6 +66,5 @@ pub use publish::Publish;
 pub use pull_url::PullUrl;
 pub use push::{PushOptions, push};
 pub use push_url::PushUrl;
-pub use socket::BindError;
 pub use streamid::parse as stream_id;
 pub use url::SrtUrl;

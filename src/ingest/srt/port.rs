@@ -11,7 +11,8 @@ use super::listener::{Listener, PortCounters};
 use super::lookup::{Found, Lookups};
 use super::place::Mail;
 use super::pull_url::PullUrl;
-use super::socket::{BindError, Socket};
+use super::socket::Socket;
+use crate::ingest::udp::{self, BindError};
 use crate::ingest::{Closing, Directory, Door, Event, PublisherId, PublisherStats};
 use crate::media::channel::ChannelName;
 use crate::media::key::Passphrase;
@@ -100,7 +101,7 @@ impl Port {
     /// `BindError`, a sentence for the operator.
     pub fn among(door: &Arc<Door>, config: &PortConfig, of: usize) -> Result<Vec<Port>, BindError> {
         let sockets = Socket::bind_all(config.address, config.receive_buffer, of.max(1))?;
-        let mail = Mail::among(sockets.len()).map_err(|source| BindError { address: config.address, source })?;
+        let mail = Mail::among(sockets.len()).map_err(|source| BindError::new("SRT", config.address, source))?;
         let ports = sockets.into_iter().zip(mail).map(|(socket, mail)| Port {
             socket,
             inbound: RecvBatch::default(),
@@ -253,15 +254,7 @@ impl Port {
 
     /// A sentence for log and doctor when the kernel grants less than was asked for.
     pub fn receive_buffer_warning(&self) -> Option<String> {
-        let (granted, wanted) = (self.socket.receive_buffer, self.wanted_buffer);
-        (granted < wanted).then(|| {
-            format!(
-                "the kernel grants a receive buffer of {} kB instead of {} kB: bursts may be lost; \
-                 give CAP_NET_ADMIN or set net.core.rmem_max={wanted}",
-                granted >> 10,
-                wanted >> 10
-            )
-        })
+        udp::buffer_warning("SRT", self.socket.receive_buffer, self.wanted_buffer)
     }
 
     /// A planned stop: SHUTDOWN to every publisher; their `Closed` events follow.

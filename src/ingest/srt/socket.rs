@@ -1,6 +1,5 @@
 //! The UDP socket below SRT: batches in, batches out.
 
-use std::fmt;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -14,7 +13,7 @@ use socket2::{Domain, Protocol, Type};
 
 use super::outbox::Outbox;
 use super::place;
-use crate::ingest::udp;
+use crate::ingest::udp::{self, BindError};
 use crate::sys::mmsg::{BATCH, RecvBatch};
 use crate::sys::steer;
 
@@ -32,7 +31,7 @@ impl Socket {
     /// So many listening sockets at one address, at least one; a datagram comes to that whose place is in the number that it
     /// is for. The any-address of IPv6 takes IPv4 too.
     pub(super) fn bind_all(address: SocketAddr, receive_buffer: usize, of: usize) -> Result<Vec<Socket>, BindError> {
-        let sockets = open_all(address, of).map_err(|source| BindError { address, source })?;
+        let sockets = open_all(address, of).map_err(|source| BindError::new("SRT", address, source))?;
         Ok(sockets.into_iter().map(|socket| Socket::tuned(socket, receive_buffer)).collect())
     }
 
@@ -135,38 +134,6 @@ fn send_batch(socket: BorrowedFd<'_>, outbox: &Outbox, done: usize) -> io::Resul
         .map(|((address, part), control)| MMsgHdr::new_with_addr(address, part, control))
         .collect();
     Ok(sendmmsg(socket, &mut messages, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
-}
-
-/// Why a port could not be opened; prints one sentence.
-#[derive(Debug)]
-pub struct BindError {
-    pub address: SocketAddr,
-    pub source: io::Error,
-}
-
-impl fmt::Display for BindError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (port, ip) = (self.address.port(), self.address.ip());
-        match self.source.kind() {
-            io::ErrorKind::AddrInUse => write!(
-                f,
-                "port {port}/udp is in use: another program listens for SRT there (find it with `ss -lunp sport = :{port}`) or choose another port"
-            ),
-            io::ErrorKind::PermissionDenied => {
-                write!(f, "port {port}/udp may not be opened: ports below 1024 need CAP_NET_BIND_SERVICE")
-            }
-            io::ErrorKind::AddrNotAvailable => {
-                write!(f, "port {port}/udp: no interface of this box has the address {ip}")
-            }
-            _ => write!(f, "port {port}/udp on {ip} cannot be opened: {}", self.source),
-        }
-    }
-}
-
-impl std::error::Error for BindError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.source)
-    }
 }
 
 #[cfg(test)]
