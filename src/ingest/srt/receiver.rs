@@ -26,7 +26,7 @@ const REORDER_WAIT: Duration = Duration::from_millis(10);
 const CALM: u32 = 1_000;
 /// The most packets by which a late one may have been overtaken and still move the tolerance.
 const TOLERANCE_MAX: u32 = 64;
-/// Before the last moment at which an answer would come in time: a question that late may be repeated.
+/// Before an answer would come just in time, were the path a little slower than usual: a question that late may be repeated.
 const LAST_CHANCE: Duration = Duration::from_millis(5);
 /// A repetition is asked for no more often than this, whatever the round trip.
 const ASK_AGAIN_MIN: Duration = Duration::from_millis(10);
@@ -335,8 +335,9 @@ impl Receiver {
 
     /// Ranges to ask for now, into `ranges`. A gap is asked about at once, again after half a round trip, as a question
     /// may be lost (a sender that has just answered knows better than to answer twice), and again when the answer should
-    /// have come; a last time just before it would be too late. What could not come in time is not asked for. What a
-    /// packet filter may bring back is asked for when it would be too late otherwise.
+    /// have come; then just before it would be too late, and a last time when a round trip is left, as a sender may not
+    /// answer twice within one. What could not come in time is not asked for. What a packet filter may bring back is asked
+    /// for when it would be too late otherwise.
     pub(super) fn questions(&mut self, now: Mono, ranges: &mut Vec<(Seq, Seq)>) {
         if self.ask_at.is_none_or(|at| at > now) {
             return;
@@ -355,10 +356,14 @@ impl Receiver {
                 Some(Slot::Missing) => due,
                 _ => Mono(u64::MAX),
             };
-            let last_chance = due.back(rtt + variance * 2 + LAST_CHANCE);
+            let (last_chance, too_late) = (due.back(rtt + variance * 2 + LAST_CHANCE), due.back(rtt + variance));
             let again = |asked: Mono, questions: u32| {
                 let at = asked + if questions % 2 == 1 { half } else { rest };
-                if asked + LAST_CHANCE < last_chance { at.min(last_chance) } else { at }
+                match asked {
+                    _ if asked + LAST_CHANCE < last_chance => at.min(last_chance),
+                    _ if asked + LAST_CHANCE / 2 <= too_late => at.min(too_late),
+                    _ => at,
+                }
             };
             let at = match loss.questions {
                 0 if loss.held => last_chance,
@@ -539,6 +544,9 @@ mod tests {
         assert_eq!(asked(&mut r, at(65)), [], "the answer may be on its way");
         r.packet(at(66), &Data { retransmitted: true, ..packet(6) }, body(6));
         assert_eq!(asked(&mut r, at(71)), [(5, 5), (7, 7)]);
+        assert_eq!(asked(&mut r, at(75)), []);
+        assert_eq!(asked(&mut r, at(76)), [(5, 5)], "a round trip is left");
+        assert_eq!(asked(&mut r, at(78)), [(7, 7)]);
         assert_eq!(asked(&mut r, at(90)), [], "no answer would come in time");
         assert_eq!(take(&mut r, at(126)), [0, 1, 2, 3, 4, 6]);
         assert_eq!(take(&mut r, at(200)), (8..20).collect::<Vec<_>>());
