@@ -36,13 +36,19 @@ fn play(url: &str) -> Value {
     serde_json::from_str(&out).unwrap_or_else(|e| panic!("no report ({e}): {out}\n{err}"))
 }
 
-/// Whether the browser's decoder gave up on pictures that ffmpeg decodes to the last byte without a complaint. Seen on busy
-/// machines, at the first picture behind a switch.
-fn blames_the_browser(got: &Value) -> bool {
+/// Whether pictures that are none of Rung's fault made the browser's decoder give up. Either ffmpeg decodes what it was
+/// given to the last byte without a complaint: seen on busy machines, at the first picture behind a switch. Or the player
+/// gave it one rendition's media behind another's init section: Shaka 5 never fetches the init section of a rendition
+/// that it enters at a part which is not INDEPENDENT.
+fn blames_the_player(got: &Value) -> bool {
     let errors = got["errors"].as_array().expect("a list");
-    let given = got["given"].as_array();
+    let mixed = |run: &Value| {
+        let (init, media) = (run["init"].as_array().expect("names"), run["media"].as_array().expect("names"));
+        init.len() == 1 && media.iter().any(|name| *name != init[0])
+    };
+    let excused = |run: &Value| run["clean"] == true || mixed(run);
     errors.iter().any(|error| error["what"].as_str().is_some_and(|what| what.contains("PIPELINE_ERROR_DECODE")))
-        && given.is_some_and(|runs| !runs.is_empty() && runs.iter().all(|run| run["clean"] == true))
+        && got["given"].as_array().is_some_and(|runs| !runs.is_empty() && runs.iter().all(excused))
 }
 
 fn assert_plays(name: &str, got: &Value) {
@@ -80,7 +86,7 @@ fn hls_js_and_shaka_play_and_switch_at_ultra() {
         });
         let report = (1..=3).map(|trial| (trial, play(&daemon.url("/live/p/index.m3u8")))).find(|(trial, report)| {
             println!("{report:#}");
-            *trial == 3 || !report["players"].as_object().expect("players").values().any(blames_the_browser)
+            *trial == 3 || !report["players"].as_object().expect("players").values().any(blames_the_player)
         });
         let (_, report) = report.expect("the third is taken as it is");
         for name in ["hls.js", "shaka"] {

@@ -5,7 +5,8 @@
 // Every player has its own page with hls.js or Shaka as they come (only low latency is asked for where it is not the
 // default), and switches to another rendition every --every seconds. A stall is a playhead that stands for 0.25 s or longer
 // while it should move. Latency is the page's clock less the playhead's PROGRAM-DATE-TIME. Where the browser's decoder gives
-// up, ffmpeg is given the very bytes that the page gave the browser: `given` is what it says of them.
+// up, ffmpeg is given the very bytes that the page gave the browser: `given` is what it says of them, whose init section
+// they have in front and whose media follow, by what the origin serves.
 
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
@@ -64,12 +65,12 @@ function keep() {
       if (init) runs.push([]);
       runs.at(-1)?.push(bytes);
     }
-    const text = (run) => new Promise((done) => {
+    const text = (bytes) => new Promise((done) => {
       const reader = new FileReader();
       reader.onload = () => done(reader.result.slice(reader.result.indexOf(',') + 1));
-      reader.readAsDataURL(new Blob(run));
+      reader.readAsDataURL(new Blob([bytes]));
     });
-    return Promise.all(runs.map(text));
+    return Promise.all(runs.map((run) => Promise.all(run.map(text))));
   };
 }
 
@@ -199,12 +200,36 @@ const spread = (list) => {
   return { count: list.length, min: at(0), p50: at(0.5), p95: at(0.95), max: at(1) };
 };
 
-/** What ffmpeg says of an init section and the media behind it. */
-function decode(base64) {
-  const input = Buffer.from(base64, 'base64');
+/** Init section and listed media of each of the origin's renditions, by the name of its playlist. */
+async function served(url) {
+  const bytes = async (at) => Buffer.from(await (await fetch(at)).arrayBuffer());
+  const lines = async (at) => String(await bytes(at)).split('\n');
+  const uri = (line) => line.match(/URI="([^"]+)"/)[1];
+  const names = new Set((await lines(url)).filter((line) => line && !line.startsWith('#')));
+  return Promise.all([...names].map(async (name) => {
+    const at = new URL(name, url);
+    const list = await lines(at);
+    const ended = list.findLastIndex((line) => line && !line.startsWith('#'));
+    const media = list.filter((line, n) => line && !line.startsWith('#')
+      || n > ended && line.startsWith('#EXT-X-PART:') && !line.includes('GAP=YES'));
+    const parts = await Promise.all(media.map((line) => bytes(new URL(line.startsWith('#') ? uri(line) : line, at))));
+    const map = list.findLast((line) => line.startsWith('#EXT-X-MAP'));
+    return { name, init: await bytes(new URL(uri(map), at)), media: Buffer.concat(parts) };
+  }));
+}
+
+/** What ffmpeg says of an init section and the media behind it, and which renditions they are of. */
+function judge(run, renditions) {
+  const [init, ...media] = run.map((one) => Buffer.from(one, 'base64'));
+  const input = Buffer.concat([init, ...media]);
   const words = ['-v', 'error', '-xerror', '-i', '-', '-f', 'null', '-'];
   const { status, stderr } = spawnSync('ffmpeg', words, { input, timeout: 60_000 });
-  return { bytes: input.length, clean: status === 0 && stderr.length === 0, said: String(stderr).slice(0, 500) };
+  const owners = media.flatMap((one) => renditions.filter((rendition) => rendition.media.includes(one)));
+  return {
+    bytes: input.length, clean: status === 0 && stderr.length === 0, said: String(stderr).slice(0, 500),
+    init: renditions.filter((rendition) => rendition.init.equals(init)).map((rendition) => rendition.name),
+    media: [...new Set(owners.map((rendition) => rendition.name))],
+  };
 }
 
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -250,7 +275,8 @@ async function play(browser, site, name) {
   }
   await sleep(Math.max(0, end - Date.now()));
   const { latency, ahead, ...got } = await page.evaluate(() => window.report());
-  const given = got.fatal ? (await page.evaluate(() => window.given())).map(decode) : undefined;
+  const renditions = got.fatal ? await served(options.url) : [];
+  const given = got.fatal ? (await page.evaluate(() => window.given())).map((run) => judge(run, renditions)) : undefined;
   return [name, { seconds: Number(options.seconds), first_ms: firstMs, latency: spread(latency), ahead: spread(ahead), switches, given, console: said, ...got }];
 }
 
