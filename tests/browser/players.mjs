@@ -224,11 +224,14 @@ function judge(run, renditions) {
   const input = Buffer.concat([init, ...media]);
   const words = ['-v', 'error', '-xerror', '-i', '-', '-f', 'null', '-'];
   const { status, stderr } = spawnSync('ffmpeg', words, { input, timeout: 60_000 });
-  const owners = media.flatMap((one) => renditions.filter((rendition) => rendition.media.includes(one)));
+  const own = renditions.filter((rendition) => rendition.init.equals(init)).map((rendition) => rendition.name);
+  const owners = media.map((one) => renditions.filter((rendition) => rendition.media.includes(one)).map((rendition) => rendition.name));
   return {
     bytes: input.length, clean: status === 0 && stderr.length === 0, said: String(stderr).slice(0, 500),
-    init: renditions.filter((rendition) => rendition.init.equals(init)).map((rendition) => rendition.name),
-    media: [...new Set(owners.map((rendition) => rendition.name))],
+    init: own,
+    media: [...new Set(owners.flat())],
+    // Pieces that other renditions serve and the init section's own does not.
+    foreign: owners.filter((names) => names.length && !names.some((name) => own.includes(name))).length,
   };
 }
 
