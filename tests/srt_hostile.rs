@@ -56,12 +56,15 @@ struct Hello<'a> {
     cookie: u32,
     window: u32,
     stream_id: &'a str,
-    /// The packet filter; none if empty.
-    filter: &'a str,
 }
 
 impl Hello<'_> {
     fn packet(&self) -> Vec<u8> {
+        self.packet_with("")
+    }
+
+    /// With a packet filter; without one if it is empty.
+    fn packet_with(&self, filter: &str) -> Vec<u8> {
         let conclusion = self.kind == u32::MAX;
         let mut body = Vec::new();
         let fields = [self.version, if conclusion { 5 } else { 2 }, 1, 1_500, self.window, self.kind, self.socket];
@@ -74,10 +77,8 @@ impl Hello<'_> {
             for word in [0x0001_0003, 0x0001_0501, 0xbf, 120 << 16 | 120] {
                 body.extend_from_slice(&u32::to_be_bytes(word));
             }
-            for (kind, text) in [(5, self.stream_id), (7, self.filter)] {
-                if kind == 7 && text.is_empty() {
-                    continue;
-                }
+            let filter = Some((7, filter)).filter(|_| !filter.is_empty());
+            for (kind, text) in [(5, self.stream_id)].into_iter().chain(filter) {
                 let mut text = text.as_bytes().to_vec();
                 text.resize(text.len().next_multiple_of(4), 0);
                 body.extend_from_slice(&(kind << 16 | (text.len() / 4) as u32).to_be_bytes());
@@ -124,7 +125,7 @@ impl Attacker {
     }
 
     fn cookie(&mut self, socket: u32) -> u32 {
-        self.send(&Hello { version: 4, kind: 1, socket, cookie: 0, window: 8_192, stream_id: "", filter: "" }.packet());
+        self.send(&Hello { version: 4, kind: 1, socket, cookie: 0, window: 8_192, stream_id: "" }.packet());
         self.answer().2
     }
 
@@ -136,8 +137,8 @@ impl Attacker {
     fn connect_with(&mut self, channel: &str, window: u32, filter: &str) -> u32 {
         let cookie = self.cookie(77);
         let stream_id = format!("{channel}/{KEY}");
-        let hello = Hello { version: 5, kind: u32::MAX, socket: 77, cookie, window, stream_id: &stream_id, filter };
-        self.send(&hello.packet());
+        let hello = Hello { version: 5, kind: u32::MAX, socket: 77, cookie, window, stream_id: &stream_id };
+        self.send(&hello.packet_with(filter));
         let (kind, socket, _) = self.answer();
         assert_eq!(kind, u32::MAX, "accepted");
         socket
@@ -215,46 +216,16 @@ fn half_valid_handshakes_open_nothing() {
         let cookie = attacker.cookie(5);
         for n in 0..if long_form() { 200_000u32 } else { 20_000 } {
             let hello = match n % 5 {
-                0 => Hello { version: 4, kind: 1, socket: n, cookie: 0, window: n, stream_id: "", filter: "" },
+                0 => Hello { version: 4, kind: 1, socket: n, cookie: 0, window: n, stream_id: "" },
                 // A cookie that is not ours.
-                1 => Hello {
-                    version: 5,
-                    kind: u32::MAX,
-                    socket: n,
-                    cookie: n,
-                    window: 8_192,
-                    stream_id: "c3/x",
-                    filter: "",
-                },
+                1 => Hello { version: 5, kind: u32::MAX, socket: n, cookie: n, window: 8_192, stream_id: "c3/x" },
                 // Ours, and a version or kind that is nobody's.
-                2 => Hello {
-                    version: random.next() as u32,
-                    kind: u32::MAX,
-                    socket: n,
-                    cookie,
-                    window: 0,
-                    stream_id: "",
-                    filter: "",
-                },
-                3 => Hello {
-                    version: 5,
-                    kind: random.next() as u32,
-                    socket: n,
-                    cookie,
-                    window: 1,
-                    stream_id: "c3/x",
-                    filter: "",
-                },
+                2 => {
+                    Hello { version: random.next() as u32, kind: u32::MAX, socket: n, cookie, window: 0, stream_id: "" }
+                }
+                3 => Hello { version: 5, kind: random.next() as u32, socket: n, cookie, window: 1, stream_id: "c3/x" },
                 // Whole, but with the wrong key.
-                _ => Hello {
-                    version: 5,
-                    kind: u32::MAX,
-                    socket: n,
-                    cookie,
-                    window: 8_192,
-                    stream_id: "c3/wrong",
-                    filter: "",
-                },
+                _ => Hello { version: 5, kind: u32::MAX, socket: n, cookie, window: 8_192, stream_id: "c3/wrong" },
             };
             let mut packet = hello.packet();
             if n % 7 == 0 {

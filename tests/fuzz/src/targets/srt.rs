@@ -39,9 +39,9 @@ pub(super) const TARGETS: &[Target] = &[
     Target::new("srt_filter_link", filter_link, seeds::srt_filter_links).longest(1 << 10).rounds(100),
 ];
 
-const START: Mono = Mono(1_000_000_000_000);
+pub(super) const START: Mono = Mono(1_000_000_000_000);
 
-fn ms(ms: u64) -> Duration {
+pub(super) fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
@@ -114,7 +114,7 @@ fn handshake(input: &[u8]) {
     }
 }
 
-fn passphrase() -> Passphrase {
+pub(super) fn passphrase() -> Passphrase {
     Passphrase::new(seeds::PASSPHRASE).expect("it is long enough")
 }
 
@@ -501,7 +501,19 @@ struct Link<'a> {
 }
 
 /// One way, without trouble.
-const WAY: Duration = Duration::from_millis(10);
+pub(super) const WAY: Duration = Duration::from_millis(10);
+
+/// How much later than usual a datagram comes, once for each time that it does.
+pub(super) fn delays(fate: u8) -> Vec<Duration> {
+    let more = u64::from(fate & 15);
+    match fate >> 4 {
+        0..9 => vec![Duration::ZERO],
+        9..12 => vec![ms(more * 3)],
+        12 => vec![Duration::ZERO, ms(more * 7)],
+        13 => vec![ms(more * 150)],
+        _ => vec![],
+    }
+}
 
 impl Link<'_> {
     fn put(&mut self, delay: Duration, forth: bool, datagram: Vec<u8>) {
@@ -514,17 +526,8 @@ impl Link<'_> {
         let forth = self.sending.sent().into_iter().map(|datagram| (true, datagram));
         let back = self.receiving.sent().into_iter().map(|datagram| (false, datagram));
         for (forth, datagram) in forth.chain(back).collect::<Vec<_>>() {
-            let fate = self.script.byte();
-            let more = u64::from(fate & 15);
-            match fate >> 4 {
-                0..9 => self.put(Duration::ZERO, forth, datagram),
-                9..12 => self.put(ms(more * 3), forth, datagram),
-                12 => {
-                    self.put(Duration::ZERO, forth, datagram.clone());
-                    self.put(ms(more * 7), forth, datagram);
-                }
-                13 => self.put(ms(more * 150), forth, datagram),
-                _ => {}
+            for delay in delays(self.script.byte()) {
+                self.put(delay, forth, datagram.clone());
             }
         }
     }

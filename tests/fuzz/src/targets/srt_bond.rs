@@ -10,7 +10,8 @@ use rung::ingest::srt::cores::{BondEvent, Bonded, Listening, rewritten};
 use rung::ingest::{Closing, Door, Event, LinkNews, PublishEvent, PublisherId};
 use rung::time::Mono;
 
-use super::srt_port::{passphrase, roster};
+use super::srt::{START, WAY, delays, ms, passphrase};
+use super::srt_port::roster;
 use crate::Target;
 use crate::script::Script;
 use crate::seeds;
@@ -18,14 +19,6 @@ use crate::wire::{self, kind, word};
 
 pub(super) const TARGETS: &[Target] =
     &[Target::new("srt_bond", bond, seeds::srt_bonds).longest(1 << 10).memory(16 << 20, 1_024).rounds(60)];
-
-const START: Mono = Mono(1_000_000_000_000);
-/// One way, without trouble.
-const WAY: Duration = Duration::from_millis(10);
-
-fn ms(ms: u64) -> Duration {
-    Duration::from_millis(ms)
-}
 
 /// What lies between one link's ends.
 #[derive(Debug)]
@@ -178,16 +171,7 @@ impl<'a> World<'a> {
         }
         for (forth, link, at, datagram) in out {
             assert_eq!(rewritten(&datagram).as_ref(), Some(&datagram), "a packet that reads as it was written");
-            let fate = self.script.byte();
-            let more = u64::from(fate & 15);
-            let (again, delay) = match fate >> 4 {
-                0..9 => (None, Duration::ZERO),
-                9..12 => (None, ms(more * 3)),
-                12 => (Some(ms(more * 7)), Duration::ZERO),
-                13 => (None, ms(more * 150)),
-                _ => continue,
-            };
-            for delay in again.into_iter().chain([delay]).filter(|_| !self.ways[link].cut) {
+            for delay in delays(self.script.byte()).into_iter().filter(|_| !self.ways[link].cut) {
                 self.went += 1;
                 self.under_way.insert((self.now + WAY + delay, self.went), (forth, link, at, datagram.clone()));
             }

@@ -10,9 +10,9 @@ use rung::ingest::srt::cores::{Calling, Listening, rewritten};
 use rung::ingest::{Closing, Connected, Door, Event, PublishEvent, PublisherId, Roster, RosterEntry};
 use rung::media::channel::{ChannelName, Takeover};
 use rung::media::key::KeyDigest;
-use rung::media::key::Passphrase;
 use rung::time::Mono;
 
+use super::srt::{START, ms, passphrase};
 use crate::Target;
 use crate::script::Script;
 use crate::seeds;
@@ -27,17 +27,8 @@ pub(super) const TARGETS: &[Target] = &[
     Target::new("srt_caller", caller, seeds::srt_listeners).longest(1 << 10).rounds(300),
 ];
 
-const START: Mono = Mono(1_000_000_000_000);
 /// Publishers that the port of a script has room for.
 const PUBLISHERS: usize = 3;
-
-fn ms(ms: u64) -> Duration {
-    Duration::from_millis(ms)
-}
-
-pub(super) fn passphrase() -> Passphrase {
-    Passphrase::new(seeds::PASSPHRASE).expect("it is long enough")
-}
 
 /// Channels of every kind; each key is `key`.
 pub(super) fn roster() -> Roster {
