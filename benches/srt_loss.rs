@@ -38,6 +38,7 @@ use relay::{Link, Relay};
 const BITS_PER_SECOND: u64 = 6_000_000;
 const SPAN: Duration = Duration::from_secs(15);
 /// Runs of a path, two at a time, unless `RUNG_SEEDS` says otherwise: a row of one run is a matter of three packets.
+/// `RUNG_PATH` takes only the paths whose names contain it.
 const SEEDS: u64 = 8;
 
 #[derive(Clone, Copy)]
@@ -87,6 +88,7 @@ fn main() {
     // `cargo test --benches` builds and starts this too: then it only shows that it runs.
     let quick = std::env::args().any(|arg| arg == "--test");
     let asked = std::env::var("RUNG_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
+    let only = std::env::var("RUNG_PATH").unwrap_or_default();
     let (paths, span, seeds) = match quick {
         true => (&PATHS[3..4], Duration::from_secs(2), 1),
         false => (&PATHS[..], SPAN, asked.unwrap_or(SEEDS)),
@@ -96,7 +98,7 @@ fn main() {
         "| loss each way / RTT / latency | undelivered %: Rung | sapflow | libsrt | retransmitted %: Rung | sapflow | libsrt |"
     );
     println!("|---|---|---|---|---|---|---|");
-    for path in paths {
+    for path in paths.iter().filter(|path| path.name.contains(&only)) {
         // Undelivered and retransmitted of each side.
         let mut seen: [Vec<(f64, f64)>; 3] = Default::default();
         for first in (1..=seeds).step_by(2) {

@@ -28,9 +28,8 @@ impl Losses {
         self.0.is_empty()
     }
 
-    /// The first packet that is missing.
-    pub(super) fn first(&self) -> Option<Seq> {
-        self.0.front().map(|loss| loss.first)
+    pub(super) fn first(&self) -> Option<&Loss> {
+        self.0.front()
     }
 
     pub(super) fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut Loss> {
@@ -137,7 +136,7 @@ mod tests {
         losses.forget(seq(17), seq(18));
         assert_eq!(missing(&mut losses), [13, 14, 16, 19]);
         losses.forget(seq(14), seq(40));
-        assert_eq!((missing(&mut losses), losses.first()), (vec![13], Some(seq(13))));
+        assert_eq!((missing(&mut losses), losses.first().map(|loss| loss.first)), (vec![13], Some(seq(13))));
         losses.forget_before(seq(14));
         assert!(losses.is_empty());
     }

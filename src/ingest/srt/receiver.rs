@@ -1,7 +1,7 @@
 //! One direction of media coming in: packets into their order, questions for those that are missing, and each handed
 //! over when its time has come [SRT 4.4, 4.5, 4.8]. No socket and no clock.
 //!
-//! What is missing when the next packet's time has come is given up: the stream goes on.
+//! What is missing a moment after the next packet's time is given up: the stream goes on.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -26,6 +26,9 @@ const REORDER_WAIT: Duration = Duration::from_millis(10);
 const CALM: u32 = 1_000;
 /// The most packets by which a late one may have been overtaken and still move the tolerance.
 const TOLERANCE_MAX: u32 = 64;
+/// What was asked for is waited for so much longer than the latency: datagrams lie in the socket for some milliseconds, a
+/// question is that late and its answer again, and a hole is worse than a late packet.
+const HESITATION: Duration = Duration::from_millis(10);
 /// Before an answer would come just in time, were the path a little slower than usual: a question that late may be repeated.
 const LAST_CHANCE: Duration = Duration::from_millis(5);
 /// A repetition is asked for no more often than this, whatever the round trip.
@@ -267,7 +270,10 @@ impl Receiver {
 
     /// When the next payload is handed over.
     pub(super) fn deadline(&self) -> Option<Mono> {
-        self.ring.get(self.first_full?)?.time().map(|time| self.playout.due(time))
+        let due = self.playout.due(self.ring.get(self.first_full?)?.time()?);
+        let head = self.head()?;
+        let lacks = self.losses.first().is_some_and(|loss| loss.questions > 0 && head.since(loss.last) > 0);
+        Some(if lacks { due + HESITATION } else { due })
     }
 
     /// The next payload's number.
@@ -299,7 +305,7 @@ impl Receiver {
 
     /// Everything before it is here, or was given up.
     fn acknowledged(&self) -> Seq {
-        self.losses.first().unwrap_or_else(|| self.next.plus(self.ring.len() as u32))
+        self.losses.first().map_or_else(|| self.next.plus(self.ring.len() as u32), |loss| loss.first)
     }
 
     /// A full acknowledgement, if one is due.
@@ -356,11 +362,13 @@ impl Receiver {
                 Some(Slot::Missing) => due,
                 _ => Mono(u64::MAX),
             };
-            let (last_chance, too_late) = (due.back(rtt + variance * 2 + LAST_CHANCE), due.back(rtt + variance));
+            let limit = due + HESITATION;
+            let (last_chance, too_late) = (limit.back(rtt + variance * 2 + LAST_CHANCE), limit.back(rtt + variance));
             let again = |asked: Mono, questions: u32| {
-                let at = asked + if questions % 2 == 1 { half } else { rest };
+                let repeats = questions % 2 == 1;
+                let at = asked + if repeats { half } else { rest };
                 match asked {
-                    _ if asked + LAST_CHANCE < last_chance => at.min(last_chance),
+                    _ if repeats && asked + LAST_CHANCE < last_chance => at.min(last_chance),
                     _ if asked + LAST_CHANCE / 2 <= too_late => at.min(too_late),
                     _ => at,
                 }
@@ -374,7 +382,7 @@ impl Receiver {
             let mut at = at;
             if at <= now {
                 (loss.asked, loss.questions) = (now, loss.questions + 1);
-                if now + rtt.mul_f64(0.9) > due {
+                if now + rtt.mul_f64(0.9) > limit {
                     continue;
                 }
                 ranges.push((loss.first, loss.last));
@@ -544,15 +552,16 @@ mod tests {
         assert_eq!(asked(&mut r, at(65)), [], "the answer may be on its way");
         r.packet(at(66), &Data { retransmitted: true, ..packet(6) }, body(6));
         assert_eq!(asked(&mut r, at(71)), [(5, 5), (7, 7)]);
-        assert_eq!(asked(&mut r, at(75)), []);
-        assert_eq!(asked(&mut r, at(76)), [(5, 5)], "a round trip is left");
-        assert_eq!(asked(&mut r, at(78)), [(7, 7)]);
-        assert_eq!(asked(&mut r, at(90)), [], "no answer would come in time");
-        assert_eq!(take(&mut r, at(126)), [0, 1, 2, 3, 4, 6]);
-        assert_eq!(take(&mut r, at(200)), (8..20).collect::<Vec<_>>());
-        assert_eq!((r.counts.lost, r.counts.dropped, r.counts.retransmitted), (3, 2, 1));
+        let later: Vec<_> = (72..100).flat_map(|ms| asked(&mut r, at(ms)).into_iter().map(move |of| (ms, of))).collect();
+        // A little more than a round trip is left, then just one; behind that no answer would come in time.
+        assert_eq!(later, [(81, (5, 5)), (83, (7, 7)), (86, (5, 5)), (88, (7, 7))]);
+        assert_eq!(take(&mut r, at(135)), [0, 1, 2, 3, 4], "the answer may be late");
+        assert_eq!(take(&mut r, at(136)), [6], "10 ms after its time");
+        r.packet(at(137), &Data { retransmitted: true, ..packet(5) }, body(5));
+        assert_eq!((r.counts.belated, take(&mut r, at(200))), (1, (8..20).collect::<Vec<_>>()));
+        assert_eq!((r.counts.lost, r.counts.dropped, r.counts.retransmitted), (3, 2, 2));
         r.packet(at(201), &Data { retransmitted: true, ..packet(7) }, body(7));
-        assert_eq!((r.counts.belated, take(&mut r, at(999))), (1, vec![]));
+        assert_eq!((r.counts.belated, take(&mut r, at(999))), (2, vec![]));
         assert!(r.losses.is_empty() && r.timer().is_none_or(|due| due > at(20)));
     }
 
