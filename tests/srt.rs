@@ -90,14 +90,15 @@ fn both_forms_of_stream_id_work_from_srt_live_transmit_and_name_a_leg() {
 fn keys_that_change_in_mid_stream_cost_no_packet() {
     let port = TestPort::open(Some(PASS));
     for (channel, length) in [("c1", 16), ("c2", 24), ("c3", 32)] {
-        let options =
-            format!("{}&passphrase={PASS}&pbkeylen={length}&kmrefreshrate=200&kmpreannounce=50", short(channel));
+        // A sender that stands still for the default latency gives packets up.
+        let keys = format!("pbkeylen={length}&kmrefreshrate=200&kmpreannounce=50&latency=500");
+        let options = format!("{}&passphrase={PASS}&{keys}", short(channel));
         let mut libsrt = Transmit::start(port.address, &options, 400);
         port.wait("six keys", |seen| seen.tally(channel).filter(|t| t.next > 1_100).map(|_| ()));
         libsrt.finish();
         port.look(|seen| assert_eq!((seen.tally(channel).unwrap().gaps, seen.tally(channel).unwrap().corrupt), (0, 0)));
     }
-    let ours = format!("{}&passphrase={PASS}&pbkeylen=24&kmrefreshrate=100", short("c4"));
+    let ours = format!("{}&passphrase={PASS}&pbkeylen=24&kmrefreshrate=100&latency=500", short("c4"));
     let ours = OwnCaller::start(port.url(&ours), 1_000);
     port.wait("ten keys of ours", |seen| seen.tally("c4").filter(|t| t.next > 950).map(|_| ()));
     ours.finish();

@@ -472,7 +472,7 @@ mod tests {
             let peers = vec!["192.0.2.9:9000".parse().unwrap(); links];
             World {
                 now: START,
-                listener: Listener::new(PortConfig { passphrase, ..PortConfig::default() }, door, Place::ALONE),
+                listener: Listener::new(PortConfig { passphrase, ..PortConfig::default() }, door, Place::alone()),
                 bond: Bond::new(START, bonding, CallerConfig { wishes, renew_after: 500 }, &peers),
                 links: vec![("198.51.100.1:1".parse().unwrap(), false); links],
                 ports: 1_000,

@@ -62,7 +62,7 @@ pub struct Listening(Listener);
 
 impl Listening {
     pub fn new(config: PortConfig, door: Arc<Door>) -> Listening {
-        Listening(Listener::new(config, door, Place::ALONE))
+        Listening(Listener::new(config, door, Place::alone()))
     }
 
     pub fn datagram(&mut self, now: Mono, peer: SocketAddr, datagram: &[u8]) {

@@ -54,8 +54,6 @@ pub(super) struct Dialer {
     pulls: BTreeMap<ChannelName, Pull>,
     /// Our sockets of calls and connections, on air or not.
     sockets: HashMap<u32, ChannelName>,
-    /// Our sockets of meetings: a peer does not name ours before it has heard of it.
-    meetings: HashMap<SocketAddr, u32>,
     timers: BinaryHeap<Reverse<(Mono, ChannelName)>>,
     lookups: VecDeque<Wanted>,
     tickets: u64,
@@ -144,7 +142,6 @@ impl Dialer {
             place,
             pulls: BTreeMap::new(),
             sockets: HashMap::new(),
-            meetings: HashMap::new(),
             timers: BinaryHeap::new(),
             lookups: VecDeque::new(),
             tickets: 0,
@@ -199,7 +196,7 @@ impl Dialer {
     fn forget(&mut self, approach: &Approach, link: &Link) {
         self.sockets.remove(&approach.socket());
         if let Approach::Meeting(_) = approach {
-            self.meetings.remove(&link.peer);
+            self.place.met(link.peer);
         }
     }
 
@@ -213,11 +210,6 @@ impl Dialer {
     /// One of ours, so that no other connection may have the number.
     pub(super) fn has(&self, socket: u32) -> bool {
         self.sockets.contains_key(&socket)
-    }
-
-    /// Our socket of the meeting with `peer`, if there is one.
-    pub(super) fn meeting(&self, peer: SocketAddr) -> Option<u32> {
-        self.meetings.get(&peer).copied()
     }
 
     /// Does what is due.
@@ -312,24 +304,21 @@ impl Dialer {
         let others: Vec<SocketAddr> = others.collect();
         let patience = if others.is_empty() { CONNECT_MAX } else { NEXT_ADDRESS };
         let (link, meets) = (Link::new(now, peer, 0), pull.url.is_rendezvous());
-        if meets && self.meetings.contains_key(&peer) {
-            let why = "another channel meets the source of that address".to_owned();
-            return self.rest(now, channel, Failure { outcome: "held_back", why, wait: Wait::Doubling });
-        }
         let socket = loop {
             let socket = self.place.mark(random_socket());
             if !self.sockets.contains_key(&socket) {
                 break socket;
             }
         };
+        if meets && !self.place.meet(peer, socket) {
+            let why = "another channel meets the source of that address".to_owned();
+            return self.rest(now, channel, Failure { outcome: "held_back", why, wait: Wait::Doubling });
+        }
         let approach = match meets {
             true => Approach::Meeting(Box::new(Meeting::new(now, wishes, socket, &link))),
             false => Approach::Call(Box::new(Call::new(now, wishes, socket, patience, &link))),
         };
         self.sockets.insert(socket, channel.clone());
-        if meets {
-            self.meetings.insert(peer, approach.socket());
-        }
         pull.state = State::Calling { approach, link, others };
         self.wake(channel, now);
     }
@@ -406,7 +395,9 @@ impl Dialer {
         let State::Calling { approach, mut link, .. } = std::mem::replace(&mut pull.state, State::Resting) else {
             return;
         };
-        self.meetings.remove(&link.peer);
+        if let Approach::Meeting(_) = approach {
+            self.place.met(link.peer);
+        }
         let (socket, latency) = (approach.socket(), approach.wishes().latency);
         let latency = latency.max(Duration::from_millis(agreed.options.send_ms.into()));
         (link.socket, link.heard) = (agreed.socket, now);
@@ -629,7 +620,7 @@ mod tests {
 
     impl Silence {
         fn new() -> Silence {
-            let mut dialer = Dialer::new(&PortConfig::default(), Place::ALONE);
+            let mut dialer = Dialer::new(&PortConfig::default(), Place::alone());
             let mut out = Outbox::default();
             let url = PullUrl::parse("srt://camera:9000").unwrap();
             assert_eq!(dialer.set(START, &news(), Some(url), &mut out), None);
@@ -675,8 +666,8 @@ mod tests {
     fn a_connection_without_media_lasts_and_ends_with_a_goodbye_on_either_side() {
         let place = |text: &str| text.parse::<SocketAddr>().unwrap();
         let (ours, theirs) = (place("192.0.2.1:1"), place("192.0.2.2:2"));
-        let mut peer = Listener::new(PortConfig::default(), door(), Place::ALONE);
-        let mut dialer = Dialer::new(&PortConfig::default(), Place::ALONE);
+        let mut peer = Listener::new(PortConfig::default(), door(), Place::alone());
+        let mut dialer = Dialer::new(&PortConfig::default(), Place::alone());
         let (door, mut out) = (door(), Outbox::default());
         let url = PullUrl::parse("srt://192.0.2.2:2?streamid=news/key").unwrap();
         dialer.set(START, &news(), Some(url), &mut out);
@@ -728,5 +719,26 @@ mod tests {
         silence.dialer.run(START + Duration::from_secs(60), &silence.door, &mut silence.out);
         assert!(silence.dialer.poll().is_none() && silence.dialer.poll_lookup().is_none());
         assert_eq!(silence.dialer.deadline(), None);
+    }
+
+    #[test]
+    fn two_channels_do_not_meet_one_source_whichever_port_they_run_on() {
+        let peer: SocketAddr = "192.0.2.2:2".parse().unwrap();
+        let (door, mut out) = (door(), Outbox::default());
+        let mut dialers: Vec<Dialer> = Place::all(2).map(|place| Dialer::new(&PortConfig::default(), place)).collect();
+        for dialer in &mut dialers {
+            let url = PullUrl::parse("srt://192.0.2.2:2?mode=rendezvous").unwrap();
+            dialer.set(START, &news(), Some(url), &mut out);
+            dialer.run(START, &door, &mut out);
+            let ticket = dialer.poll_lookup().unwrap().ticket;
+            dialer.found(START, Found { channel: news(), ticket, addresses: Ok(vec![peer]) }, &door, &mut out);
+        }
+        let mut told = |at: usize| std::iter::from_fn(|| dialers[at].poll()).last().and_then(|news| news.status.error);
+        assert_eq!((told(0), told(1)), (None, Some("another channel meets the source of that address".into())));
+        let (first, second) = (&dialers[0], &dialers[1]);
+        let socket = first.place.meeting(peer).unwrap();
+        assert_eq!((first.place.of_another(socket), second.place.of_another(socket)), (None, Some(0)));
+        dialers[0].set(START, &news(), None, &mut out);
+        assert_eq!(dialers[1].place.meeting(peer), None, "the source is free again");
     }
 }

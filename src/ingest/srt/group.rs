@@ -185,7 +185,7 @@ mod tests {
             passphrase: None,
         };
         let names = ["one", "two"].map(|name| (ChannelName::new(name).unwrap(), entry()));
-        Listener::new(PortConfig::default(), Door::new(Arc::new(Roster(names.into())), 20), Place::ALONE)
+        Listener::new(PortConfig::default(), Door::new(Arc::new(Roster(names.into())), 20), Place::alone())
     }
 
     /// One connection by hand: where it comes from, what it sent, and what it was told.

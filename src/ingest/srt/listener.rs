@@ -123,7 +123,7 @@ pub(super) struct Listener {
 impl Listener {
     pub(super) fn new(config: PortConfig, door: Arc<Door>, place: Place) -> Listener {
         Listener {
-            dialer: Dialer::new(&config, place),
+            dialer: Dialer::new(&config, place.clone()),
             config,
             cookies: Cookies::new(),
             door,
@@ -375,10 +375,10 @@ impl Listener {
             self.counters.malformed += 1;
             return;
         };
-        if self.meets(now, peer, &handshake, body) {
-            return;
-        }
         let letter = |proven| Letter { peer, timestamp, body: body.to_vec(), proven };
+        if let Some(socket) = self.meeting(peer, handshake.kind) {
+            return self.meet(now, socket, letter(false));
+        }
         match handshake.kind {
             Kind::Induction => {
                 let cookie = self.cookies.bake(now, peer);
@@ -392,38 +392,36 @@ impl Listener {
                     None => self.conclusion(now, peer, &handshake, timestamp),
                 }
             }
-            Kind::Conclusion | Kind::WaveAHand => self.unmet(handshake.kind, || letter(false)),
+            Kind::Conclusion => self.counters.bad_cookie += 1,
             _ => self.counters.stray += 1,
         }
     }
 
-    /// Whether it is for a meeting of ours, which then goes on.
-    fn meets(&mut self, now: Mono, peer: SocketAddr, handshake: &Handshake<'_>, body: &[u8]) -> bool {
-        let meeting = matches!(handshake.kind, Kind::WaveAHand | Kind::Conclusion).then(|| self.dialer.meeting(peer));
-        let Some(socket) = meeting.flatten() else { return false };
-        let packet = Packet::Control(Control::Handshake(body));
-        // No media, so that nobody arrives.
-        let _nobody = self.dialer.packet(now, peer, socket, &packet, &self.door, &mut self.outbox);
-        true
+    /// The socket of the meeting that a handshake is for, here or on another port.
+    fn meeting(&self, peer: SocketAddr, kind: Kind) -> Option<u32> {
+        matches!(kind, Kind::WaveAHand | Kind::Conclusion).then(|| self.place.meeting(peer))?
     }
 
-    /// Nobody here meets who sent it: perhaps another port does.
-    fn unmet(&mut self, kind: Kind, letter: impl FnOnce() -> Letter) {
-        match (self.place.next(), kind) {
-            (Some(next), _) => self.letters.push_back((next, letter())),
-            (None, Kind::Conclusion) => self.counters.bad_cookie += 1,
-            (None, _) => self.counters.stray += 1,
+    /// The meeting goes on.
+    fn meet(&mut self, now: Mono, socket: u32, letter: Letter) {
+        if let Some(home) = self.place.of_another(socket) {
+            return self.letters.push_back((home, letter));
         }
+        let packet = Packet::Control(Control::Handshake(&letter.body));
+        // No media, so that nobody arrives.
+        let _nobody = self.dialer.packet(now, letter.peer, socket, &packet, &self.door, &mut self.outbox);
     }
 
     /// A handshake that another port has passed on.
     pub(super) fn passed_on(&mut self, now: Mono, letter: Letter) {
         let Some(handshake) = Handshake::parse(&letter.body) else { return };
         if letter.proven {
-            self.conclusion(now, letter.peer, &handshake, letter.timestamp);
-        } else if !self.meets(now, letter.peer, &handshake, &letter.body) {
-            let kind = handshake.kind;
-            self.unmet(kind, || letter);
+            return self.conclusion(now, letter.peer, &handshake, letter.timestamp);
+        }
+        match self.meeting(letter.peer, handshake.kind) {
+            Some(socket) => self.meet(now, socket, letter),
+            // It was over in the meantime.
+            None => self.counters.stray += 1,
         }
     }
 

@@ -2,11 +2,11 @@
 //! place is in the number of the socket that it is for. Handshakes are for no socket yet: they come to the first port,
 //! which passes on those of channels that run elsewhere.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::streamid;
 use crate::media::channel::ChannelName;
@@ -18,34 +18,66 @@ pub(super) const SHIFT: u32 = 1;
 const LETTERS_MAX: usize = 1_024;
 
 /// One of several ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Place {
     number: usize,
     of: usize,
+    /// Of all ports, which have one address: who calls it at the same time as we call, and our socket of that meeting. A peer
+    /// does not name ours before it has heard of it, so that there is one meeting with it at a time.
+    meetings: Arc<Mutex<HashMap<SocketAddr, u32>>>,
 }
 
 impl Place {
-    pub(super) const ALONE: Place = Place { number: 0, of: 1 };
+    pub(super) fn alone() -> Place {
+        Place { number: 0, of: 1, meetings: Arc::default() }
+    }
 
     pub(super) fn all(of: usize) -> impl Iterator<Item = Place> {
-        (0..of).map(move |number| Place { number, of })
+        let meetings = Arc::default();
+        (0..of).map(move |number| Place { number, of, meetings: Arc::clone(&meetings) })
     }
 
     /// `socket`, with this place in it.
-    pub(super) fn mark(self, socket: u32) -> u32 {
+    pub(super) fn mark(&self, socket: u32) -> u32 {
         let number = u32::try_from(self.number).unwrap_or(0);
         socket & !(mask(self.of) << SHIFT) | number << SHIFT
     }
 
     /// The place that has the channel of `stream_id`, unless it is this one. Whatever names no channel is answered here.
-    pub(super) fn elsewhere(self, stream_id: &[u8]) -> Option<usize> {
+    pub(super) fn elsewhere(&self, stream_id: &[u8]) -> Option<usize> {
         let wanted = streamid::parse(stream_id).ok()?;
         let home = ChannelName::new(&wanted.channel).ok()?.shard(self.of);
         (home != self.number).then_some(home)
     }
 
-    pub(super) fn next(self) -> Option<usize> {
-        Some(self.number + 1).filter(|next| *next < self.of)
+    /// The place of a socket, unless it is this one.
+    pub(super) fn of_another(&self, socket: u32) -> Option<usize> {
+        let home = (socket >> SHIFT & mask(self.of)) as usize;
+        (home != self.number).then_some(home)
+    }
+
+    /// A meeting with `peer` begins; `false`: there is one already.
+    pub(super) fn meet(&self, peer: SocketAddr, socket: u32) -> bool {
+        let mut meetings = self.meetings();
+        let free = !meetings.contains_key(&peer);
+        if free {
+            meetings.insert(peer, socket);
+        }
+        free
+    }
+
+    /// The socket of the meeting with `peer`, if there is one, on whichever port.
+    pub(super) fn meeting(&self, peer: SocketAddr) -> Option<u32> {
+        self.meetings().get(&peer).copied()
+    }
+
+    /// The meeting with `peer` is over.
+    pub(super) fn met(&self, peer: SocketAddr) {
+        self.meetings().remove(&peer);
+    }
+
+    fn meetings(&self) -> MutexGuard<'_, HashMap<SocketAddr, u32>> {
+        self.meetings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -88,8 +120,8 @@ impl Mail {
         Ok(Place::all(of).map(|place| Mail { place, boxes: Arc::clone(&boxes) }).collect())
     }
 
-    pub(super) fn place(&self) -> Place {
-        self.place
+    pub(super) fn place(&self) -> &Place {
+        &self.place
     }
 
     pub(super) fn send(&self, to: usize, letter: Letter) {
@@ -128,12 +160,22 @@ mod tests {
         for of in [1, 2, 3, 8, 64] {
             for place in Place::all(of) {
                 let marked = place.mark(0x3fff_ffff);
-                assert_eq!((marked >> SHIFT & mask(of)) as usize, place.number, "of {of}");
-                assert_eq!(marked & 1, 1);
-                assert_eq!(place.next(), (place.number + 1 < of).then_some(place.number + 1));
+                assert_eq!((place.of_another(marked), marked & 1), (None, 1), "of {of}");
+                let others = Place::all(of).filter(|other| other.of_another(marked) == Some(place.number));
+                assert_eq!(others.count(), of - 1, "of {of}");
             }
         }
-        assert_eq!((Place::ALONE.mark(7), Place::ALONE.elsewhere(b"news/key")), (7, None));
+        assert_eq!((Place::alone().mark(7), Place::alone().elsewhere(b"news/key")), (7, None));
+    }
+
+    #[test]
+    fn a_peer_is_met_by_one_place_at_a_time() {
+        let places: Vec<Place> = Place::all(2).collect();
+        let peer = "192.0.2.1:9000".parse().unwrap();
+        assert!(places[1].meet(peer, 6) && !places[0].meet(peer, 4));
+        assert_eq!((places[0].meeting(peer), places[1].meeting(peer)), (Some(6), Some(6)));
+        places[1].met(peer);
+        assert!(places[0].meeting(peer).is_none() && places[0].meet(peer, 4));
     }
 
     #[test]

@@ -106,7 +106,7 @@ impl Port {
             socket,
             inbound: RecvBatch::default(),
             wanted_buffer: config.receive_buffer,
-            listener: Listener::new(config.clone(), Arc::clone(door), mail.place()),
+            listener: Listener::new(config.clone(), Arc::clone(door), mail.place().clone()),
             mail,
             lookups: Lookups::default(),
             ran: Mono(0),

@@ -552,7 +552,8 @@ mod tests {
         assert_eq!(asked(&mut r, at(65)), [], "the answer may be on its way");
         r.packet(at(66), &Data { retransmitted: true, ..packet(6) }, body(6));
         assert_eq!(asked(&mut r, at(71)), [(5, 5), (7, 7)]);
-        let later: Vec<_> = (72..100).flat_map(|ms| asked(&mut r, at(ms)).into_iter().map(move |of| (ms, of))).collect();
+        let later: Vec<_> =
+            (72..100).flat_map(|ms| asked(&mut r, at(ms)).into_iter().map(move |of| (ms, of))).collect();
         // A little more than a round trip is left, then just one; behind that no answer would come in time.
         assert_eq!(later, [(81, (5, 5)), (83, (7, 7)), (86, (5, 5)), (88, (7, 7))]);
         assert_eq!(take(&mut r, at(135)), [0, 1, 2, 3, 4], "the answer may be late");
