@@ -59,6 +59,7 @@ test: setup ## the short form of every check (under 20 minutes on two cores)
 
 prove: setup ## the long form of every check, and all figures into docs/figures.md
 	@tools/packages.sh $(PLAYER_PACKAGES) $(INTEROP_PACKAGES)
+	@tools/libsrt-bonding.sh
 	cargo build --release --workspace
 	RUNG_LONG=1 cargo test --release --workspace -- --test-threads=1
 	tests/prove/run.sh
@@ -73,9 +74,11 @@ bench: setup ## what fast means: every cost beside its peer as a ratio, the shor
 	RUNG_SHORT=1 RUNG_FIGURES_FILE=target/bench.md RUNG_FIGURES="ladder scaling srt quic transmux latency viewers cdn api" tests/prove/run.sh
 	@cat target/bench.md
 
-interop: setup ## SRT beside srt-live-transmit, ffmpeg, GStreamer and OBS, a table
+interop: setup ## SRT beside srt-live-transmit, ffmpeg, GStreamer and OBS, a table; bonding beside libsrt
 	@tools/packages.sh $(PLAYER_PACKAGES) $(INTEROP_PACKAGES)
+	@tools/libsrt-bonding.sh
 	cargo build --release
+	cargo test --workspace --test srt_bond
 	@python3 tests/prove/interop.py
 
 gpu-archive: setup ## checks and benches for a machine that has an NVIDIA driver and nothing else: target/rung-gpu.tar.gz

@@ -1,4 +1,5 @@
-//! `rung push` over several links that are one publisher (bonding), through relays that go dark, into a real port.
+//! Several links that are one publisher (bonding), through relays that go dark: `rung push` into a real port, and either of
+//! them with libsrt at the other end.
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
 #[path = "srt/harness.rs"]
@@ -14,8 +15,10 @@ mod random;
 #[expect(dead_code, reason = "shared with others")]
 mod relay;
 
+use std::io::Read;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -217,4 +220,123 @@ fn a_listener_without_bonding_and_one_that_says_no_are_told_by_name() {
     let no_way =
         format!("srt://{}?grouptype=backup&adapter=198.51.100.71,198.51.100.72&streamid=c1/{KEY}", port.address);
     assert_eq!(end(Pushing::start(&no_way).end().unwrap_err()), PublishEnd::NoWay);
+}
+
+/// libsrt with bonding, which Debian's packages leave out.
+fn bonded_libsrt(source: &str, target: &str) -> Option<Command> {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers/srt-test-live");
+    if !program.exists() {
+        println!("SKIP bonding beside libsrt: tools/libsrt-bonding.sh builds one that has it");
+        return None;
+    }
+    let mut command = Command::new(program);
+    command.args([source, target]);
+    Some(command)
+}
+
+fn wait_links(port: &TestPort, links: usize) -> PublisherStats {
+    for _ in 0..200 {
+        let now = stats(port);
+        if now.links.len() == links {
+            return now;
+        }
+        ports::pace(Duration::from_millis(100));
+    }
+    panic!("{links} links, not {:?}", stats(port).links);
+}
+
+/// libsrt publishes over two links, of which the first is cut; none of its packets may be missing.
+fn libsrt_publishes(kind: &str, latency: u32) {
+    let port = TestPort::open(Some(PASS));
+    let relays = relays(&port);
+    let nodes = format!("{}?weight=2,{}?weight=1", relays[0].address, relays[1].address);
+    let to = format!(
+        "srt:////group?type={kind}&nodes={nodes}&streamid=c1/{KEY}&latency={latency}&passphrase={PASS}&pbkeylen=32"
+    );
+    let Some(mut command) = bonded_libsrt("file://con", &to) else { return };
+    let mut libsrt = Transmit::feed(&mut command, 400);
+    let wait_media = |more: u64| {
+        let from = port.look(|seen| seen.tally("c1").map_or(0, |tally| tally.next));
+        port.wait("media", |seen| seen.tally("c1").filter(|tally| tally.next >= from + more).map(|_| ()));
+    };
+    wait_media(400);
+    let both = wait_links(&port, 2);
+    assert_eq!((both.key_bits, both.links.iter().all(|link| link.received > 100)), (256, kind == "broadcast"));
+    relays[0].set_dark(true);
+    wait_media(400);
+    wait_links(&port, 1);
+    relays[0].set_dark(false);
+    wait_links(&port, 2);
+    wait_media(400);
+    libsrt.finish();
+    let end = stats(&port);
+    port.look(|seen| {
+        let tally = seen.tally("c1").unwrap();
+        assert_eq!((tally.gaps, tally.corrupt, end.dropped), (0, 0, 0), "{end:?}");
+        assert_eq!((seen.connected.len(), seen.refused.len()), (1, 0));
+    });
+}
+
+#[test]
+fn a_broadcast_of_libsrt_with_one_link_cut_in_mid_stream_loses_no_packet() {
+    libsrt_publishes("broadcast", 400);
+}
+
+#[test]
+fn a_backup_of_libsrt_takes_over_from_its_main_link_without_a_loss() {
+    libsrt_publishes("backup", 1_000);
+}
+
+/// All that a program writes until it ends.
+fn collect(command: &mut Command) -> (Peer, JoinHandle<Vec<u8>>) {
+    let mut peer = Peer::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()));
+    let mut out = peer.stdout();
+    let reader = std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        out.read_to_end(&mut bytes).unwrap();
+        bytes
+    });
+    (peer, reader)
+}
+
+fn assert_same(bytes: &[u8], done: Done, what: &str) {
+    let sent = done.unwrap()[0].publish;
+    assert_eq!((bytes.len() as u64, continuity_errors(bytes), sent.dropped), (sent.sent_bytes, 0, 0), "{what}");
+}
+
+#[test]
+fn what_was_sent_before_a_push_is_stopped_is_played_by_libsrt() {
+    let number = free_port();
+    let mut command = Command::new("srt-live-transmit");
+    command.args(["-quiet", "-a:no", &format!("srt://127.0.0.1:{number}?mode=listener"), "file://con"]);
+    let (mut libsrt, reader) = collect(&mut command);
+    let mut pushing = Pushing::start(&format!("srt://127.0.0.1:{number}?streamid=any&latency=800"));
+    pushing.wait_media(100);
+    let done = pushing.stop();
+    assert!(libsrt.has_ended(), "when its sender is gone");
+    assert_same(&reader.join().unwrap(), done, "one link");
+}
+
+#[test]
+fn libsrt_receives_both_kinds_with_one_link_cut_and_no_loss() {
+    for (kind, latency) in [("broadcast", 400), ("backup", 1_000)] {
+        let number = free_port();
+        let from = format!("srt://127.0.0.1:{number}?mode=listener&groupconnect=1&passphrase={PASS}");
+        let Some(mut command) = bonded_libsrt(&from, "file://con") else { return };
+        let (mut libsrt, reader) = collect(&mut command);
+        let here: SocketAddr = format!("127.0.0.1:{number}").parse().unwrap();
+        let relays = [5, 9].map(|ms| Relay::start(here, Link { delay: Duration::from_millis(ms), ..Link::default() }));
+        let mut pushing = Pushing::start(&url([relays[0].address, relays[1].address], kind, latency));
+        pushing.wait_link(2, &LinkNews::Up);
+        pushing.wait_media(200);
+        relays[0].set_dark(true);
+        pushing.wait_link(1, &SILENT);
+        pushing.wait_media(200);
+        relays[0].set_dark(false);
+        pushing.wait_link(1, &LinkNews::Up);
+        pushing.wait_media(200);
+        let done = pushing.stop();
+        assert!(libsrt.has_ended(), "when the last link is gone");
+        assert_same(&reader.join().unwrap(), done, kind);
+    }
 }

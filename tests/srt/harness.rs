@@ -450,6 +450,11 @@ impl Transmit {
     pub(crate) fn start(address: SocketAddr, options: &str, payloads_per_second: u32) -> Transmit {
         let mut command = Command::new("srt-live-transmit");
         command.args(["-chunk:1316", "-quiet", "-a:no", "file://con", &format!("srt://{address}?{options}")]);
+        Transmit::feed(&mut command, payloads_per_second)
+    }
+
+    /// A program that reads what it is to send from its standard input.
+    pub(crate) fn feed(command: &mut Command, payloads_per_second: u32) -> Transmit {
         let mut peer = Peer::spawn(command.stdin(Stdio::piped()).stdout(Stdio::null()));
         let (stop, mut pipe) = (Arc::new(AtomicBool::new(false)), peer.stdin());
         let stopping = Arc::clone(&stop);

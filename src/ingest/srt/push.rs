@@ -64,7 +64,7 @@ pub fn push(
             stop |= progress(Progress::Tick { elapsed: now - begin, streams: &streams }).is_break();
         }
         if stop {
-            lanes.iter_mut().for_each(|lane| lane.finish(now));
+            lanes.iter_mut().for_each(|lane| lane.wind_up(now));
         }
         if lanes.iter().all(|lane| matches!(lane.state, State::Done)) {
             break;
@@ -189,7 +189,7 @@ enum State {
     /// No connection; the next try is then.
     Waiting(Mono),
     Running,
-    /// The file has ended; the connection ends when all is acknowledged and played out, or then.
+    /// The file has ended, or it was told to stop; the connection ends when all is acknowledged and played out.
     Draining {
         since: Mono,
     },
@@ -303,6 +303,17 @@ impl Lane {
                     return Ok(());
                 }
             }
+        }
+    }
+
+    /// Nothing more is sent; what was sent may still come and be played.
+    fn wind_up(&mut self, now: Mono) {
+        match self.state {
+            State::Running if self.line.as_ref().is_some_and(Line::is_connected) => {
+                self.state = State::Draining { since: now };
+            }
+            State::Draining { .. } | State::Done => {}
+            State::Running | State::Waiting(_) => self.finish(now),
         }
     }
 
