@@ -127,8 +127,8 @@ fn url(links: [SocketAddr; 2], kind: &str, latency: u32) -> String {
     format!("srt://{},{}?grouptype={kind}&streamid=c1/{KEY}&latency={latency}&passphrase={PASS}", links[0], links[1])
 }
 
-fn relays(port: &TestPort) -> [Relay; 2] {
-    [5, 9].map(|ms| Relay::start(port.address, Link { delay: Duration::from_millis(ms), ..Link::default() }))
+fn relays(to: SocketAddr) -> [Relay; 2] {
+    [5, 9].map(|ms| Relay::start(to, Link { delay: Duration::from_millis(ms), ..Link::default() }))
 }
 
 fn stats(port: &TestPort) -> PublisherStats {
@@ -155,7 +155,7 @@ const SILENT: LinkNews = LinkNews::Down { end: PublishEnd::Silent, again: true }
 #[test]
 fn a_broadcast_with_one_link_cut_in_mid_stream_loses_no_packet_and_has_the_link_again() {
     let port = TestPort::open(Some(PASS));
-    let relays = relays(&port);
+    let relays = relays(port.address);
     let mut pushing = Pushing::start(&url([relays[0].address, relays[1].address], "broadcast", 400));
     pushing.wait_link(2, &LinkNews::Up);
     pushing.wait_media(200);
@@ -177,7 +177,7 @@ fn a_broadcast_with_one_link_cut_in_mid_stream_loses_no_packet_and_has_the_link_
 #[test]
 fn a_backup_takes_over_from_the_main_link_and_gives_back_without_a_loss() {
     let port = TestPort::open(Some(PASS));
-    let relays = relays(&port);
+    let relays = relays(port.address);
     let mut pushing = Pushing::start(&url([relays[0].address, relays[1].address], "backup", 1_000));
     pushing.wait_link(1, &LinkNews::Carries);
     pushing.wait_media(200);
@@ -248,7 +248,7 @@ fn wait_links(port: &TestPort, links: usize) -> PublisherStats {
 /// libsrt publishes over two links, of which the first is cut; none of its packets may be missing.
 fn libsrt_publishes(kind: &str, latency: u32) {
     let port = TestPort::open(Some(PASS));
-    let relays = relays(&port);
+    let relays = relays(port.address);
     let nodes = format!("{}?weight=2,{}?weight=1", relays[0].address, relays[1].address);
     let to = format!(
         "srt:////group?type={kind}&nodes={nodes}&streamid=c1/{KEY}&latency={latency}&passphrase={PASS}&pbkeylen=32"
@@ -324,8 +324,7 @@ fn libsrt_receives_both_kinds_with_one_link_cut_and_no_loss() {
         let from = format!("srt://127.0.0.1:{number}?mode=listener&groupconnect=1&passphrase={PASS}");
         let Some(mut command) = bonded_libsrt(&from, "file://con") else { return };
         let (mut libsrt, reader) = collect(&mut command);
-        let here: SocketAddr = format!("127.0.0.1:{number}").parse().unwrap();
-        let relays = [5, 9].map(|ms| Relay::start(here, Link { delay: Duration::from_millis(ms), ..Link::default() }));
+        let relays = relays(([127, 0, 0, 1], number).into());
         let mut pushing = Pushing::start(&url([relays[0].address, relays[1].address], kind, latency));
         pushing.wait_link(2, &LinkNews::Up);
         pushing.wait_media(200);

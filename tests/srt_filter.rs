@@ -101,14 +101,15 @@ fn sent_again(datagram: &[u8]) -> Option<usize> {
 
 #[test]
 fn only_what_the_filter_cannot_bring_back_is_asked_for_unless_the_sender_wants_all_of_it() {
-    // Bursts are beyond rows. How many there are of each kind is chance: control packets are lost in between.
+    // Bursts are beyond rows. How many there are of each kind is chance, control packets being lost in between: over 8 s
+    // there are enough of both.
     let bursts = |seed| Link { burst: 2.0, kind: if seed == 7 { sent_again } else { |_| None }, ..link(0.04, seed) };
     let run = |filter: &str, seed| {
         let port = TestPort::open(Some(PASS));
         let relay = Relay::start(port.address, bursts(seed));
         let secret = format!("&passphrase={PASS}");
         let mut caller = Transmit::start(relay.address, &format!("{}{secret}", options(filter)), 500);
-        let outcome = outcome(&port, filter, 2_000);
+        let outcome = outcome(&port, filter, 4_000);
         caller.finish();
         outcome
     };
@@ -119,13 +120,13 @@ fn only_what_the_filter_cannot_bring_back_is_asked_for_unless_the_sender_wants_a
     });
     assert_eq!((hopeless.gaps, always.gaps), (0, 0), "{hopeless:?} {always:?}");
     let Outcome { stats, .. } = hopeless;
-    assert!(stats.filter_supplied > 5 && stats.filter_lost > 10 && stats.naks > 0, "{stats:?}");
+    assert!(stats.filter_supplied > 20 && stats.filter_lost > 10 && stats.naks > 0, "{stats:?}");
     // The last ones are on their way.
     let again = AGAIN.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
     assert!(again + 20 >= stats.filter_lost && again <= stats.filter_lost + 10, "{again} sent again: {stats:?}");
     let Outcome { stats, .. } = always;
     // Asked for and brought back as well: it came twice. How often depends on which of them was quicker.
-    assert!(stats.duplicates > 0 && stats.filter_supplied > 3, "{stats:?}");
+    assert!(stats.duplicates >= 3 && stats.filter_supplied > 10, "{stats:?}");
 }
 
 #[test]

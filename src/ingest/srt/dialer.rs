@@ -195,9 +195,7 @@ impl Dialer {
     /// The call or the meeting is over.
     fn forget(&mut self, approach: &Approach, link: &Link) {
         self.sockets.remove(&approach.socket());
-        if let Approach::Meeting(_) = approach {
-            self.place.met(link.peer);
-        }
+        self.place.met(link.peer, approach.socket());
     }
 
     /// Nobody is called any more. Publishers on air are the listener's.
@@ -395,10 +393,8 @@ impl Dialer {
         let State::Calling { approach, mut link, .. } = std::mem::replace(&mut pull.state, State::Resting) else {
             return;
         };
-        if let Approach::Meeting(_) = approach {
-            self.place.met(link.peer);
-        }
         let (socket, latency) = (approach.socket(), approach.wishes().latency);
+        self.place.met(link.peer, socket);
         let latency = latency.max(Duration::from_millis(agreed.options.send_ms.into()));
         (link.socket, link.heard) = (agreed.socket, now);
         let due = link.deadline();

@@ -71,9 +71,12 @@ impl Place {
         self.meetings().get(&peer).copied()
     }
 
-    /// The meeting with `peer` is over.
-    pub(super) fn met(&self, peer: SocketAddr) {
-        self.meetings().remove(&peer);
+    /// The meeting with `peer` is over, if this socket had one.
+    pub(super) fn met(&self, peer: SocketAddr, socket: u32) {
+        let mut meetings = self.meetings();
+        if meetings.get(&peer) == Some(&socket) {
+            meetings.remove(&peer);
+        }
     }
 
     fn meetings(&self) -> MutexGuard<'_, HashMap<SocketAddr, u32>> {
@@ -174,7 +177,9 @@ mod tests {
         let peer = "192.0.2.1:9000".parse().unwrap();
         assert!(places[1].meet(peer, 6) && !places[0].meet(peer, 4));
         assert_eq!((places[0].meeting(peer), places[1].meeting(peer)), (Some(6), Some(6)));
-        places[1].met(peer);
+        places[0].met(peer, 4);
+        assert_eq!(places[0].meeting(peer), Some(6), "it was another's");
+        places[1].met(peer, 6);
         assert!(places[0].meeting(peer).is_none() && places[0].meet(peer, 4));
     }
 
